@@ -1,0 +1,6 @@
+"""Batches of pairs."""
+
+from clvp_train.data.datamodule import CLVPDataModule
+from clvp_train.data.pairs import PairDataset
+
+__all__ = ["CLVPDataModule", "PairDataset"]

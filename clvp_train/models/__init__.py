@@ -1,0 +1,44 @@
+"""CLVP as transformers models. Importing this registers them with AutoConfig and AutoModel.
+
+The model types are "clvp_train", "clvp_train_text" and "clvp_train_speech"; transformers' own "clvp" stays its own.
+"""
+
+from transformers import AutoConfig, AutoModel
+
+from .configuration_clvp import CLVPConfig, CLVPSpeechConfig, CLVPTextConfig
+from .loading import load_clvp
+from .modeling_clvp import (
+    CLVPModel,
+    CLVPOutput,
+    CLVPPreTrainedModel,
+    CLVPSpeechModel,
+    CLVPSpeechModelOutput,
+    CLVPSpeechModelWithProjection,
+    CLVPTextModel,
+    CLVPTextModelOutput,
+    CLVPTextModelWithProjection,
+)
+
+for _config, _model in (
+    (CLVPConfig, CLVPModel),
+    (CLVPTextConfig, CLVPTextModel),
+    (CLVPSpeechConfig, CLVPSpeechModel),
+):
+    AutoConfig.register(_config.model_type, _config, exist_ok=True)
+    AutoModel.register(_config, _model, exist_ok=True)
+
+__all__ = [
+    "CLVPConfig",
+    "CLVPModel",
+    "CLVPOutput",
+    "CLVPPreTrainedModel",
+    "CLVPSpeechConfig",
+    "CLVPSpeechModel",
+    "CLVPSpeechModelOutput",
+    "CLVPSpeechModelWithProjection",
+    "CLVPTextConfig",
+    "CLVPTextModel",
+    "CLVPTextModelOutput",
+    "CLVPTextModelWithProjection",
+    "load_clvp",
+]

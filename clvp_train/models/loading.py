@@ -1,0 +1,66 @@
+"""Opening a trained CLVP, whatever it is stored as."""
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clvp_train.errors import UserError
+from clvp_train.models.configuration_clvp import CLVPConfig
+from clvp_train.models.modeling_clvp import CLVPModel
+from clvp_train.weights import resolve_folder
+
+CONFIG_KEY = "clvp_config"  # in a .ckpt: the model's configuration as a plain dict
+MODEL_PREFIX = "model."  # of the model's weights in a .ckpt's state_dict
+KINDS = "a .ckpt of this package, a folder of save_pretrained, a Hub id, or a clvp2.pth"
+
+
+def load_clvp(checkpoint: str | Path, config: dict[str, Any] | None = None) -> CLVPModel:
+    """Opens a checkpoint in eval mode and float32.
+
+    Args:
+        checkpoint: a .ckpt that training wrote, tortoise-tts' `clvp2.pth`, a folder or Hub id of `save_pretrained`, or one
+            in transformers' composite Clvp format.
+        config: fields of `CLVPConfig` to set otherwise, `padding` for one.
+
+    Raises:
+        UserError: nothing is there, or it is a checkpoint of another kind.
+    """
+    path = Path(checkpoint).expanduser()
+    if path.suffix in (".ckpt", ".pth", ".pt") and not path.exists():
+        raise UserError(f"checkpoint={checkpoint} is missing: give {KINDS}")
+    try:
+        if path.is_file():
+            model = _from_lightning(path) if path.suffix == ".ckpt" else CLVPModel.from_tortoise(path)
+        else:
+            model = _from_folder(resolve_folder(checkpoint))
+    except (ValueError, OSError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"checkpoint={checkpoint} is not a CLVP ({reason[:400]}): give {KINDS}") from None
+    for name, value in (config or {}).items():
+        setattr(model.config, name, value)
+    return model.float().eval()
+
+
+def _from_lightning(path: Path) -> CLVPModel:
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(stored, dict) or CONFIG_KEY not in stored:
+        raise ValueError(f"a Lightning checkpoint without {CONFIG_KEY!r}")
+    model = CLVPModel(CLVPConfig(**stored[CONFIG_KEY]))
+    weights = stored["state_dict"].items()
+    model.load_state_dict({key.removeprefix(MODEL_PREFIX): tensor for key, tensor in weights})
+    return model
+
+
+def _from_folder(folder: Path) -> CLVPModel:
+    file = folder / "config.json"
+    if not file.exists():
+        raise ValueError("the folder holds no config.json")
+    kind = json.loads(file.read_text()).get("model_type")
+    if kind == "clvp":
+        return CLVPModel.from_transformers(folder)
+    if kind != CLVPConfig.model_type:
+        raise ValueError(f"its config.json describes a model of type {kind!r}")
+    return CLVPModel.from_pretrained(folder)

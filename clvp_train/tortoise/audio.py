@@ -1,0 +1,85 @@
+"""Recorded speech to the log-mel features that Tortoise's conditioning encoder and DVAE read.
+
+Shapes: N samples, F mel frames, M mel channels.
+"""
+
+import io
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import soundfile
+import torch
+import torchaudio
+
+from clvp_train.errors import UserError
+
+SAMPLE_RATE = 22_050
+HOP_LENGTH = 256
+N_FFT = 1024
+NUM_MELS = 80
+CONDITIONING_SAMPLES = 132_300  # 6 s, what tortoise-tts cuts or pads a reference clip to
+
+
+def load_audio(source: Path | str | bytes, name: str | None = None) -> torch.Tensor:
+    """Reads wav, flac, ogg or mp3 and resamples it to 22 050 Hz mono.
+
+    Args:
+        source: a path, or the bytes of a whole audio file.
+        name: what to call the clip in an error (default: its path).
+
+    Returns:
+        (N,) float32 samples in [-1, 1].
+
+    Raises:
+        UserError: the file is missing, unreadable or empty.
+    """
+    name = name or ("<bytes>" if isinstance(source, bytes) else str(source))
+    try:
+        samples, rate = soundfile.read(
+            io.BytesIO(source) if isinstance(source, bytes) else source, dtype="float32", always_2d=True
+        )
+    except FileNotFoundError:
+        raise UserError(f"audio file {name} is missing: mend its path in the corpus, or remove the row") from None
+    except (soundfile.LibsndfileError, OSError) as error:
+        reason = str(error).rstrip(".")
+        raise UserError(
+            f"audio file {name} cannot be read ({reason}): replace it by a wav, flac, ogg or mp3 file"
+        ) from None
+    if len(samples) == 0:
+        raise UserError(f"audio file {name} holds no samples: remove it from the corpus")
+    return torchaudio.functional.resample(torch.from_numpy(samples).mean(dim=1), rate, SAMPLE_RATE)
+
+
+@cache
+def _mel_transform(device: torch.device) -> torchaudio.transforms.MelSpectrogram:
+    return torchaudio.transforms.MelSpectrogram(
+        sample_rate=SAMPLE_RATE,
+        n_fft=N_FFT,
+        hop_length=HOP_LENGTH,
+        n_mels=NUM_MELS,
+        f_min=0.0,
+        f_max=8000.0,
+        power=2.0,
+        norm="slaney",
+        mel_scale="htk",
+    ).to(device)
+
+
+def log_mel(samples_N: torch.Tensor, mel_norms: Sequence[float] | torch.Tensor | None = None) -> torch.Tensor:
+    """(…, N) samples to (…, 80, F) features, F = N // 256 + 1, as tortoise-tts' `TorchMelSpectrogram` makes them.
+
+    Args:
+        samples_N: 22 050 Hz samples in [-1, 1].
+        mel_norms: 80 divisors, one a channel; None divides by nothing.
+    """
+    features = torch.log(_mel_transform(samples_N.device)(samples_N).clamp(min=1e-5))
+    if mel_norms is not None:
+        features = features / torch.as_tensor(mel_norms, device=features.device, dtype=features.dtype)[:, None]
+    return features
+
+
+def fit_length(samples_N: torch.Tensor, length: int = CONDITIONING_SAMPLES) -> torch.Tensor:
+    """Cuts a reference clip to its first `length` samples, or pads it with silence. tortoise-tts cuts at a random place; the
+    first samples are taken here so that a voice always has the same latent."""
+    return torch.nn.functional.pad(samples_N[..., :length], (0, max(0, length - samples_N.shape[-1])))

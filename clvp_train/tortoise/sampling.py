@@ -1,0 +1,60 @@
+"""From the AR's logits to the next code. Shapes: B batch, V speech vocabulary, K kept entries, S speech length."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How codes are drawn. The defaults are those of tortoise-tts' `api.py` and of `generate`, which it calls."""
+
+    temperature: float = 0.8  # divides the logits; 0 takes the likeliest code
+    top_k: int = 50  # likeliest codes kept (transformers' default, which Tortoise never turns off)
+    top_p: float = 0.8  # probability mass kept
+    repetition_penalty: float = 2.0  # divides positive logits of codes drawn before, multiplies negative ones
+    max_codes: int = 500  # a candidate that has not stopped by then is cut off
+    penalised_ids: tuple[int, ...] = (1,)  # penalised from the start; tortoise-tts' prompt is made of placeholder 1
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 1 or self.repetition_penalty <= 0:
+            raise ValueError(f"{self}: needs temperature ≥ 0, 0 < top_p ≤ 1, top_k ≥ 1 and repetition_penalty > 0")
+
+
+def uniforms(seeds: Sequence[Sequence[int]], count: int) -> torch.Tensor:
+    """(B, count) numbers in [0, 1). A row depends on its own seed alone, so a candidate is the same in any batch."""
+    rows = [np.random.Generator(np.random.Philox(np.random.SeedSequence(seed))).random(count) for seed in seeds]
+    return torch.from_numpy(np.stack(rows))
+
+
+def next_codes(
+    logits_BV: torch.Tensor, penalised_BV: torch.Tensor, uniform_B: torch.Tensor, sampling: Sampling
+) -> torch.Tensor:
+    """Draws one code a row, as repetition penalty, temperature, top-k, top-p and a multinomial draw do in that order.
+
+    The top-k come first so that nothing ever sorts the whole vocabulary.
+
+    Args:
+        logits_BV: raw logits.
+        penalised_BV: True for ids under the repetition penalty.
+        uniform_B: a number in [0, 1) a row, which picks the code by inverse transform.
+
+    Returns:
+        (B,) code ids.
+    """
+    logits_BV = logits_BV.float()
+    if sampling.repetition_penalty != 1.0:
+        penalty = sampling.repetition_penalty
+        harsher = torch.where(logits_BV < 0, logits_BV * penalty, logits_BV / penalty)
+        logits_BV = torch.where(penalised_BV, harsher, logits_BV)
+    if sampling.temperature == 0:
+        return logits_BV.argmax(dim=1)
+    kept_BK, ids_BK = logits_BV.topk(min(sampling.top_k, logits_BV.shape[1]), dim=1)
+    probabilities_BK = (kept_BK / sampling.temperature).softmax(dim=1)
+    mass_before_BK = probabilities_BK.cumsum(dim=1) - probabilities_BK
+    nucleus_BK = probabilities_BK.masked_fill(mass_before_BK >= sampling.top_p, 0.0).cumsum(dim=1)
+    threshold_B1 = uniform_B[:, None].to(nucleus_BK.dtype) * nucleus_BK[:, -1:]
+    choice_B1 = torch.searchsorted(nucleus_BK, threshold_B1, right=True).clamp(max=ids_BK.shape[1] - 1)
+    return ids_BK.gather(1, choice_B1)[:, 0]

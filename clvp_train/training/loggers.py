@@ -1,0 +1,19 @@
+"""Loggers that need more than their constructor."""
+
+import os
+from typing import Any
+
+import wandb
+from lightning.pytorch.loggers import WandbLogger
+
+
+def wandb_logger(offline: bool | None = None, **settings: Any) -> WandbLogger:
+    """A W&B logger that stays offline where no key is set, so that a run never waits for a login.
+
+    Args:
+        offline: None decides by WANDB_MODE, then by whether a key is found.
+        settings: for `WandbLogger`.
+    """
+    if offline is None:
+        offline = os.environ.get("WANDB_MODE") == "offline" or not wandb.login(prompt=False)
+    return WandbLogger(offline=offline, log_model=False, **settings)

@@ -1,0 +1,65 @@
+"""Finding and reading checkpoint folders: a local folder or a Hub id, safetensors or PyTorch files, whole or in shards."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+)
+from safetensors.torch import load_file
+
+from clvp_train.errors import UserError
+
+WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
+
+
+def resolve_folder(name_or_path: str | Path) -> Path:
+    """A local folder as it is, or the downloaded snapshot of a Hub id.
+
+    Raises:
+        UserError: neither exists, or the Hub cannot be reached.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise UserError(f"{path} is a file where a checkpoint folder or a Hub id is needed")
+    try:
+        return Path(snapshot_download(str(name_or_path)))
+    except HFValidationError:
+        raise UserError(f"there is no folder {path}: give an existing folder, or a Hub id such as name/model") from None
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{name_or_path} is no folder here and could not be fetched from the Hub ({reason}): check the name and the network"
+        ) from None
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold a folder's weights: its safetensors if there are any, else its PyTorch files."""
+    for pattern in WEIGHT_FILES:
+        files = sorted(folder.glob(pattern))
+        if files:
+            return files
+    raise UserError(f"{folder} holds no weights: expected model.safetensors or pytorch_model.bin in it")
+
+
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a folder, on the CPU, loaded without executing pickled code."""
+    weights: dict[str, torch.Tensor] = {}
+    for file in weight_files(folder):
+        try:
+            weights |= load_file(file) if file.suffix == ".safetensors" else torch.load(file, weights_only=True)
+        except Exception as error:
+            raise UserError(f"{file} is damaged or no checkpoint ({error}): fetch or save it again") from None
+    return weights
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

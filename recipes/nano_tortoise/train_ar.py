@@ -1,0 +1,180 @@
+"""Step 6: the nano AR: voice and text to DVAE codes.
+
+    python train_ar.py --work work
+
+Writes `work/ar.pt` (state dict) whenever the held-out loss is the lowest so far, and goes on from `work/ar_last.pt` if an earlier
+run was stopped. Held out are the last clips; their sentences occur nowhere else.
+"""
+
+import argparse
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+from train_dvae import CONFIG as DVAE
+from train_dvae import Features
+from transformers import ClvpConfig, ClvpTokenizer
+
+from clvp_train.tortoise.audio import CONDITIONING_SAMPLES, HOP_LENGTH
+from clvp_train.tortoise.autoregressive import AutoRegressive
+
+HELD_OUT = 512
+REFERENCE_FRAMES = CONDITIONING_SAMPLES // HOP_LENGTH + 1
+SILENCE = math.log(1e-5)
+ENCODER = {
+    "hidden_size": 64,
+    "intermediate_size": 64,
+    "projection_dim": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+}
+
+
+def ar_config() -> ClvpConfig:
+    """Transformers' composite configuration of the nano Tortoise. Its CLVP encoders are placeholders: no weights are stored."""
+    return ClvpConfig(
+        text_config={**ENCODER, "vocab_size": 256},
+        speech_config={**ENCODER, "vocab_size": DVAE.num_tokens},
+        decoder_config={
+            "vocab_size": DVAE.num_tokens + 2,
+            "bos_token_id": DVAE.num_tokens,
+            "eos_token_id": DVAE.num_tokens + 1,
+            "hidden_size": 256,
+            "num_hidden_layers": 5,
+            "num_attention_heads": 4,
+            "num_mel_attn_blocks": 2,
+            "max_text_tokens": 96,
+            "max_position_embeddings": 162,
+            "resid_pdrop": 0.0,
+            "embd_pdrop": 0.0,
+            "attention_dropout": 0.0,
+        },
+    )
+
+
+class Clips:
+    """Token ids, codes and reference features of the clips."""
+
+    def __init__(self, work: Path, config: ClvpConfig) -> None:
+        self.features = Features(work)
+        stored = np.load(work / "codes.npz")
+        codes, offsets = stored["codes"].astype(np.int64), stored["offsets"]
+        tokenizer = ClvpTokenizer.from_pretrained(work / "tortoise")
+        self.codes = [codes[start:end] for start, end in zip(offsets, offsets[1:])]
+        self.texts = [tokenizer(str(text))["input_ids"] for text in self.features.texts]
+        limits = config.decoder_config.max_text_tokens - 3, config.decoder_config.max_position_embeddings - 2
+        fits = [len(text) <= limits[0] and len(ids) < limits[1] for text, ids in zip(self.texts, self.codes)]
+        self.speakers = self.features.speakers
+        split = len(self.codes) - HELD_OUT
+        self.train = np.array([index for index in range(split) if fits[index]])
+        self.held_out = np.array([index for index in range(split, len(self.codes)) if fits[index]])
+        self.of_speaker = {speaker: self.train[self.speakers[self.train] == speaker] for speaker in set(self.speakers)}
+
+    def reference(self, index: int) -> torch.Tensor:
+        """(80, 517) features of a clip cut or padded with silence to 6 s."""
+        mel = self.features.clip(index)[:, :REFERENCE_FRAMES]
+        silence = torch.from_numpy(SILENCE / self.features.mel_norms).float()[:, None]
+        return torch.cat([mel, silence.expand(-1, REFERENCE_FRAMES - mel.shape[1])], dim=1)
+
+    def batches(self, indices: np.ndarray, size: int, rng: np.random.Generator) -> list[np.ndarray]:
+        """Random batches of similar lengths: shuffled, sorted by length within groups of 16 batches."""
+        shuffled = rng.permutation(indices)
+        found = []
+        for start in range(0, len(shuffled), 16 * size):
+            group = sorted(shuffled[start : start + 16 * size], key=lambda index: len(self.codes[index]))
+            found += [np.array(group[at : at + size]) for at in range(0, len(group), size)]
+        return [found[index] for index in rng.permutation(len(found))]
+
+
+def batch_loss(model: AutoRegressive, clips: Clips, rows: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
+    """Mean cross entropy a code, in nats. The rows of a speaker share a reference clip, drawn for the batch."""
+    speakers = sorted(set(clips.speakers[rows]))
+    references = torch.stack([clips.reference(rng.choice(clips.of_speaker[speaker])) for speaker in speakers])
+    latents = model.conditioning_encoder(references)
+    chosen = torch.tensor([speakers.index(speaker) for speaker in clips.speakers[rows]])
+    prompt, prompt_mask = model.prompt(latents[chosen], [clips.texts[row] for row in rows])
+    longest = max(len(clips.codes[row]) for row in rows)
+    codes = torch.full((len(rows), longest + 1), model.stop_speech)
+    real = torch.zeros(len(rows), longest + 1, dtype=torch.bool)
+    for place, row in enumerate(rows):
+        codes[place, : len(clips.codes[row])] = torch.from_numpy(clips.codes[row])
+        real[place, : len(clips.codes[row]) + 1] = True
+    x = torch.cat([prompt, model.speech_vectors(codes[:, :-1], first=1)], dim=1)
+    keys = functional.pad(prompt_mask, (0, longest), value=True)
+    causal = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).tril()
+    mask = (causal & keys[:, None]) | torch.eye(x.shape[1], dtype=torch.bool)
+    logits = model.logits(x, mask[:, None])[:, prompt.shape[1] - 1 :]
+    return functional.cross_entropy(logits[real].float(), codes[real])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("work"))
+    parser.add_argument("--steps", type=int, default=2700)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--evaluate-every", type=int, default=200)
+    args = parser.parse_args()
+
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    config = ar_config()
+    clips = Clips(args.work, config)
+    model = AutoRegressive(config)
+    for parameter in model.parameters():
+        if parameter.dim() == 2:
+            torch.nn.init.normal_(parameter, std=0.02)
+    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(clips.train)} clips", flush=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.95), weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=args.lr, total_steps=args.steps, pct_start=0.1)
+    step, best = 0, math.inf
+    last = args.work / "ar_last.pt"
+    if last.exists():
+        saved = torch.load(last, weights_only=True)
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        schedule.load_state_dict(saved["schedule"])
+        step, best = saved["step"], saved["best"]
+        rng = np.random.default_rng(step)
+    started, losses = time.monotonic(), []
+    while step < args.steps:
+        for rows in clips.batches(clips.train, args.batch_size, rng):
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = batch_loss(model, clips, rows, rng)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.item())
+            step += 1
+            if step % 50 == 0:
+                minutes = (time.monotonic() - started) / 60
+                print(f"step {step}: train {np.mean(losses[-50:]):.3f}, {minutes:.1f} min", flush=True)
+            if step % args.evaluate_every == 0 or step == args.steps:
+                held_out = evaluate(model, clips)
+                print(f"step {step}: held out {held_out:.3f} nats a code", flush=True)
+                if held_out < best:
+                    best = held_out
+                    torch.save(model.state_dict(), args.work / "ar.pt")
+                state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                torch.save({**state, "schedule": schedule.state_dict(), "step": step, "best": best}, last)
+            if step == args.steps:
+                break
+
+
+@torch.no_grad()
+def evaluate(model: AutoRegressive, clips: Clips) -> float:
+    rng = np.random.default_rng(0)
+    model.eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = [batch_loss(model, clips, rows, rng).item() for rows in clips.batches(clips.held_out, 64, rng)]
+    model.train()
+    return float(np.mean(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Every conf/corpus file instantiates, and names exactly its reader's fields."""
+
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import hydra.utils
+import pytest
+from omegaconf import OmegaConf
+
+import clvp_train.corpus
+
+GROUP = Path(__file__).parents[3] / "conf" / "corpus"
+FILES = sorted(GROUP.glob("*.yaml"))
+
+
+def test_all_groups_are_there():
+    assert {file.stem for file in FILES} == {"nano", "ljspeech", "manifest", "folder", "hub", "text", "asterisk"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_instantiates(file):
+    config = OmegaConf.create({"paths": {"data": "data"}, "corpus": OmegaConf.load(file)})
+    required = {key for key in config.corpus if OmegaConf.is_missing(config.corpus, key)}
+    for key in required:
+        config.corpus[key] = "given"
+    corpus = hydra.utils.instantiate(config.corpus)
+    assert type(corpus) is getattr(clvp_train.corpus, type(corpus).__name__)
+    assert {field.name for field in fields(corpus)} == set(config.corpus) - {"_target_"}
+    for field in fields(corpus):
+        value = getattr(corpus, field.name)
+        assert value == ("given" if field.name in required else config.corpus[field.name])
+        if field.name not in required and file.stem != "nano":
+            assert value == field.default, f"{field.name}: the YAML and the reader disagree on the default"
+    assert isinstance(corpus.name, str) and corpus.name
+
+
+def test_corpus_imports_stay_light():
+    """torch and lightning are a layer rule; datasets takes a second to import and is needed by one reader only."""
+    code = "import sys, clvp_train.corpus; print(*({'torch', 'lightning', 'hydra', 'datasets'} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=GROUP.parents[1], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == ""

@@ -1,0 +1,180 @@
+"""Plain text, LJSpeech, folder and Asterisk layouts."""
+
+import gzip
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from clvp_train.corpus import Asterisk, Folder, LJSpeech, TextLines, Utterance
+from clvp_train.errors import UserError
+
+
+def fails(corpus, *words: str) -> None:
+    """Iterating raises a one-line UserError that holds every word, before the first utterance comes out."""
+    with pytest.raises(UserError) as caught:
+        next(iter(corpus))
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message, message
+
+
+class TestTextLines:
+    def test_reads_any_script(self, tmp_path):
+        path = tmp_path / "lines.txt"
+        decomposed = unicodedata.normalize("NFD", "Ça  va ?")
+        path.write_bytes(b"\xef\xbb\xbf" + f"{decomposed}\r\n\n  你好。\u2028世界\t!\nशुभ प्रभात".encode())
+        corpus = TextLines(str(path))
+        expected = [
+            Utterance("000001", "Ça va ?", None),
+            Utterance("000003", "你好。 世界 !", None),
+            Utterance("000004", "शुभ प्रभात", None),
+        ]
+        assert list(corpus) == expected
+        assert list(corpus) == expected, "a corpus can be iterated again"
+        assert corpus.name == "lines.txt"
+
+    def test_reads_gzip(self, tmp_path):
+        path = tmp_path / "lines.txt.gz"
+        path.write_bytes(gzip.compress(b"One.\n"))
+        assert [u.text for u in TextLines(str(path))] == ["One."]
+
+    def test_not_utf8(self, tmp_path):
+        path = tmp_path / "latin.txt"
+        path.write_bytes(b"\xef\xbb\xbfgood\ncaf\xe9\n")
+        fails(TextLines(str(path)), "latin.txt, line 2", "byte 11 is not UTF-8", "save the file as UTF-8")
+        assert path.read_bytes()[11] == 0xE9
+
+    def test_broken_gzip(self, tmp_path):
+        path = tmp_path / "lines.txt.gz"
+        path.write_bytes(gzip.compress(b"One.\n" * 1000)[:-12])
+        fails(TextLines(str(path)), "lines.txt.gz cannot be read", "replace it")
+
+    def test_missing(self, tmp_path):
+        fails(TextLines(str(tmp_path / "no.txt")), "no.txt is missing", "mend corpus.path")
+        fails(TextLines(str(tmp_path)), "is a folder", "mend corpus.path")
+
+    @pytest.mark.parametrize("content", ["", "\n \n"])
+    def test_empty(self, tmp_path, content):
+        (tmp_path / "lines.txt").write_text(content)
+        fails(TextLines(str(tmp_path / "lines.txt")), "lines.txt holds no utterances")
+
+    def test_invisible_text_is_empty(self, tmp_path):
+        (tmp_path / "lines.txt").write_text("One.\n\u200b\n", encoding="utf-8")
+        fails(TextLines(str(tmp_path / "lines.txt")), "line 2", "transcript is empty", "remove the row")
+
+
+class TestLJSpeech:
+    @pytest.fixture
+    def root(self, tmp_path, write_audio) -> Path:
+        for id_ in ("LJ001-0001", "LJ001-0002", "LJ001-0003"):
+            write_audio(tmp_path / "wavs" / f"{id_}.wav")
+        self.write(
+            tmp_path,
+            'LJ001-0001|In 1455, he said "yes|In fourteen fifty-five, he said "yes',
+            "LJ001-0002|Raw|",
+            "LJ001-0003|Two",
+        )
+        return tmp_path
+
+    def write(self, root: Path, *lines: str) -> None:
+        (root / "metadata.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def test_reads(self, root):
+        first, second, third = LJSpeech(str(root))
+        assert first == Utterance(
+            "LJ001-0001", 'In fourteen fifty-five, he said "yes', str(root / "wavs/LJ001-0001.wav"), None
+        )
+        assert (second.text, third.text) == ("Raw", "Two")
+
+    def test_relative_root(self, root, monkeypatch):
+        monkeypatch.chdir(root.parent)
+        assert next(iter(LJSpeech(root.name))).audio == str(root / "wavs/LJ001-0001.wav")
+
+    def test_missing(self, root):
+        fails(LJSpeech(str(root / "none")), "none is missing", "set corpus.root")
+        fails(LJSpeech(str(root / "wavs")), "metadata.csv is missing", "mend corpus.root")
+
+    def test_bad_rows(self, root):
+        good = "LJ001-0001|One|one"
+        self.write(root, good, "LJ001-0002| | ")
+        fails(LJSpeech(str(root)), "metadata.csv, line 2", "transcript is empty", "write it")
+        self.write(root, good, "LJ001-0002")
+        fails(LJSpeech(str(root)), "metadata.csv, line 2", "1 fields", "write id|raw text|normalised text")
+        self.write(root, good, good)
+        fails(LJSpeech(str(root)), "line 2", "'LJ001-0001' is taken already", "line 1", "its own id")
+        self.write(root, good, "|text|text")
+        fails(LJSpeech(str(root)), "line 2", "id is empty")
+        self.write(root, good, "LJ9|Gone|gone")
+        fails(LJSpeech(str(root)), "line 2", "LJ9.wav is missing", "mend its path, or remove the row")
+
+
+class TestFolder:
+    def put(self, root: Path, name: str, text: str, write_audio) -> None:
+        audio = write_audio(root / name)
+        audio.with_suffix(".txt").write_text(text, encoding="utf-8")
+
+    def test_reads(self, tmp_path, write_audio):
+        for name in ("zoë/2/b.flac", "ann/a.WAV", "ann/c.ogg", "top.mp3"):
+            self.put(tmp_path, name, f"This is\n{name}.\n", write_audio)
+        (tmp_path / "README.txt").write_text("about")
+        (tmp_path / "ann" / "._a.wav").write_text("Finder's")
+        corpus = Folder(str(tmp_path))
+        assert [(u.id, u.speaker) for u in corpus] == [
+            ("ann/a", "ann"),
+            ("ann/c", "ann"),
+            ("top", None),
+            ("zoë/2/b", "zoë"),
+        ]
+        assert next(iter(corpus)) == Utterance("ann/a", "This is ann/a.WAV.", str(tmp_path / "ann/a.WAV"), "ann")
+
+    def test_errors(self, tmp_path, write_audio):
+        fails(Folder(str(tmp_path / "none")), "none is missing", "set corpus.root")
+        fails(Folder(str(tmp_path)), "holds no utterances")
+        self.put(tmp_path, "a.wav", "fine", write_audio)
+        write_audio(tmp_path / "b.wav")
+        fails(Folder(str(tmp_path)), "b.wav has no transcript", "write it to b.txt")
+        (tmp_path / "b.txt").write_text(" \n")
+        fails(Folder(str(tmp_path)), "b.txt", "transcript is empty")
+        (tmp_path / "b.txt").write_text("b")
+        (tmp_path / "c.txt").write_text("c")
+        fails(Folder(str(tmp_path)), "c.txt has no audio file", "add c.wav")
+        (tmp_path / "c.txt").unlink()
+        write_audio(tmp_path / "b.flac")
+        fails(Folder(str(tmp_path)), "'b' is taken already")
+
+
+class TestAsterisk:
+    def test_reads(self, tmp_path, write_audio):
+        for id_ in ("added", "beep", "digits/1", "letters/at", "silence/1", "joined"):
+            write_audio(tmp_path / f"{id_}.wav")
+        prompts = tmp_path / "prompts.txt"
+        prompts.write_text(
+            "; A comment: here\n\nadded: Added: yes.\nbeep: [a beep]\ndigits/1: one\nletters/at: at [@]\n"
+            "silence/1: (1 second)\njoined: <beep>\nno-wav: Hello.\n"
+        )
+        assert [(u.id, u.text, u.speaker) for u in Asterisk(str(tmp_path), str(prompts))] == [
+            ("added", "Added: yes.", "allison"),
+            ("digits/1", "one", "allison"),
+            ("letters/at", "at", "allison"),
+        ]
+        prompts.write_text("added:\n")
+        fails(Asterisk(str(tmp_path), str(prompts)), "line 1", "transcript is empty")
+        prompts.write_text("added\n")
+        fails(Asterisk(str(tmp_path), str(prompts)), "line 1", "no colon")
+
+    def test_missing_package(self, tmp_path):
+        needed = "apt-get install asterisk-core-sounds-en asterisk-core-sounds-en-wav"
+        fails(Asterisk(root=str(tmp_path / "none")), "none is missing", needed, "set corpus.root")
+        fails(Asterisk(str(tmp_path), str(tmp_path / "none.txt")), "none.txt is missing", needed, "corpus.transcripts")
+
+    @pytest.mark.skipif(
+        not (Path(Asterisk.root).exists() and Path(Asterisk.transcripts).exists()),
+        reason="Debian package not installed",
+    )
+    def test_debian_package(self):
+        utterances = list(Asterisk())
+        assert len(utterances) == 551
+        assert utterances[0].text == "Activated."
+        assert not [u for u in utterances if set(u.text) & set("[]<>()")]

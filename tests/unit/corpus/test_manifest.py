@@ -1,0 +1,154 @@
+"""Manifests as CSV, TSV, JSONL and Parquet."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from clvp_train.corpus import Manifest, Utterance
+from clvp_train.errors import UserError
+
+
+@pytest.fixture
+def write(tmp_path, write_audio):
+    """Writes wavs/a.wav, wavs/b.wav and a manifest beside `wavs`, and returns its path."""
+    write_audio(tmp_path / "wavs/a.wav")
+    write_audio(tmp_path / "wavs/b.wav")
+
+    def write(name: str, content: str | bytes | pa.Table | list) -> str:
+        path = tmp_path / name
+        if isinstance(content, pa.Table):
+            pq.write_table(content, path)
+        elif isinstance(content, list):
+            path.write_text("".join(json.dumps(row) + "\n" for row in content))
+        else:
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return str(path)
+
+    return write
+
+
+def fails(path: str, *words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        next(iter(Manifest(path)))
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message, message
+
+
+def test_all_formats_say_the_same(write, tmp_path):
+    cells = {"audio": ["wavs/a.wav", "wavs/b.wav"], "text": ["Größe, 大き", "two  words"], "speaker": ["x", None]}
+    rows = pa.table(cells).to_pylist()
+    paths = [
+        write("m.csv", '\ufeffaudio,text,speaker\r\nwavs/a.wav,"Größe, 大き",x\r\n\r\nwavs/b.wav,two  words,\r\n'),
+        write("m.tsv", "speaker\ttext\taudio\nx\tGröße, 大き\twavs/a.wav\n\ttwo  words\twavs/b.wav\n"),
+        write("m.jsonl", rows),
+        write("m.parquet", pa.table(cells)),
+        write("struct.jsonl", [row | {"audio": {"bytes": None, "path": row["audio"]}} for row in rows]),
+        write("struct.parquet", pa.table(cells | {"audio": [{"bytes": None, "path": p} for p in cells["audio"]]})),
+    ]
+    for path in paths:
+        assert list(Manifest(path)) == [
+            Utterance("wavs/a.wav", "Größe, 大き", str(tmp_path / "wavs/a.wav"), "x"),
+            Utterance("wavs/b.wav", "two words", str(tmp_path / "wavs/b.wav"), None),
+        ], path
+
+
+def test_id_column_and_double_audio(write):
+    fails(write("m.csv", "audio,text\nwavs/a.wav,one\nwavs/a.wav,two\n"), "line 3", "'wavs/a.wav' is taken already")
+    path = write("m.csv", "audio,text,id\nwavs/a.wav,one,7\nwavs/a.wav,two,8\n")
+    assert [u.id for u in Manifest(path)] == ["7", "8"]
+
+
+def test_ids_hold_no_absolute_path(write, tmp_path, tmp_path_factory, write_audio):
+    elsewhere = write_audio(tmp_path_factory.mktemp("elsewhere") / "c.wav")
+    path = write("m.csv", f"audio,text\n{tmp_path}/wavs/a.wav,one\n{elsewhere},two\n")
+    assert [u.id for u in Manifest(path)] == ["wavs/a.wav", "row-000002"]
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.struct({"bytes": pa.binary(), "path": pa.string()}), pa.binary(), pa.large_binary()]
+)
+def test_parquet_bytes(write, wav_bytes, kind):
+    audio = [{"bytes": wav_bytes, "path": "a.wav"}] * 2 if pa.types.is_struct(kind) else [wav_bytes] * 2
+    table = pa.table({"audio": pa.array(audio, kind), "text": ["one", "two"], "speaker": [4, 5], "more": [0, 0]})
+    assert list(Manifest(write("m.parquet", table))) == [
+        Utterance("row-000001", "one", wav_bytes, "4"),
+        Utterance("row-000002", "two", wav_bytes, "5"),
+    ]
+
+
+def test_tsv_quotes_are_characters(write):
+    path = write("m.tsv", 'audio\ttext\nwavs/a.wav\t"Open quote\nwavs/b.wav\ttwo\n')
+    assert [u.text for u in Manifest(path)] == ['"Open quote', "two"]
+
+
+def test_csv_text_over_lines(write):
+    path = write("m.csv", 'audio,text\nwavs/a.wav,"one\r\ntwo"\nwavs/b.wav,\n')
+    fails(path, "m.csv, line 4", "transcript is empty", "remove the row")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
+def test_missing_column(write, suffix):
+    cells = {"audio": ["wavs/a.wav"], "sentence": ["one"]}
+    content = {
+        "csv": "audio,sentence\nwavs/a.wav,one\n",
+        "tsv": "audio\tsentence\nwavs/a.wav\tone\n",
+        "jsonl": pa.table(cells).to_pylist(),
+        "parquet": pa.table(cells),
+    }[suffix]
+    fails(
+        write(f"m.{suffix}", content), f"m.{suffix}", "no column 'text'", "found: audio, sentence", "rename the columns"
+    )
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
+def test_missing_audio_file(write, suffix):
+    cells = {"audio": ["wavs/a.wav", "wavs/none.wav"], "text": ["one", "two"]}
+    content = {
+        "csv": "audio,text\nwavs/a.wav,one\nwavs/none.wav,two\n",
+        "tsv": "audio\ttext\nwavs/a.wav\tone\nwavs/none.wav\ttwo\n",
+        "jsonl": pa.table(cells).to_pylist(),
+        "parquet": pa.table(cells),
+    }[suffix]
+    row = {"csv": "line 3", "tsv": "line 3", "jsonl": "line 2", "parquet": "row 2"}[suffix]
+    fails(write(f"m.{suffix}", content), f"m.{suffix}, {row}", "wavs/none.wav is missing", "mend its path")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("m.xlsx", "x", ("m.xlsx", "unknown suffix '.xlsx'", "use .csv, .tsv, .jsonl or .parquet")),
+        ("m.csv", "", ("m.csv holds no utterances",)),
+        ("m.csv", "audio,text\n", ("m.csv holds no utterances",)),
+        ("m.csv", "audio,text\nwavs/a.wav,one, two\n", ("m.csv, line 2", "3 fields", "header has 2", "quotes")),
+        ("m.csv", 'audio,text\nwavs/a.wav,"one\nwavs/b.wav,two\n', ("m.csv, line 2", "malformed", "mend the quotes")),
+        ("m.csv", "audio,text\n,one\n", ("m.csv, line 2", "no audio", "give its path")),
+        ("m.csv", "audio,text\n" + "x" * 5000 + ",one\n", ("m.csv, line 2", "is missing")),
+        ("m.csv", b"audio,text\nwavs/a.wav,caf\xe9\n", ("m.csv, line 2", "byte 25 is not UTF-8", "save the file")),
+        (
+            "m.jsonl",
+            '{"audio": "wavs/a.wav", "text": "one"}\n{"audio"\n',
+            ("line 2", "malformed JSON", "one JSON object"),
+        ),
+        ("m.jsonl", "[1]\n", ("line 1", "not a JSON object")),
+        ("m.jsonl", "[" * 100_000, ("line 1", "malformed JSON")),
+        ("m.jsonl", [{"audio": "wavs/a.wav", "text": None}], ("line 1", "transcript is empty")),
+        ("m.jsonl", [{"audio": "wavs/a.wav", "text": 5}], ("line 1", "transcript is a int", "write it as a string")),
+        ("m.jsonl", [{"audio": "wavs/a.wav", "text": "\ud800"}], ("line 1", "transcript", "not valid Unicode")),
+        ("m.jsonl", [{"audio": {"bytes": "x"}, "text": "one"}], ("line 1", "no audio bytes", "Parquet")),
+        ("m.jsonl", [{"audio": [0.5], "text": "one"}], ("line 1", "the audio is list", "give a path")),
+        ("m.jsonl", [{"audio": {"path": None}, "text": "one"}], ("line 1", "no audio")),
+        ("m.parquet", b"PAR1 not", ("m.parquet", "cannot be read as Parquet", "write it again")),
+        ("m.parquet", pa.table({"audio": [None], "text": ["x"]}), ("m.parquet, row 1", "no audio")),
+        ("m.parquet", pa.table({"audio": [[0.5]], "text": ["x"]}), ("row 1", "the audio is list")),
+    ],
+)
+def test_bad_manifest(write, name, content, words):
+    fails(write(name, content), *words)
+
+
+def test_missing_manifest(tmp_path):
+    fails(str(tmp_path / "none.csv"), "none.csv is missing", "mend corpus.path")

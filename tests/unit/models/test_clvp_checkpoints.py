@@ -1,0 +1,176 @@
+import pytest
+import torch
+from transformers import ClvpConfig, ClvpModelForConditionalGeneration
+
+from clvp_train.models import CLVPModel, checkpoints, modeling_clvp
+
+
+@pytest.fixture
+def servable(make_model):
+    """A CLVP that tortoise-tts could build: heads of 64, a gate of twice the width."""
+    model = make_model(hidden_size=128, intermediate_size=256, head_dim=64, num_attention_heads=2)
+    model.config.padding = "tortoise"
+    with torch.no_grad():
+        model.logit_scale.fill_(3.5)
+    return model
+
+
+@pytest.fixture(scope="module")
+def composite(tmp_path_factory):
+    """A small transformers Clvp, its autoregressive model included, saved in both formats."""
+    torch.manual_seed(0)
+    half = {"hidden_size": 96, "intermediate_size": 64, "projection_dim": 24, "num_hidden_layers": 2}
+    half |= {"num_attention_heads": 2, "vocab_size": 64, "bos_token_id": 1}
+    decoder = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_mel_attn_blocks": 1}
+    decoder |= {"max_position_embeddings": 16, "max_text_tokens": 16, "vocab_size": 80}
+    decoder |= {"bos_token_id": 70, "eos_token_id": 71, "feature_size": 16}
+    config = ClvpConfig(
+        text_config=half, speech_config=half | {"use_attention_bias": True}, decoder_config=decoder, projection_dim=24
+    )
+    model = ClvpModelForConditionalGeneration(config).eval()
+    with torch.no_grad():
+        model.logit_scale.fill_(1.75)
+        for parameter in (*model.text_encoder_model.parameters(), *model.speech_encoder_model.parameters()):
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    folder = tmp_path_factory.mktemp("composite")
+    model.save_pretrained(folder / "safetensors")
+    model.save_pretrained(folder / "sharded", max_shard_size="100KB")
+    config.save_pretrained(folder / "bin")
+    torch.save(model.state_dict(), folder / "bin" / "pytorch_model.bin")
+    return folder, model
+
+
+def test_tortoise_round_trip(servable, batch, tmp_path):
+    path = tmp_path / "clvp2.pth"
+    servable.save_tortoise(path)
+    loaded = CLVPModel.from_tortoise(path)
+    assert not loaded.training
+    assert loaded.config.padding == loaded.text_model.config.padding == "tortoise"
+    for name in ("text_config", "speech_config"):
+        ours, theirs = getattr(servable.config, name), getattr(loaded.config, name)
+        for field in ("vocab_size", "hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers"):
+            assert getattr(ours, field) == getattr(theirs, field)
+        for field in ("num_attention_heads", "head_dim", "rotary_dim", "rms_norm"):
+            assert getattr(ours, field) == getattr(theirs, field)
+    ours, theirs = servable.state_dict(), loaded.state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert torch.equal(loaded(**batch).logits_per_text, servable(**batch).logits_per_text)
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
+    loaded.save_tortoise(tmp_path / "again.pth")
+    first, second = torch.load(path), torch.load(tmp_path / "again.pth")
+    assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+ROTARY = "text_transformer.transformer.attn_layers.rotary_pos_emb.inv_freq"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("temperature"), r"clvp2.pth.*Missing: \['temperature'\]"),
+        (lambda state: state.pop(ROTARY), r"clvp2.pth.*Missing: \['text_transformer.*inv_freq'\]"),
+        (lambda state: state.update(stranger=torch.zeros(1)), r"clvp2.pth.*Unexpected: \['stranger'\]"),
+        (lambda state: state.update({ROTARY: torch.ones(16)}), r"clvp2.pth.*inv_freq does not hold"),
+        (lambda state: state.update({"to_text_latent.weight": torch.ones(24, 7)}), r"clvp2.pth.*size mismatch"),
+        (lambda state: state.clear(), "clvp2.pth.*Missing"),
+        (lambda state: state.update(temperature="hot"), "clvp2.pth holds no state dict"),
+    ],
+)
+def test_tortoise_key_errors_name_file_and_keys(servable, tmp_path, change, message):
+    state = checkpoints.tortoise_state_dict(servable)
+    change(state)
+    torch.save(state, tmp_path / "clvp2.pth")
+    with pytest.raises(ValueError, match=message.replace(".*", "(?s:.*)")):
+        CLVPModel.from_tortoise(tmp_path / "clvp2.pth")
+
+
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path):
+    (tmp_path / "clvp2.pth").write_text("no weights")
+    with pytest.raises(ValueError, match="clvp2.pth"):
+        CLVPModel.from_tortoise(tmp_path / "clvp2.pth")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"head_dim": 32}, "text_config.head_dim is 32 and must be 64"),
+        ({"rms_norm": "transformers"}, "speech_config.rms_norm"),
+        ({"summary_type": "last"}, "summary_type"),
+        ({"intermediate_size": 128}, "text_config.intermediate_size is 128 and must be 256"),
+        ({"use_attention_bias": True}, "use_attention_bias"),
+    ],
+)
+def test_what_tortoise_cannot_serve_is_refused(make_model, tmp_path, fields, message):
+    base = {"hidden_size": 128, "intermediate_size": 256, "head_dim": 64, "num_attention_heads": 2}
+    with pytest.raises(ValueError, match=message):
+        make_model(**base | fields).save_tortoise(tmp_path / "clvp2.pth")
+    assert not (tmp_path / "clvp2.pth").exists()
+
+
+def test_a_masked_model_is_exported_with_a_warning(servable, tmp_path, caplog):
+    servable.save_tortoise(tmp_path / "quiet.pth")
+    assert not caplog.records
+    servable.config.padding = "mask"
+    servable.save_tortoise(tmp_path / "clvp2.pth")
+    assert "ignores masks" in caplog.text
+
+
+@pytest.mark.parametrize("layout", ["safetensors", "sharded", "bin"])
+def test_from_transformers_takes_the_encoders_and_the_scale(composite, layout):
+    folder, theirs = composite
+    model = CLVPModel.from_transformers(folder / layout)
+    assert not model.training
+    assert (model.config.padding, model.config.text_config.rms_norm) == ("mask", "transformers")
+    assert model.logit_scale.item() == 1.75
+    assert model.config.speech_config.use_attention_bias and not model.config.text_config.use_attention_bias
+    ids = torch.randint(0, 64, (3, 11), generator=torch.Generator().manual_seed(0))
+    for ours, reference in (
+        (model.get_text_features, theirs.text_encoder_model),
+        (model.get_speech_features, theirs.speech_encoder_model),
+    ):
+        assert torch.allclose(ours(ids), reference(ids).embeds, atol=1e-5)
+
+
+def test_transformers_names_round_trip(composite):
+    folder, theirs = composite
+    state = checkpoints.transformers_state_dict(CLVPModel.from_transformers(folder / "safetensors"))
+    expected = {
+        key: value
+        for key, value in theirs.state_dict().items()
+        if not key.startswith(("conditioning_encoder.", "speech_decoder_model."))
+    }
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[key], expected[key]) for key in state)
+
+
+def test_what_transformers_cannot_serve_is_refused(make_model):
+    with pytest.raises(ValueError, match="text_config.rms_norm is 'tortoise' and must be 'transformers'"):
+        checkpoints.transformers_state_dict(make_model())
+
+
+def test_transformers_key_errors_name_source_and_keys(composite, tmp_path):
+    theirs = composite[1]
+    theirs.config.save_pretrained(tmp_path)
+    state = theirs.state_dict() | {"stranger": torch.zeros(1)}
+    del state["text_encoder_model.projection.weight"]
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"(?s)Missing: \['text_encoder_model.projection.weight'\].*\['stranger'\]"):
+        CLVPModel.from_transformers(tmp_path)
+
+
+def test_a_folder_of_another_kind_is_refused(servable, tmp_path):
+    servable.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="'clvp_train'.*'clvp'"):
+        CLVPModel.from_transformers(tmp_path)
+
+
+def test_a_folder_without_weights_is_refused(composite, tmp_path):
+    composite[1].config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="neither model.safetensors nor pytorch_model.bin"):
+        CLVPModel.from_transformers(tmp_path)
+
+
+def test_without_the_package_the_error_says_what_is_missing(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "clvp_train.models", None)
+    with pytest.raises(ImportError, match="clvp_train package"):
+        modeling_clvp.CLVPModel.from_tortoise("clvp2.pth")

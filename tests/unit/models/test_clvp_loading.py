@@ -1,0 +1,113 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel
+
+from clvp_train.models import (
+    CLVPModel,
+    CLVPSpeechModel,
+    CLVPSpeechModelWithProjection,
+    CLVPTextModel,
+    CLVPTextModelWithProjection,
+    configuration_clvp,
+    modeling_clvp,
+)
+
+HALVES = {
+    CLVPTextModel: ("input_ids", "pooler_output"),
+    CLVPTextModelWithProjection: ("input_ids", "text_embeds"),
+    CLVPSpeechModel: ("speech_ids", "pooler_output"),
+    CLVPSpeechModelWithProjection: ("speech_ids", "speech_embeds"),
+}
+
+
+def expected_of(model, batch, ids, field):
+    if field.endswith("embeds"):
+        return model.get_text_features(batch[ids]) if ids == "input_ids" else model.get_speech_features(batch[ids])
+    return (model.text_model if ids == "input_ids" else model.speech_model)(batch[ids]).pooler_output
+
+
+def same_weights(one, other):
+    ours, theirs = one.state_dict(), other.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_a_whole_model_makes_a_round_trip_through_safetensors(model, tmp_path):
+    with torch.no_grad():
+        model.logit_scale.fill_(3.25)
+    model.config.padding = "tortoise"
+    model.save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
+    loaded, info = CLVPModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert same_weights(loaded, model)
+    assert loaded.config.padding == loaded.text_model.config.padding == "tortoise"
+    assert type(AutoModel.from_pretrained(tmp_path)) is CLVPModel
+    assert CLVPModel.from_pretrained(tmp_path, padding="mask").speech_model.config.padding == "mask"
+
+
+@pytest.mark.parametrize("cls", HALVES)
+def test_a_half_takes_its_own_out_of_a_whole_folder(model, batch, tmp_path, cls):
+    ids, field = HALVES[cls]
+    model.save_pretrained(tmp_path)
+    half, info = cls.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert cls.main_input_name == ids
+    assert torch.equal(half(batch[ids])[field], expected_of(model, batch, ids, field))
+    assert torch.equal(half(batch[ids], return_dict=False)[0], half(batch[ids])[0])
+
+
+@pytest.mark.parametrize("cls", HALVES)
+def test_a_half_makes_a_round_trip_of_its_own(model, batch, tmp_path, cls):
+    ids, field = HALVES[cls]
+    model.save_pretrained(tmp_path / "whole")
+    half = cls.from_pretrained(tmp_path / "whole")
+    half.save_pretrained(tmp_path / "half")
+    again, info = cls.from_pretrained(tmp_path / "half", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert same_weights(again, half)
+    assert torch.equal(again(batch[ids])[field], expected_of(model, batch, ids, field))
+
+
+def test_auto_model_finds_a_half(model, tmp_path):
+    model.speech_model.save_pretrained(tmp_path)
+    assert type(AutoModel.from_pretrained(tmp_path)) is CLVPSpeechModel
+
+
+def test_a_whole_reports_what_does_not_belong(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["speech_model.stranger"] = torch.zeros(1)
+    del weights["text_model.layers.0.mlp.fc2.bias"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    _, info = CLVPModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert set(info["unexpected_keys"]) == {"speech_model.stranger"}
+    assert set(info["missing_keys"]) == {"text_model.layers.0.mlp.fc2.bias"}
+
+
+def test_attention_by_name_reaches_both_halves(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    loaded = CLVPModel.from_pretrained(tmp_path, attn_implementation="eager")
+    assert {half.config._attn_implementation for half in (loaded.text_model, loaded.speech_model)} == {"eager"}
+    assert model.text_model.config._attn_implementation == "sdpa"
+
+
+def test_the_two_files_work_as_remote_code(model, batch, tmp_path, monkeypatch):
+    """From a folder that holds the two files and no package, as on the Hub."""
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder = tmp_path / "repo"
+    model.save_pretrained(folder)
+    for module in (configuration_clvp, modeling_clvp):
+        shutil.copy(module.__file__, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["model_type"] = "clvp_train_elsewhere"
+    config["auto_map"] = {"AutoConfig": "configuration_clvp.CLVPConfig", "AutoModel": "modeling_clvp.CLVPModel"}
+    (folder / "config.json").write_text(json.dumps(config))
+    remote = AutoModel.from_pretrained(folder, trust_remote_code=True)
+    assert type(remote) is not CLVPModel and type(remote).__module__.startswith("transformers_modules")
+    assert torch.equal(remote(**batch).logits_per_text, model(**batch).logits_per_text)
+    assert "checkpoints" not in {path.stem for path in Path(tmp_path).rglob("*.py")}

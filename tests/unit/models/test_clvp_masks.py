@@ -1,0 +1,99 @@
+import pytest
+import torch
+
+from clvp_train.models import modeling_clvp
+
+
+def pad(ids, left, right, fill):
+    """ids (B, L) with `left` and `right` columns of `fill`, and the mask that hides them."""
+    padded = torch.nn.functional.pad(ids, (left, right), value=fill)
+    mask = torch.nn.functional.pad(torch.ones_like(ids), (left, right))
+    return padded, mask
+
+
+def embed(model, half, ids, mask=None):
+    features = model.get_text_features if half == "text" else model.get_speech_features
+    return torch.nn.functional.normalize(features(ids, mask), dim=-1)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("kind", ["mean", "first", "last"])
+@pytest.mark.parametrize(("left", "right"), [(0, 1), (0, 8), (0, 100), (3, 0), (5, 11)])
+@pytest.mark.parametrize("half", ["text", "speech"])
+def test_padding_changes_nothing(batch, half, left, right, kind, attention, make_model):
+    model = make_model(attention, summary_type=kind)
+    ids = batch["input_ids" if half == "text" else "speech_ids"]
+    expected = embed(model, half, ids)
+    for fill in (0, 5):
+        assert (embed(model, half, *pad(ids, left, right, fill)) - expected).abs().max() <= 1e-5
+    unmasked, _ = pad(ids, left, right, 5)
+    assert (embed(model, half, unmasked) - expected).abs().max() > 1e-3, "the test must be able to fail"
+
+
+@pytest.mark.parametrize("half", ["text", "speech"])
+def test_each_row_of_a_ragged_batch_as_if_alone(model, batch, half):
+    ids = batch["input_ids" if half == "text" else "speech_ids"]
+    lengths = torch.tensor([2, 5, ids.shape[1]])
+    mask = torch.arange(ids.shape[1]) < lengths[:, None]
+    together = embed(model, half, ids, mask)
+    for row, length in enumerate(lengths):
+        assert (together[row] - embed(model, half, ids[row : row + 1, :length])[0]).abs().max() <= 1e-5
+
+
+def test_sdpa_and_eager_agree(batch, make_model):
+    mask = torch.tensor([[1] * 13, [1] * 4 + [0] * 9, [0] * 3 + [1] * 10])
+    outputs = [make_model(name)(**batch, speech_attention_mask=mask) for name in ("sdpa", "eager")]
+    assert (outputs[0].speech_embeds - outputs[1].speech_embeds).abs().max() <= 1e-5
+
+
+def test_attentions_asked_of_sdpa_honour_the_mask(model, batch):
+    mask = torch.tensor([[1] * 13, [1] * 4 + [0] * 9, [0] * 3 + [1] * 10])
+    half = model.speech_model(batch["speech_ids"], mask, output_attentions=True)
+    for attention in half.attentions:
+        assert attention.masked_select(mask[:, None, None] == 0).abs().max() == 0
+    expected = model.speech_model(batch["speech_ids"], mask)
+    assert (half.pooler_output - expected.pooler_output).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.long, torch.float])
+def test_any_dtype_of_mask(model, batch, dtype):
+    ids, mask = pad(batch["input_ids"], 0, 4, 3)
+    assert torch.equal(embed(model, "text", ids, mask.to(dtype)), embed(model, "text", ids, mask))
+
+
+def test_a_row_without_tokens_is_finite(model, batch):
+    mask = torch.ones(3, 7)
+    mask[1] = 0
+    output = model(**batch, text_attention_mask=mask, return_loss=True)
+    output.loss.backward()
+    assert output.loss.isfinite()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_tortoise_padding_ignores_masks(model, batch):
+    mask = torch.tensor([[1] * 13, [1] * 4 + [0] * 9, [0] * 3 + [1] * 10])
+    masked = embed(model, "speech", batch["speech_ids"], mask)
+    model.config.padding = "tortoise"
+    bare = embed(model, "speech", batch["speech_ids"])
+    assert torch.equal(embed(model, "speech", batch["speech_ids"], mask), bare)
+    assert (masked - bare).abs().max() > 1e-3
+    model.config.padding = "mask"
+    assert torch.equal(embed(model, "speech", batch["speech_ids"], mask), masked)
+
+
+def test_no_mask_makes_no_mask(model, batch, monkeypatch):
+    seen = []
+
+    def spy(module, q, k, v, attention_mask, **kwargs):
+        seen.append(attention_mask)
+        return modeling_clvp.eager_attention(module, q, k, v, attention_mask, **kwargs)
+
+    monkeypatch.setitem(modeling_clvp.ALL_ATTENTION_FUNCTIONS, "sdpa", spy)
+    monkeypatch.setattr(modeling_clvp, "create_bidirectional_mask", lambda **kwargs: pytest.fail("a mask was made"))
+    model(**batch)
+    assert seen == [None] * 4
+
+
+def test_a_mask_of_another_shape_is_refused(model, batch):
+    with pytest.raises(ValueError, match=r"\(3, 6\).*\(3, 7\)"):
+        model(**batch, text_attention_mask=torch.ones(3, 6))
