@@ -4,7 +4,7 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 import lightning as L
@@ -112,7 +112,8 @@ def _trainer(cfg: DictConfig) -> L.Trainer:
     logger = instantiate(cfg.logger)
     if HydraConfig.get().mode == hydra.types.RunMode.MULTIRUN and "ddp" in str(cfg.trainer.strategy):
         raise UserError(
-            "--multirun cannot start several processes itself: use trainer=cpu or trainer=gpu, or one run per process with torchrun"
+            "--multirun cannot start several processes itself: use trainer=cpu or trainer=gpu, or one run per process "
+            "with torchrun"
         )
     try:
         trainer: L.Trainer = instantiate(
@@ -121,7 +122,7 @@ def _trainer(cfg: DictConfig) -> L.Trainer:
     except InstantiationException as error:
         raise UserError(f"trainer: {error.__cause__ or error}: check the settings of trainer=…") from None
     if trainer.is_global_zero and trainer.logger is not None:
-        trainer.logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
+        trainer.logger.log_hyperparams(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)))
     return trainer
 
 

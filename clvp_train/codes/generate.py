@@ -65,7 +65,7 @@ def generate(
     shaping = source.prepare(tortoise, utterances)
     parts = [fingerprint(utterances), tortoise.fingerprint(), source.name, shaping, f"{test_percent} {val_percent}"]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    folder = cache_dir / f"{corpus.name}-{source.name}-{digest[:12]}"
+    folder = cache_dir / f"{Path(corpus.name).stem}-{source.name}-{digest[:12]}"
     if (folder / MANIFEST).exists():
         log.info("pairs found in %s", folder)
         return folder

@@ -62,7 +62,7 @@ class Hub(Corpus):
         for number, (where, cells) in enumerate(arrow_rows(f"data set {self.source}", batches)):
             audio = audio_of(where, cells[self.audio_column], folder) if self.audio_column else None
             id_ = cells[self.id_column] if self.id_column else f"{self.split}/{number:06d}"
-            yield Row(where, id_, cells[self.text_column], audio, cells.get(self.speaker_column))
+            yield Row(where, id_, cells[self.text_column], audio, cells.get(self.speaker_column or ""))
 
     @property
     def _folder(self) -> Path | None:

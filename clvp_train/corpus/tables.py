@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -111,13 +112,13 @@ def audio_of(where: str, cell: object, folder: Path | None) -> str | Callable[[]
         folder: what relative paths start from; None leaves them alone.
     """
     if isinstance(cell, pa.BinaryScalar) and cell.is_valid:
-        return cell.as_py
+        return cast(Callable[[], bytes], cell.as_py)
     if isinstance(cell, bytes):
         return lambda: cell
     if isinstance(cell, pa.StructScalar | dict):
         held = cell.get("bytes") if isinstance(cell, dict) else _member(cell, "bytes")
         if isinstance(held, pa.BinaryScalar) and held.is_valid:
-            return held.as_py
+            return cast(Callable[[], bytes], held.as_py)
         if isinstance(held, str):
             raise UserError(f"{where}: JSON holds no audio bytes: give the path of the audio file, or write Parquet")
         path = cell.get("path") if isinstance(cell, dict) else _member(cell, "path")

@@ -54,16 +54,17 @@ class Corpus(ABC):
     """An ordered, repeatable stream of utterances. The first iteration checks every row (but decodes no audio) before
     it yields one, so that a bad row in the middle of a corpus costs no work.
 
-    Attributes:
-        name: what to call the corpus in reports.
-
     Raises:
         UserError: on iteration, if the corpus is missing, malformed or empty, an audio file is missing, or an id occurs
             twice.
     """
 
-    name: str
     _checked: bool = False
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What to call the corpus in reports."""
 
     @property
     @abstractmethod

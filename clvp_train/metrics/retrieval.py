@@ -1,5 +1,7 @@
 """Retrieval: does a text find its own codes among all, and the reverse? Shapes: N gallery, C rows of a tile, D width."""
 
+from typing import Any
+
 import torch
 
 PRIMARY, MODE = "val/R@1", "max"  # what the best checkpoint is chosen by, and in which direction
@@ -48,7 +50,7 @@ def summary(ranks_N: torch.Tensor) -> dict[str, float]:
     }
 
 
-def retrieval(text_embeds_ND: torch.Tensor, speech_embeds_ND: torch.Tensor) -> dict[str, float | dict[str, float]]:
+def retrieval(text_embeds_ND: torch.Tensor, speech_embeds_ND: torch.Tensor) -> dict[str, Any]:
     """Both directions: {"gallery": N, "chance_R@1": 1 / N, "text_to_speech": {…}, "speech_to_text": {…}}."""
     return {
         "gallery": len(text_embeds_ND),

@@ -48,9 +48,9 @@ def from_composite(composite: dict[str, torch.Tensor], expected: Iterable[str], 
     """
     wanted = {key: composite_keys(key) for key in expected}
     missing = sorted({theirs for keys in wanted.values() for theirs in keys} - composite.keys())
-    unknown = composite.keys() - {theirs for keys in wanted.values() for theirs in keys}
+    left = composite.keys() - {theirs for keys in wanted.values() for theirs in keys}
     # `attn.bias` is the causal mask that old versions of transformers stored
-    unknown = sorted(key for key in unknown if not key.startswith(CLVP_PREFIXES) and not key.endswith(".attn.bias"))
+    unknown = sorted(key for key in left if not key.startswith(CLVP_PREFIXES) and not key.endswith(".attn.bias"))
     if missing or unknown:
         raise UserError(
             f"{source} does not hold the AR that its config.json describes: {len(missing)} keys missing {missing[:3]}, "
@@ -62,7 +62,7 @@ def from_composite(composite: dict[str, torch.Tensor], expected: Iterable[str], 
 
 def to_composite(ours: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The inverse of `from_composite`, without the CLVP encoders."""
-    composite = {}
+    composite: dict[str, torch.Tensor] = {}
     for key, tensor in ours.items():
         keys = composite_keys(key)
         tensor = tensor.T if key.endswith(TRANSPOSED) else tensor

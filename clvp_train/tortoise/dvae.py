@@ -1,6 +1,7 @@
 """Tortoise's discrete VAE: log-mel features to speech codes and back.
 
-The published weights were trained as `lucidrains_dvae` in DL-Art-School; the order of layers here gives the same state-dict keys.
+The published weights were trained as `lucidrains_dvae` in DL-Art-School; the order of layers gives the same state-dict
+keys.
 Shapes: B batch, M mel channels, F mel frames, S codes (S = ceil(F / 4)), C channels, V codebook entries.
 """
 
@@ -59,6 +60,10 @@ class UpsampledConv(nn.Module):
 class Codebook(nn.Module):
     """Nearest-neighbour quantiser. The buffers hold the entries and their exponential moving averages in training."""
 
+    embed: torch.Tensor
+    cluster_size: torch.Tensor
+    embed_avg: torch.Tensor
+
     def __init__(self, dim: int, num_tokens: int) -> None:
         super().__init__()
         self.register_buffer("embed", torch.randn(dim, num_tokens))
@@ -108,8 +113,8 @@ class DiscreteVAE(nn.Module):
         return num_frames
 
     def encode(self, mel_BMF: torch.Tensor, num_frames_B: torch.Tensor) -> torch.Tensor:
-        """The continuous (B, S, C) vectors before quantisation. Past a clip's end every layer sees the zeros that it would pad a
-        lone clip with, so padding changes nothing."""
+        """The continuous (B, S, C) vectors before quantisation. Past a clip's end every layer sees the zeros that it would
+        pad a lone clip with, so padding changes nothing."""
         x, lengths = mel_BMF, num_frames_B
         x = x * _mask(lengths, x.shape[-1])
         for layer in self.encoder:

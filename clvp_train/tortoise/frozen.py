@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -54,7 +55,7 @@ class FrozenTortoise:
         cls,
         name_or_path: str | Path,
         positions: Positions = "served",
-        sampling: dict[str, float] | None = None,
+        sampling: dict[str, Any] | None = None,
         device: str = "cpu",
     ) -> "FrozenTortoise":
         """Opens a folder or Hub id in transformers' composite Clvp format.
@@ -238,7 +239,7 @@ def _read_dvae(folder: Path) -> DiscreteVAE:
     return dvae
 
 
-def _sampling(settings: dict[str, float], max_codes: int) -> Sampling:
+def _sampling(settings: dict[str, Any], max_codes: int) -> Sampling:
     try:
         settings = {**settings, "penalised_ids": tuple(settings.get("penalised_ids", Sampling.penalised_ids))}
         sampling = Sampling(**settings)

@@ -20,7 +20,7 @@ SIZE = 255
 
 
 def learn_merges(words: Counter[tuple[str, ...]], count: int) -> list[tuple[str, str]]:
-    """Plain byte-pair encoding (Sennrich et al. 2016). `tokenizers`' trainer cannot leave a space unmerged as Tortoise's does."""
+    """Byte-pair encoding (Sennrich et al. 2016) within words: a space is a token of its own, as in Tortoise."""
     merges = []
     for _ in range(count):
         pairs: Counter[tuple[str, str]] = Counter()

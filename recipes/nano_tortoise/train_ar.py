@@ -2,8 +2,8 @@
 
     python train_ar.py --work work
 
-Writes `work/ar.pt` (state dict) whenever the held-out loss is the lowest so far, and goes on from `work/ar_last.pt` if an earlier
-run was stopped. Held out are the last clips; their sentences occur nowhere else.
+Writes `work/ar.pt` (state dict) whenever the held-out loss is the lowest so far, and goes on from `work/ar_last.pt` if an
+earlier run was stopped. Held out are the last clips; their sentences occur nowhere else.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
     python train_dvae.py --work work
 
-Writes `work/dvae.pt` (config, state dict) and `work/codes.npz` (the codes of every clip). Dead entries are re-seeded from the batch:
-without it most of the codebook is never used.
+Writes `work/dvae.pt` (config, state dict) and `work/codes.npz` (the codes of every clip). Dead entries are re-seeded from
+the batch: without it most of the codebook is never used.
 """
 
 import argparse
