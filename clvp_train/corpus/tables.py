@@ -114,7 +114,8 @@ def audio_of(where: str, cell: object, folder: Path | None) -> str | Callable[[]
     if isinstance(cell, pa.BinaryScalar) and cell.is_valid:
         return cast(Callable[[], bytes], cell.as_py)
     if isinstance(cell, bytes):
-        return lambda: cell
+        held_bytes = cell
+        return lambda: held_bytes
     if isinstance(cell, pa.StructScalar | dict):
         held = cell.get("bytes") if isinstance(cell, dict) else _member(cell, "bytes")
         if isinstance(held, pa.BinaryScalar) and held.is_valid:

@@ -158,7 +158,7 @@ class CLVPAttention(nn.Module):
         self.k_proj = nn.Linear(config.hidden_size, inner, bias=bias)
         self.v_proj = nn.Linear(config.hidden_size, inner, bias=bias)
         self.out_proj = nn.Linear(inner, config.hidden_size)
-        self.out_proj.init_std = _residual_std(config)
+        self.out_proj.init_std = _residual_std(config)  # type: ignore[assignment]
 
     def forward(
         self, x_BLD: Tensor, mask: Tensor | None, rotary: tuple[Tensor, Tensor] | None, eager: bool
@@ -198,7 +198,7 @@ class CLVPMLP(nn.Module):
         self.fc1 = CLVPGate(config)
         self.dropout = nn.Dropout(config.dropout)
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
-        self.fc2.init_std = _residual_std(config)
+        self.fc2.init_std = _residual_std(config)  # type: ignore[assignment]
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         return self.fc2(self.dropout(self.fc1(x_BLD)))
