@@ -1,22 +1,25 @@
 """From a config to a run: pairs, training, report. The only file that imports hydra."""
 
+import difflib
 import logging
+import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import hydra
 import lightning as L
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
+from hydra.errors import CompactHydraException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from clvp_train import codes
 from clvp_train.data import CLVPDataModule
-from clvp_train.errors import UserError
+from clvp_train.errors import UserError, check_number
 from clvp_train.metrics import MODE, PRIMARY, print_report, write_report
 from clvp_train.models import CLVPModel, load_clvp
 from clvp_train.tortoise import FrozenTortoise
@@ -54,8 +57,14 @@ def run_generate(cfg: DictConfig) -> None:
 
 def run_train(cfg: DictConfig) -> float | None:
     """Trains, saves the best model, tests it. Returns the primary metric on the test split, for sweeps."""
-    L.seed_everything(cfg.seed, workers=True)
+    _seed(cfg)
+    loss, optim, trainer = (
+        instantiate(cfg.loss),
+        instantiate(cfg.optim),
+        _trainer(cfg),
+    )  # bad settings show before the work
     datamodule: CLVPDataModule = instantiate(cfg.data, pairs=make_pairs(cfg))
+    datamodule.check(trainer.world_size, ("val", "test") if cfg.test else ("val",))
     manifest = datamodule.manifest
     vocabularies = {
         "text_config.vocab_size": manifest.text_vocab_size,
@@ -63,12 +72,9 @@ def run_train(cfg: DictConfig) -> float | None:
     }
     model = _build_model(cfg.model, vocabularies)
     _check_vocabularies(model, datamodule, "model")
-    trainer = _trainer(cfg)
-    datamodule.check(trainer.world_size)
-    steps_per_epoch = max(1, datamodule.steps_per_epoch // trainer.accumulate_grad_batches)
-    by_epochs = (trainer.max_epochs or 1) * steps_per_epoch
-    total_steps = trainer.max_steps if trainer.max_steps > 0 else by_epochs
-    module = CLVPModule(model, instantiate(cfg.loss), instantiate(cfg.optim), total_steps)
+    if trainer.is_global_zero and trainer.logger is not None:
+        trainer.logger.log_hyperparams(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)))
+    module = CLVPModule(model, loss, optim, _total_steps(trainer, datamodule), cfg.chunk_size)
     trainer.fit(module, datamodule)
 
     output, best = Path(cfg.paths.output), _best_checkpoint(trainer)
@@ -79,7 +85,7 @@ def run_train(cfg: DictConfig) -> float | None:
         log.info("model: %s", output / "model")
     if not cfg.test:
         return None
-    trainer.test(module, datamodule, ckpt_path=best, verbose=False)
+    trainer.test(module, datamodule, ckpt_path=best, weights_only=True, verbose=False)
     if trainer.is_global_zero:
         _report(module, datamodule, str(best or "the weights at the end of training"), output)
     return trainer.callback_metrics["test/R@1"].item()
@@ -87,12 +93,13 @@ def run_train(cfg: DictConfig) -> float | None:
 
 def run_evaluate(cfg: DictConfig) -> None:
     """Embeds the test split with a checkpoint and writes the report."""
-    L.seed_everything(cfg.seed, workers=True)
+    _seed(cfg)
     model = load_clvp(cfg.checkpoint)
     datamodule: CLVPDataModule = instantiate(cfg.data, pairs=make_pairs(cfg))
     _check_vocabularies(model, datamodule, f"checkpoint={cfg.checkpoint}")
-    trainer: L.Trainer = instantiate(cfg.trainer, logger=False, enable_checkpointing=False)
-    module = CLVPModule(model)
+    datamodule.check_not_empty("test")
+    trainer = _instantiate_trainer(cfg, logger=False, enable_checkpointing=False)
+    module = CLVPModule(model, chunk_size=cfg.chunk_size)
     trainer.test(module, datamodule, verbose=False)
     if trainer.is_global_zero:
         _report(module, datamodule, str(cfg.checkpoint), Path(cfg.paths.output))
@@ -115,15 +122,30 @@ def _trainer(cfg: DictConfig) -> L.Trainer:
             "--multirun cannot start several processes itself: use trainer=cpu or trainer=gpu, or one run per process "
             "with torchrun"
         )
+    return _instantiate_trainer(cfg, callbacks=callbacks, logger=logger, default_root_dir=cfg.paths.output)
+
+
+def _instantiate_trainer(cfg: DictConfig, **settings: Any) -> L.Trainer:
+    # Lightning itself takes any value for these and fails later
+    for name in ("max_epochs", "max_steps", "num_nodes", "log_every_n_steps"):
+        if cfg.trainer.get(name) is not None:
+            check_number(f"trainer.{name}", cfg.trainer[name], -1 if name.startswith("max") else 1)
     try:
-        trainer: L.Trainer = instantiate(
-            cfg.trainer, callbacks=callbacks, logger=logger, default_root_dir=cfg.paths.output
-        )
+        return instantiate(cfg.trainer, **settings)
     except InstantiationException as error:
         raise UserError(f"trainer: {error.__cause__ or error}: check the settings of trainer=…") from None
-    if trainer.is_global_zero and trainer.logger is not None:
-        trainer.logger.log_hyperparams(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)))
-    return trainer
+
+
+def _seed(cfg: DictConfig) -> None:
+    check_number("seed", cfg.seed, 0)
+    L.seed_everything(cfg.seed, workers=True)
+
+
+def _total_steps(trainer: L.Trainer, datamodule: CLVPDataModule) -> int:
+    """How many optimiser steps training takes: the first limit that it meets."""
+    steps_per_epoch = -(-datamodule.steps_per_epoch // trainer.accumulate_grad_batches)
+    limits = [trainer.max_steps, (trainer.max_epochs or 0) * steps_per_epoch]
+    return min((limit for limit in limits if limit > 0), default=1)
 
 
 def _best_checkpoint(trainer: L.Trainer) -> str | None:
@@ -170,10 +192,15 @@ def _guarded(run: Callable[[DictConfig], Any], cfg: DictConfig) -> Any:
         message = str(error)
     except (InstantiationException, OmegaConfBaseException) as error:
         cause = error.__cause__
-        if isinstance(error, InstantiationException) and not isinstance(cause, (UserError, TypeError, ValueError)):
+        expected = (UserError, TypeError, ValueError, RuntimeError)
+        if isinstance(error, InstantiationException) and not isinstance(cause, expected):
             raise
-        message = str(cause if isinstance(cause, UserError) else error).replace("\n", " ")
-    print(f"error: {message}", file=sys.stderr)
+        message = str(cause if isinstance(cause, UserError) else error)
+    _fail(message)
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)
 
 
@@ -182,7 +209,33 @@ def _command(config_name: str, run: Callable[[DictConfig], Any]) -> Callable[[],
         return _guarded(run, cfg)
 
     main.__name__ = config_name
-    return hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(main)
+    hydra_main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(main)
+
+    def command() -> Any:
+        os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands over what it would print
+        try:
+            return hydra_main()
+        except CompactHydraException as error:
+            message = str(error).split("Config search path:")[0]
+        _fail(message + _close_matches(message, config_name))
+
+    return command
+
+
+def _close_matches(message: str, config_name: str) -> str:
+    """What a misspelt setting, which Hydra's message quotes, may stand for."""
+
+    def names(node: Any, prefix: str = "") -> list[str]:
+        children = node.items() if isinstance(node, dict) else ()
+        return [name for key, child in children for name in (f"{prefix}{key}", *names(child, f"{prefix}{key}."))]
+
+    quoted = re.match(r"Could not override '([^']+)'", message)
+    if quoted is None:
+        return ""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        known = names(OmegaConf.to_container(hydra.compose(config_name)))
+    close = difflib.get_close_matches(quoted[1], [name for name in known if name != quoted[1]], n=1)
+    return f"; did you mean {close[0]}?" if close else "; --help lists the settings"
 
 
 train = _command("train", run_train)

@@ -26,7 +26,7 @@ from clvp_train.codes.shards import (
 )
 from clvp_train.codes.sources import CodeSource
 from clvp_train.corpus import Corpus, Split, Utterance, fingerprint, split_of
-from clvp_train.errors import UserError
+from clvp_train.errors import UserError, check_number
 from clvp_train.tortoise import FrozenTortoise
 
 SHARD_SIZE = 1024  # utterances; a kill loses at most one shard's work a rank
@@ -60,20 +60,22 @@ def generate(
     Raises:
         UserError: bad input. Shards finished before are kept.
     """
+    check_number("split.test_percent", test_percent, 0, whole=False)
+    check_number("split.val_percent", val_percent, 0, whole=False)
     utterances = list(corpus)
     splits = [split_of(utterance.text, test_percent, val_percent) for utterance in utterances]
     shaping = source.prepare(tortoise, utterances)
     parts = [fingerprint(utterances), tortoise.fingerprint(), source.name, shaping, f"{test_percent} {val_percent}"]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     folder = cache_dir / f"{Path(corpus.name).stem}-{source.name}-{digest[:12]}"
-    if (folder / MANIFEST).exists():
+    num_shards = -(-len(utterances) // SHARD_SIZE)
+    paths = [shard_path(folder, index, num_shards) for index in range(num_shards)]
+    if all(path.exists() for path in (folder / MANIFEST, *paths)):
         log.info("pairs found in %s", folder)
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    num_shards = -(-len(utterances) // SHARD_SIZE)
     rank, world_size = _rank_and_world_size()
     _make_shards(tortoise, source, list(zip(utterances, splits)), folder, range(rank, num_shards, world_size))
-    paths = [shard_path(folder, index, num_shards) for index in range(num_shards)]
     _wait_for(paths)
     manifest = Manifest(
         fingerprint=digest,

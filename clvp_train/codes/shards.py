@@ -61,11 +61,14 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Raises UserError if the folder holds no manifest."""
+    """Raises UserError if the folder holds no manifest, or a damaged one."""
     file = folder / MANIFEST
     if not file.exists():
         raise UserError(f"{folder} holds no {MANIFEST}: give a folder that `python -m clvp_train.generate` wrote")
-    return Manifest(**json.loads(file.read_text()))
+    try:
+        return Manifest(**json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{file} is damaged ({error}): delete it and run the same command again") from None
 
 
 def read_pairs(folder: Path) -> pa.Table:
@@ -79,8 +82,8 @@ def read_pairs(folder: Path) -> pa.Table:
     for index in range(manifest.num_shards):
         path = shard_path(folder, index, manifest.num_shards)
         try:
-            tables.append(pq.read_table(path, schema=SCHEMA))
-        except (OSError, pa.ArrowInvalid) as error:
+            tables.append(pq.read_table(path).select(SCHEMA.names).cast(SCHEMA))
+        except (OSError, KeyError, pa.ArrowException) as error:
             raise UserError(
                 f"{path} is missing or damaged ({error}): delete it and run the same command again"
             ) from None

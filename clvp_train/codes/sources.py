@@ -10,12 +10,13 @@ from typing import Any
 import torch
 
 from clvp_train.corpus import Split, Utterance
-from clvp_train.errors import UserError
+from clvp_train.errors import UserError, check_number
 from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.audio import load_audio
 
 Row = dict[str, Any]
 FROM_CORPUS = "corpus"
+UNKNOWN = "unknown"  # the voice of utterances without a speaker
 AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".mp3"}
 
 
@@ -66,6 +67,11 @@ class ARCodes(CodeSource):
         seed: int = 0,
         clips_per_voice: int = 4,
     ) -> None:
+        check_number("codes.num_candidates", num_candidates, 1)
+        check_number("codes.num_eval_candidates", num_eval_candidates, 1)
+        check_number("codes.batch_size", batch_size, 1)
+        check_number("codes.seed", seed, 0)
+        check_number("codes.clips_per_voice", clips_per_voice, 1)
         self.voices, self.batch_size, self.seed, self.clips_per_voice = voices, batch_size, seed, clips_per_voice
         self.num_candidates, self.num_eval_candidates = num_candidates, num_eval_candidates
         self._clips: dict[str, list[Path | str | bytes]] = {}
@@ -106,7 +112,7 @@ class ARCodes(CodeSource):
     def _row(self, tortoise: FrozenTortoise, utterance: Utterance, split: Split, candidate: int) -> Row:
         digest = hashlib.sha256(f"{self.seed}\n{utterance.id}\n{utterance.text}".encode()).digest()
         names = list(self._clips)
-        own = utterance.speaker if self.voices == FROM_CORPUS else None
+        own = (utterance.speaker or UNKNOWN) if self.voices == FROM_CORPUS else None
         return {
             "id": utterance.id,
             "text": utterance.text,
@@ -146,7 +152,7 @@ class ARCodes(CodeSource):
                 raise UserError(
                     f"utterance {utterance.id} has no audio, so codes.voices=corpus has no voice: give a folder"
                 )
-            found[utterance.speaker or "unknown"].append(utterance.audio)
+            found[utterance.speaker or UNKNOWN].append(utterance.audio)
         # the longest clips say most about a voice
         return {voice: sorted(clips, key=_size, reverse=True)[: self.clips_per_voice] for voice, clips in found.items()}
 
@@ -161,6 +167,7 @@ class DVAECodes(CodeSource):
     name = "dvae"
 
     def __init__(self, batch_size: int = 32) -> None:
+        check_number("codes.batch_size", batch_size, 1)
         self.batch_size = batch_size
 
     def prepare(self, tortoise: FrozenTortoise, utterances: Sequence[Utterance]) -> str:
@@ -190,7 +197,7 @@ class DVAECodes(CodeSource):
                         "split": split,
                         "input_ids": tortoise.tokenizer(utterance.text)["input_ids"],
                         "speech_ids": codes,
-                        "voice": utterance.speaker or "unknown",
+                        "voice": utterance.speaker or UNKNOWN,
                         "candidate": 0,
                         "finished": True,
                         "seed": 0,

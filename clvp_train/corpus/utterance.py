@@ -5,7 +5,7 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from clvp_train.errors import UserError
 
@@ -61,10 +61,11 @@ class Corpus(ABC):
 
     _checked: bool = False
 
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """What to call the corpus in reports."""
+    if TYPE_CHECKING:  # a property, or a field as in Hub, which an abstract property would forbid
+
+        @property
+        def name(self) -> str:
+            """What to call the corpus in reports."""
 
     @property
     @abstractmethod

@@ -1,5 +1,6 @@
 """The DataModule: a folder of pairs to batches on every rank."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from clvp_train.data.sampler import (
     EvaluationSampler,
     GlobalBatchSampler,
 )
-from clvp_train.errors import UserError
+from clvp_train.errors import UserError, check_number
 
 Batch = dict[str, torch.Tensor]
 
@@ -56,6 +57,9 @@ class CLVPDataModule(L.LightningDataModule):
         pin_memory: bool = False,
     ) -> None:
         super().__init__()
+        check_number("data.batch_size", batch_size, 1)
+        check_number("data.eval_batch_size", eval_batch_size, 1)
+        check_number("data.num_workers", num_workers, 0)
         self.folder, self.batch_size, self.eval_batch_size, self.seed = Path(pairs), batch_size, eval_batch_size, seed
         self.loader_settings: dict[str, Any] = {"num_workers": num_workers, "pin_memory": pin_memory}
         self.loader_settings |= {"collate_fn": collate, "persistent_workers": num_workers > 0}
@@ -76,8 +80,9 @@ class CLVPDataModule(L.LightningDataModule):
         """Batches in an epoch, the same on every rank."""
         return len(self.splits["train"].candidates) // self.batch_size
 
-    def check(self, world_size: int) -> None:
-        """Raises UserError if there are too few training texts for a batch, or it cannot be shared equally."""
+    def check(self, world_size: int, evaluated: Sequence[Split] = ("val", "test")) -> None:
+        """Raises UserError if there are too few training texts for a batch, a batch cannot be shared equally, or a split that
+        will be evaluated is empty."""
         num_texts = len(self.splits["train"].candidates)
         if self.batch_size % world_size:
             raise UserError(
@@ -89,6 +94,8 @@ class CLVPDataModule(L.LightningDataModule):
                 f"data.batch_size={self.batch_size} is more than the {num_texts} training texts of {self.folder}: "
                 "set a smaller one, or bring more texts"
             )
+        for split in evaluated:
+            self.check_not_empty(split)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         pairs, (rank, world_size) = self.splits["train"], self._rank()
@@ -103,13 +110,17 @@ class CLVPDataModule(L.LightningDataModule):
         return self._evaluation_loader("test")
 
     def _evaluation_loader(self, split: Split) -> DataLoader[Batch]:
+        self.check_not_empty(split)
         texts = FirstCandidates(self.splits[split])
-        if len(texts) == 0:
+        sampler = EvaluationSampler(len(texts), *self._rank())
+        return DataLoader(texts, sampler=sampler, batch_size=self.eval_batch_size, **self.loader_settings)
+
+    def check_not_empty(self, split: Split) -> None:
+        """Raises UserError if a split holds no text."""
+        if not self.splits[split].candidates:
             raise UserError(
                 f"the {split} split of {self.folder} is empty: raise split.{split}_percent, or bring more texts"
             )
-        sampler = EvaluationSampler(len(texts), *self._rank())
-        return DataLoader(texts, sampler=sampler, batch_size=self.eval_batch_size, **self.loader_settings)
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)

@@ -4,6 +4,8 @@ from typing import Any
 
 import torch
 
+from clvp_train.errors import UserError
+
 PRIMARY, MODE = "val/R@1", "max"  # what the best checkpoint is chosen by, and in which direction
 
 
@@ -21,14 +23,15 @@ def ranks(queries_ND: torch.Tensor, gallery_ND: torch.Tensor, tile: int = 1024) 
         (N,) float64.
 
     Raises:
-        ValueError: shapes differ, the gallery is empty, or an embedding is not finite.
+        ValueError: shapes differ, or the gallery is empty.
+        UserError: an embedding is not finite.
     """
     if queries_ND.shape != gallery_ND.shape or len(queries_ND) == 0:
         raise ValueError(
             f"needs two equal, non-empty sets of embeddings, not {queries_ND.shape} and {gallery_ND.shape}"
         )
     if not (queries_ND.isfinite().all() and gallery_ND.isfinite().all()):
-        raise ValueError("some embeddings are NaN or infinite: the model has diverged; lower the learning rate")
+        raise UserError("some embeddings are NaN or infinite: the model has diverged; lower optim.lr")
     found = []
     for start in range(0, len(queries_ND), tile):
         scores_CN = queries_ND[start : start + tile] @ gallery_ND.T

@@ -3,9 +3,10 @@
 import json
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 
 from clvp_train.errors import UserError
 from clvp_train.models.configuration_clvp import CLVPConfig
@@ -14,6 +15,7 @@ from clvp_train.weights import resolve_folder
 
 CONFIG_KEY = "clvp_config"  # in a .ckpt: the model's configuration as a plain dict
 MODEL_PREFIX = "model."  # of the model's weights in a .ckpt's state_dict
+_NOT_A_CLVP = (ValueError, OSError, EOFError, RuntimeError, KeyError, TypeError, AttributeError)
 KINDS = "a .ckpt of this package, a folder of save_pretrained, a Hub id, or a clvp2.pth"
 
 
@@ -36,7 +38,7 @@ def load_clvp(checkpoint: str | Path, config: dict[str, Any] | None = None) -> C
             model = _from_lightning(path) if path.suffix == ".ckpt" else CLVPModel.from_tortoise(path)
         else:
             model = _from_folder(resolve_folder(checkpoint))
-    except (ValueError, OSError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
+    except (*_NOT_A_CLVP, SafetensorError, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"checkpoint={checkpoint} is not a CLVP ({reason[:400]}): give {KINDS}") from None
     for name, value in (config or {}).items():
@@ -63,4 +65,7 @@ def _from_folder(folder: Path) -> CLVPModel:
         return CLVPModel.from_transformers(folder)
     if kind != CLVPConfig.model_type:
         raise ValueError(f"its config.json describes a model of type {kind!r}")
-    return CLVPModel.from_pretrained(folder)
+    model, info = cast(Any, CLVPModel.from_pretrained(folder, output_loading_info=True))
+    if info["missing_keys"]:  # transformers would go on with random weights
+        raise ValueError(f"weights are missing: {sorted(info['missing_keys'])}")
+    return model

@@ -18,6 +18,7 @@ SAMPLE_RATE = 22_050
 HOP_LENGTH = 256
 N_FFT = 1024
 NUM_MELS = 80
+SHORTEST = 0.03  # seconds; the first mel frame mirrors half a window of samples
 CONDITIONING_SAMPLES = 132_300  # 6 s, what tortoise-tts cuts or pads a reference clip to
 
 
@@ -32,23 +33,26 @@ def load_audio(source: Path | str | bytes, name: str | None = None) -> torch.Ten
         (N,) float32 samples in [-1, 1].
 
     Raises:
-        UserError: the file is missing, unreadable or empty.
+        UserError: the file is missing, unreadable or too short for a mel frame.
     """
     name = name or ("<bytes>" if isinstance(source, bytes) else str(source))
     try:
-        samples, rate = soundfile.read(
-            io.BytesIO(source) if isinstance(source, bytes) else source, dtype="float32", always_2d=True
-        )
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
     except FileNotFoundError:
         raise UserError(f"audio file {name} is missing: mend its path in the corpus, or remove the row") from None
     except (soundfile.LibsndfileError, OSError) as error:
-        reason = str(error).rstrip(".")
+        reason = error.strerror if isinstance(error, OSError) else error.error_string.rstrip(".")
         raise UserError(
             f"audio file {name} cannot be read ({reason}): replace it by a wav, flac, ogg or mp3 file"
         ) from None
-    if len(samples) == 0:
-        raise UserError(f"audio file {name} holds no samples: remove it from the corpus")
-    return torchaudio.functional.resample(torch.from_numpy(samples).mean(dim=1), rate, SAMPLE_RATE)
+    seconds = len(samples) / rate
+    if seconds < SHORTEST:
+        raise UserError(
+            f"audio file {name} holds {seconds * 1000:.0f} ms of sound, too little: remove it from the corpus"
+        )
+    # resampling overshoots; tortoise-tts clips too
+    return torchaudio.functional.resample(torch.from_numpy(samples).mean(dim=1), rate, SAMPLE_RATE).clamp(-1.0, 1.0)
 
 
 @cache

@@ -7,7 +7,7 @@ V speech vocabulary.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import nn
@@ -15,7 +15,10 @@ from torch.nn import functional
 from transformers import ClvpConfig, GPT2Config
 from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 
+from clvp_train.errors import UserError
+
 Positions = Literal["served", "trained"]
+FUSED = {"gelu_new": "gelu_pytorch_tanh"}  # the same function in one kernel
 
 
 class KeyValueCache:
@@ -27,7 +30,7 @@ class KeyValueCache:
 
     def keep(self, rows: torch.Tensor) -> None:
         """Drops all rows of the batch but these."""
-        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+        self.keys, self.values = self.keys.index_select(1, rows), self.values.index_select(1, rows)
 
     def grow(self, positions: int) -> None:
         """Makes room for so many further positions."""
@@ -92,6 +95,8 @@ class AutoRegressive(nn.Module):
 
     def __init__(self, config: ClvpConfig, positions: Positions = "served") -> None:
         super().__init__()
+        if positions not in get_args(Positions):
+            raise UserError(f"positions={positions!r}: choose one of {', '.join(get_args(Positions))}")
         text, decoder = config.text_config, config.decoder_config
         self.config, self.positions = config, positions
         self.start_text, self.stop_text = text.bos_token_id, text.eos_token_id
@@ -102,12 +107,13 @@ class AutoRegressive(nn.Module):
         self.text_position = nn.Embedding(decoder.max_text_tokens, width)
         self.speech_embedding = nn.Embedding(decoder.vocab_size, width)
         self.speech_position = nn.Embedding(decoder.max_position_embeddings, width)
+        activation = str(decoder.activation_function)
         gpt2 = GPT2Config(
             n_embd=width,
             n_layer=decoder.num_hidden_layers,
             n_head=decoder.num_attention_heads,
             n_inner=decoder.n_inner,
-            activation_function=decoder.activation_function,
+            activation_function=FUSED.get(activation, activation),
             layer_norm_epsilon=decoder.layer_norm_epsilon,
             resid_pdrop=decoder.resid_pdrop,
         )

@@ -44,6 +44,7 @@ def draw(
     penalised = torch.zeros(B, model.head.out_features, dtype=torch.bool, device=prompt_BPD.device)
     penalised[:, [*sampling.penalised_ids, model.start_speech]] = True
     rows = torch.arange(B, device=prompt_BPD.device)
+    going = torch.ones_like(rows, dtype=torch.bool)
     cache = KeyValueCache((len(model.blocks), B, model.num_heads, P + CACHE_STEP, D // model.num_heads), prompt_BPD)
 
     # padding attends to itself, so that no softmax is over nothing
@@ -53,15 +54,16 @@ def draw(
     for step in range(sampling.max_codes):
         drawn = next_codes(logits[:, -1], penalised, uniform_BS[rows, step], sampling)
         codes_BS[rows, step] = drawn
-        going = drawn != model.stop_speech
+        going = going & (drawn != model.stop_speech)
         still_going = int(going.sum())
         if on_step is not None:
             on_step(still_going)
         if still_going == 0 or step + 1 == sampling.max_codes:
             break
         if still_going <= COMPACT_BELOW * len(rows):
-            rows, drawn, mask_BP, penalised = rows[going], drawn[going], mask_BP[going], penalised[going]
-            cache.keep(going.nonzero()[:, 0])
+            kept = going.nonzero()[:, 0]
+            rows, drawn, mask_BP, penalised, going = (x[kept] for x in (rows, drawn, mask_BP, penalised, going))
+            cache.keep(kept)
         penalised.scatter_(1, drawn[:, None], True)
         if cache.length == cache.keys.shape[3]:
             cache.grow(CACHE_STEP)

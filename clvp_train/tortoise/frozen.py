@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import ClvpConfig, ClvpFeatureExtractor, ClvpTokenizer
 
 from clvp_train.errors import UserError
@@ -46,7 +46,7 @@ class FrozenTortoise:
 
     def __init__(self, parts: TortoiseParts, source: Path) -> None:
         self.source, self.sampling = source, parts.sampling
-        self.tokenizer, self.feature_extractor = parts.tokenizer, parts.feature_extractor
+        self.tokenizer, self.feature_extractor = _with_header(parts.tokenizer), parts.feature_extractor
         self.autoregressive = parts.autoregressive.eval().requires_grad_(False)
         self.dvae = None if parts.dvae is None else parts.dvae.eval().requires_grad_(False)
 
@@ -70,28 +70,28 @@ class FrozenTortoise:
             device: where the models run.
 
         Raises:
-            UserError: no such folder, no composite Clvp checkpoint, or keys that do not fit.
+            UserError: no such folder, no composite Clvp checkpoint, weights that do not fit, or an unknown setting.
         """
         folder = resolve_folder(name_or_path)
         config = _read_config(folder)
         autoregressive = AutoRegressive(config, positions)
         state = from_composite(read_weights(folder), autoregressive.state_dict().keys(), str(folder))
-        autoregressive.load_state_dict(state)
+        _load(autoregressive, state, folder)
         dvae = _read_dvae(folder / DVAE_FOLDER) if (folder / DVAE_FOLDER).is_dir() else None
-        defaults = json.loads((folder / SAMPLING_FILE).read_text()) if (folder / SAMPLING_FILE).exists() else {}
+        defaults = _read_json(folder / SAMPLING_FILE) if (folder / SAMPLING_FILE).exists() else {}
         parts = TortoiseParts(
             autoregressive=autoregressive.to(device),
-            tokenizer=ClvpTokenizer.from_pretrained(folder),
-            feature_extractor=ClvpFeatureExtractor.from_pretrained(folder),
+            tokenizer=_read_part(ClvpTokenizer, folder),
+            feature_extractor=_read_part(ClvpFeatureExtractor, folder),
             dvae=None if dvae is None else dvae.to(device),
-            sampling=_sampling({**defaults, **(sampling or {})}, autoregressive.max_codes),
+            sampling=_sampling({**defaults, **(sampling or {})}, autoregressive),
         )
         return cls(parts, folder)
 
     @staticmethod
     def load_tokenizer(name_or_path: str | Path) -> ClvpTokenizer:
         """The tokenizer alone, without the models."""
-        return ClvpTokenizer.from_pretrained(resolve_folder(name_or_path))
+        return _with_header(_read_part(ClvpTokenizer, resolve_folder(name_or_path)))
 
     @property
     def device(self) -> torch.device:
@@ -224,25 +224,57 @@ def _read_config(folder: Path) -> ClvpConfig:
     file = folder / "config.json"
     if not file.exists():
         raise UserError(f"{folder} holds no config.json: give a folder in transformers' composite Clvp format")
-    kind = json.loads(file.read_text()).get("model_type")
+    kind = _read_json(file).get("model_type")
     if kind != "clvp":
         raise UserError(f"{file} describes a model of type {kind!r}, not a composite Clvp ('clvp') with an AR in it")
     return ClvpConfig.from_pretrained(folder)
 
 
-def _read_dvae(folder: Path) -> DiscreteVAE:
-    dvae = DiscreteVAE(DVAEConfig(**json.loads((folder / "config.json").read_text())))
+def _read_json(file: Path) -> dict[str, Any]:
     try:
-        dvae.load_state_dict(load_file(folder / "model.safetensors"))
-    except (RuntimeError, OSError) as error:
-        raise UserError(f"{folder} does not hold the DVAE that its config.json describes: {error}") from None
+        return json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read ({error}): copy it again from where the checkpoint came from") from None
+
+
+def _read_part(part: type[ClvpTokenizer] | type[ClvpFeatureExtractor], folder: Path) -> Any:
+    try:
+        return part.from_pretrained(folder)
+    except (OSError, TypeError, ValueError):
+        raise UserError(f"{folder} holds no {part.__name__}: copy its files beside the weights") from None
+
+
+def _with_header(tokenizer: ClvpTokenizer) -> ClvpTokenizer:
+    """transformers reads merges.txt from its second line on, but saves it without a header: the first merge would be lost."""
+    tokenizer.add_bpe_version_header = True
+    return tokenizer
+
+
+def _read_dvae(folder: Path) -> DiscreteVAE:
+    file = folder / "config.json"
+    try:
+        dvae = DiscreteVAE(DVAEConfig(**_read_json(file)))
+    except TypeError as error:
+        raise UserError(f"{file} describes no DVAE: {error}") from None
+    _load(dvae, read_weights(folder), folder)
     return dvae
 
 
-def _sampling(settings: dict[str, Any], max_codes: int) -> Sampling:
+def _load(model: torch.nn.Module, state: dict[str, torch.Tensor], folder: Path) -> None:
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip()
+        raise UserError(f"{folder}: weights do not fit the config.json beside them: {reason}") from None
+
+
+def _sampling(settings: dict[str, Any], autoregressive: AutoRegressive) -> Sampling:
+    vocab_size = autoregressive.head.out_features
     try:
         settings = {**settings, "penalised_ids": tuple(settings.get("penalised_ids", Sampling.penalised_ids))}
         sampling = Sampling(**settings)
+        if not all(0 <= code < vocab_size for code in sampling.penalised_ids):
+            raise ValueError(f"{sampling}: needs penalised_ids below {vocab_size}")
     except (TypeError, ValueError) as error:
         raise UserError(f"sampling: {error}; known settings: {[field.name for field in fields(Sampling)]}") from None
-    return replace(sampling, max_codes=min(sampling.max_codes, max_codes))
+    return replace(sampling, max_codes=min(sampling.max_codes, autoregressive.max_codes))

@@ -21,12 +21,15 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 1 or self.repetition_penalty <= 0:
             raise ValueError(f"{self}: needs temperature ≥ 0, 0 < top_p ≤ 1, top_k ≥ 1 and repetition_penalty > 0")
+        if self.max_codes < 1:
+            raise ValueError(f"{self}: needs max_codes ≥ 1")
 
 
 def uniforms(seeds: Sequence[Sequence[int]], count: int) -> torch.Tensor:
     """(B, count) numbers in [0, 1). A row depends on its own seed alone, so a candidate is the same in any batch."""
-    rows = [np.random.Generator(np.random.Philox(np.random.SeedSequence(seed))).random(count) for seed in seeds]
-    return torch.from_numpy(np.stack(rows))
+    generators = [np.random.Generator(np.random.Philox(np.random.SeedSequence(seed))) for seed in seeds]
+    # drawn in float32: a float64 just below 1 would round to 1 and pick a code outside the nucleus
+    return torch.from_numpy(np.stack([generator.random(count, dtype=np.float32) for generator in generators]))
 
 
 def next_codes(
@@ -39,7 +42,7 @@ def next_codes(
     Args:
         logits_BV: raw logits.
         penalised_BV: True for ids under the repetition penalty.
-        uniform_B: a number in [0, 1) a row, which picks the code by inverse transform.
+        uniform_B: a float32 number in [0, 1) a row, which picks the code by inverse transform.
 
     Returns:
         (B,) code ids.
@@ -55,6 +58,6 @@ def next_codes(
     probabilities_BK = (kept_BK / sampling.temperature).softmax(dim=1)
     mass_before_BK = probabilities_BK.cumsum(dim=1) - probabilities_BK
     nucleus_BK = probabilities_BK.masked_fill(mass_before_BK >= sampling.top_p, 0.0).cumsum(dim=1)
-    threshold_B1 = uniform_B[:, None].to(nucleus_BK.dtype) * nucleus_BK[:, -1:]
-    choice_B1 = torch.searchsorted(nucleus_BK, threshold_B1, right=True).clamp(max=ids_BK.shape[1] - 1)
+    threshold_B1 = uniform_B[:, None] * nucleus_BK[:, -1:]
+    choice_B1 = torch.searchsorted(nucleus_BK, threshold_B1, right=True)
     return ids_BK.gather(1, choice_B1)[:, 0]

@@ -2,6 +2,7 @@
 
 import math
 import time
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -9,10 +10,12 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 
+from clvp_train.errors import check_number
 from clvp_train.losses import SymmetricContrastiveLoss, gather
 from clvp_train.metrics import retrieval
 from clvp_train.models import CLVPModel
 from clvp_train.models.loading import CONFIG_KEY
+from clvp_train.training.encode import encode_in_chunks
 from clvp_train.training.optim import OptimConfig, adamw, warmup_cosine
 
 MAX_LOG_SCALE = math.log(100)  # as in CLIP
@@ -27,6 +30,7 @@ class CLVPModule(L.LightningModule):
         loss: objective over the two sets of embeddings, see `losses`.
         optim: optimiser and schedule.
         total_steps: length of the schedule in optimiser steps.
+        chunk_size: rows that an encoder takes at once, sorted by length, see `encode_in_chunks`; 0 takes all.
     """
 
     def __init__(
@@ -35,19 +39,24 @@ class CLVPModule(L.LightningModule):
         loss: nn.Module | None = None,
         optim: OptimConfig | None = None,
         total_steps: int = 1000,
+        chunk_size: int = 0,
     ) -> None:
         super().__init__()
+        check_number("chunk_size", chunk_size, 0)
         self.model, self.loss = model, loss or SymmetricContrastiveLoss()
         self.optim, self.total_steps = optim or OptimConfig(), total_steps
+        # a model that ignores masks is served one fixed length, padding and all
+        self.chunk_size = chunk_size if model.config.padding == "mask" else 0
         self.metrics: dict[str, Any] = {}  # of the last validation or test
         self._embeds: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         self._last_step = 0.0
 
     def embed(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """L2-normalised (B, D) embeddings of texts and codes, in float32."""
-        text_BD = self.model.get_text_features(batch["input_ids"], batch["text_attention_mask"]).float()
-        speech_BD = self.model.get_speech_features(batch["speech_ids"], batch["speech_attention_mask"]).float()
-        return nn.functional.normalize(text_BD, dim=-1), nn.functional.normalize(speech_BD, dim=-1)
+        encode = partial(encode_in_chunks, chunk_size=self.chunk_size)
+        text_BD = encode(self.model.get_text_features, batch["input_ids"], batch["text_attention_mask"])
+        speech_BD = encode(self.model.get_speech_features, batch["speech_ids"], batch["speech_attention_mask"])
+        return nn.functional.normalize(text_BD.float(), dim=-1), nn.functional.normalize(speech_BD.float(), dim=-1)
 
     def training_step(self, batch: Batch, batch_index: int) -> torch.Tensor:
         text_BD, speech_BD = self.embed(batch)

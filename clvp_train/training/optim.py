@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from clvp_train.errors import UserError, check_number
+
 
 @dataclass(frozen=True)
 class OptimConfig:
@@ -18,6 +20,16 @@ class OptimConfig:
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
     gradient_clip_norm: float = 1.0  # 0 does not clip
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "min_lr_ratio", "warmup_ratio", "weight_decay", "eps", "gradient_clip_norm"):
+            check_number(f"optim.{name}", getattr(self, name), 0, whole=False)
+        try:
+            fits = all(0 <= beta < 1 for beta in self.betas) and len(self.betas) == 2
+        except TypeError:
+            fits = False
+        if not fits:
+            raise UserError(f"optim.betas={self.betas}: set it to two numbers of 0 or more and less than 1")
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:

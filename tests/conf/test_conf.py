@@ -1,0 +1,164 @@
+"""Every file of conf/ composes on top of the defaults and instantiates."""
+
+import inspect
+from pathlib import Path
+
+import hydra
+import lightning as L
+import pytest
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_object, instantiate
+from lightning.pytorch.loggers import WandbLogger
+from omegaconf import DictConfig, OmegaConf
+
+from clvp_train import app
+from clvp_train.codes.shards import Manifest, write_manifest
+from clvp_train.corpus import Corpus, split_of
+from clvp_train.models import CLVPConfig, CLVPModel
+
+ROOTS = sorted(file.stem for file in app.CONF.glob("*.yaml"))
+PICKS = sorted(file.relative_to(app.CONF).with_suffix("").as_posix() for file in app.CONF.glob("*/*.yaml"))
+VOCABULARIES = {"text_config.vocab_size": 256, "speech_config.vocab_size": 512}
+
+
+def compose(root: str, *overrides: str, folder: Path = Path("out")) -> DictConfig:
+    with hydra.initialize_config_dir(str(app.CONF), version_base="1.3"):
+        cfg = hydra.compose(root, [f"paths.output={folder}", *overrides], return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    cfg = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+    OmegaConf.set_struct(cfg, False)
+    return cfg
+
+
+def groups_of(root: str) -> set[str]:
+    defaults = OmegaConf.load(app.CONF / f"{root}.yaml").defaults
+    return {next(iter(entry)) for entry in defaults if isinstance(entry, DictConfig)}
+
+
+def fill(cfg: DictConfig, value: str) -> None:
+    """Sets every ???."""
+    for key in OmegaConf.missing_keys(cfg):
+        OmegaConf.update(cfg, key, value)
+
+
+def check_targets(node: object) -> int:
+    """All `_target_`s below a node can be imported and take the arguments written beside them. Returns how many."""
+    if not isinstance(node, dict):
+        return sum(map(check_targets, node)) if isinstance(node, list) else 0
+    count = sum(check_targets(child) for child in node.values())
+    if "_target_" in node:
+        given = {key: value for key, value in node.items() if key != "_target_"}
+        inspect.signature(get_object(node["_target_"])).bind_partial(**given)
+        count += 1
+    return count
+
+
+def make_corpus(cfg, name, tmp_path):
+    assert isinstance(instantiate(cfg.corpus), Corpus)
+
+
+def make_tortoise(cfg, name, tmp_path):
+    if name == "nano":  # the others are fetched from the Hub
+        assert instantiate(cfg.tortoise).num_speech_tokens == 512
+
+
+def make_data(cfg, name, tmp_path):
+    write_manifest(tmp_path, Manifest("f", "corpus", "ar", 0, 256, 512, "nowhere"))
+    assert isinstance(instantiate(cfg.data, pairs=tmp_path), L.LightningDataModule)
+
+
+def make_model(cfg, name, tmp_path):
+    if name == "pretrained":
+        half = {"vocab_size": 9, "hidden_size": 32, "intermediate_size": 8, "num_hidden_layers": 1}
+        half |= {"num_attention_heads": 1}
+        CLVPModel(CLVPConfig(text_config=half, speech_config=half, projection_dim=8)).save_pretrained(tmp_path)
+        cfg.model.checkpoint = str(tmp_path)
+        assert app._build_model(cfg.model, VOCABULARIES).config.projection_dim == 8
+        return
+    with torch.device("meta"):  # one of them has 244 M parameters
+        model = app._build_model(cfg.model, VOCABULARIES)
+    assert (model.config.text_config.vocab_size, model.config.speech_config.vocab_size) == (256, 512)
+    if name == "clvp":
+        assert model.config.text_config.num_hidden_layers == 20 and model.num_parameters() > 200_000_000
+
+
+def make_trainer(cfg, name, tmp_path):
+    if cfg.trainer.accelerator == "gpu":
+        cfg.trainer.update({"accelerator": "cpu", "devices": 1})
+    assert isinstance(app._instantiate_trainer(cfg, default_root_dir=tmp_path, logger=False), L.Trainer)
+
+
+def make_callbacks(cfg, name, tmp_path):
+    made = [instantiate(callback) for callback in cfg.callbacks.values()]
+    assert made and all(isinstance(callback, L.Callback) for callback in made)
+
+
+def make_logger(cfg, name, tmp_path):
+    if name == "wandb":
+        cfg.logger.offline = True
+        assert isinstance(instantiate(cfg.logger), WandbLogger)
+    else:
+        assert Path(instantiate(cfg.logger).log_dir) == tmp_path / "logs"
+
+
+def make_split(cfg, name, tmp_path):
+    assert split_of("a text", **cfg.split) in ("train", "val", "test")
+
+
+def make_nothing(cfg, name, tmp_path):
+    """Plain values."""
+
+
+MAKERS = {
+    "corpus": make_corpus,
+    "tortoise": make_tortoise,
+    "data": make_data,
+    "model": make_model,
+    "trainer": make_trainer,
+    "callbacks": make_callbacks,
+    "logger": make_logger,
+    "split": make_split,
+    "paths": make_nothing,
+    "hydra": make_nothing,
+    "experiment": make_nothing,
+}
+
+
+@pytest.mark.parametrize("pick", PICKS)
+def test_every_file_composes_and_instantiates(pick, tmp_path):
+    group, name = pick.split("/")
+    roots = [root for root in ROOTS if group in groups_of(root)]
+    assert roots, f"no command can pick {pick}"
+    for root in roots:
+        cfg = compose(root, f"{group}={name}", folder=tmp_path)
+        assert HydraConfig.get().runtime.choices[group] == name
+        check_targets(OmegaConf.to_container(cfg))
+    if group not in ("experiment", "hydra"):
+        fill(cfg, "given")
+        OmegaConf.resolve(cfg[group])
+        maker = MAKERS.get(group)
+        maker(cfg, name, tmp_path) if maker else instantiate(cfg[group])
+
+
+@pytest.mark.parametrize("root", ROOTS)
+def test_every_command_composes_with_targets_that_fit(root):
+    cfg = compose(root)
+    assert check_targets(OmegaConf.to_container(cfg)) >= 3
+    for group in groups_of(root) - {"hydra", "experiment"}:
+        OmegaConf.resolve(cfg[group])
+
+
+def test_a_target_with_an_argument_that_it_does_not_take_is_noticed():
+    with pytest.raises(TypeError, match="lrr"):
+        check_targets({"_target_": "clvp_train.training.OptimConfig", "lrr": 1})
+
+
+def test_only_what_a_user_must_give_is_missing():
+    assert OmegaConf.missing_keys(compose("train")) == set() == OmegaConf.missing_keys(compose("generate"))
+    assert OmegaConf.missing_keys(compose("evaluate")) == {"checkpoint"}
+
+
+def test_the_best_checkpoint_is_chosen_by_the_declared_primary_metric():
+    best = compose("train").callbacks.best
+    assert (best.monitor, best.mode) == ("val/R@1", "max")

@@ -1,0 +1,139 @@
+"""What a user gets wrong ends in one clear line on stderr, without a traceback, and with a status that is not 0."""
+
+import shutil
+
+import pytest
+import torch
+
+from tests.e2e.commands import EVALUATE, GENERATE, ROOT, TRAIN, run
+from tests.e2e.conftest import BUDGET, CORPUS
+
+TEXTS = [*CORPUS, *BUDGET]
+
+
+def refused(script, overrides, cwd, *words):
+    done = run(script, overrides, cwd)
+    assert done.status == 2, done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and done.stderr.rstrip().endswith(errors[0]), done.stderr
+    for word in words:
+        assert word in errors[0], errors[0]
+    assert not list(cwd.glob("outputs/train/*/model"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["trainer.max_epoch=3"], ["trainer.max_epoch", "did you mean trainer.max_epochs?"]),
+        (["trianer=cpu"], ["'trianer'", "did you mean trainer?"]),
+        (["data.batchsize=8"], ["data.batchsize", "did you mean data.batch_size?"]),
+        (["zzz=1"], ["'zzz'", "--help lists the settings"]),
+        (["trainer=gpus"], ["trainer/gpus", "cpu ddp ddp_cpu gpu"]),
+        (["corpus=nowhere"], ["corpus/nowhere", "ljspeech"]),
+        (["optim.lr=[1"], ["'[1'"]),
+        (["trainer.max_epochs=abc"], ["trainer.max_epochs=abc", "whole number"]),
+        (["trainer.max_steps=1.5"], ["trainer.max_steps=1.5", "whole number"]),
+        (["trainer.precision=17"], ["trainer", "17"]),
+        (["trainer.devices=0"], ["trainer", "devices"]),
+        (["optim.lr=abc"], ["optim.lr=abc", "number"]),
+        (["optim.lr=-1"], ["optim.lr=-1"]),
+        (["optim.betas=0.9"], ["optim.betas=0.9"]),
+        (["seed=abc"], ["seed=abc"]),
+        (["chunk_size=-1"], ["chunk_size=-1"]),
+        (["codes.num_candidates=0"], ["codes.num_candidates=0", "1 or more"]),
+        (["codes.batch_size=abc"], ["codes.batch_size=abc"]),
+        (["codes.voices=nowhere"], ["codes.voices=nowhere", "is no folder"]),
+        (["data.batch_size=0"], ["data.batch_size=0", "1 or more"]),
+        (["data.batch_size=abc"], ["data.batch_size=abc"]),
+        (["data.batch_size=5000"], ["data.batch_size=5000", "training texts", "set a smaller one"]),
+        (["data.batch_size=33", "trainer=ddp_cpu"], ["data.batch_size=33", "2 processes"]),
+        (["data.eval_batch_size=0"], ["data.eval_batch_size=0"]),
+        (["split.test_percent=abc"], ["split.test_percent=abc"]),
+        (["split.test_percent=90"], ["test_percent=90"]),
+        (["split.test_percent=0"], ["test split", "raise split.test_percent"]),
+        (["split.val_percent=0"], ["val split", "raise split.val_percent"]),
+        (["+tortoise.sampling.top_q=1"], ["top_q", "top_p"]),
+        (["tortoise.name_or_path=nowhere/at/all"], ["nowhere/at/all"]),
+        (["model.config.projection_dim=0"], ["projection_dim"]),
+        (["+model.config.text_config.vocab_size=7"], ["model has 7 text tokens", "256"]),
+        (["model=pretrained"], ["model.checkpoint must be set: add model.checkpoint="]),
+        (["pairs=nowhere"], ["nowhere holds no manifest.json", "clvp_train.generate"]),
+        (["corpus.path=nowhere.txt"], ["nowhere.txt is missing", "corpus.path"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) and "=" in value[0] else "",
+)
+def test_a_bad_setting_of_train(workplace, overrides, words):
+    refused(TRAIN, [*TEXTS, *overrides], workplace, *words)
+
+
+def test_a_sweep_of_several_processes(workplace):
+    refused(TRAIN, ["--multirun", *TEXTS, "trainer=ddp_cpu"], workplace, "--multirun", "torchrun")
+
+
+def test_a_diverged_training(workplace):
+    refused(TRAIN, [*TEXTS, "optim.lr=1e30", "optim.warmup_ratio=0"], workplace, "diverged", "lower optim.lr")
+
+
+def test_recordings_are_needed_for_the_dvae(workplace):
+    overrides = ["corpus=text", "corpus.path=sentences.txt", "codes=dvae"]
+    refused(GENERATE, overrides, workplace, "utterance 000001 has no audio", "use codes=ar")
+
+
+def test_a_text_beyond_the_limit_of_the_ar(workplace):
+    with (workplace / "sentences.txt").open("a") as file:
+        file.write("much too long a sentence " * 30 + "\n")
+    refused(TRAIN, TEXTS, workplace, "utterance 000153", "'much too long", "split it")
+
+
+@pytest.mark.parametrize(
+    ("manifest", "words"),
+    [
+        ("audio,text\nmissing.wav,a text\n", ["manifest.csv, line 2", "missing.wav is missing"]),
+        ("audio,text\nnoise.wav,a text\n", ["noise.wav cannot be read", "wav, flac, ogg or mp3"]),
+        ("audio,text\nok.flac,a text\nok.flac,  \n", ["manifest.csv, line 3", "the transcript is empty"]),
+        ("file,text\nok.flac,a text\n", ["manifest.csv", "no column 'audio'", "found: file, text"]),
+        ("audio,text\n", ["manifest.csv", "no utterances"]),
+    ],
+    ids=["missing audio", "unreadable audio", "empty transcript", "missing column", "no rows"],
+)
+def test_a_bad_manifest(tmp_path, manifest, words):
+    (tmp_path / "manifest.csv").write_text(manifest)
+    (tmp_path / "noise.wav").write_bytes(b"RIFF this is no wav at all")
+    shutil.copy(ROOT / "data/nano/voices/awb/1.flac", tmp_path / "ok.flac")
+    refused(GENERATE, ["corpus=manifest", "corpus.path=manifest.csv", "codes=dvae"], tmp_path, *words)
+
+
+def test_evaluate_asks_for_its_checkpoint(workplace):
+    refused(EVALUATE, CORPUS, workplace, "checkpoint must be set: add checkpoint=")
+
+
+@pytest.mark.parametrize("name", ["missing.ckpt", "./missing", "other.ckpt", "notes.pth", "bert", "sentences.txt"])
+def test_a_checkpoint_of_another_kind(workplace, name):
+    torch.save({"state_dict": {"weight": torch.zeros(3)}}, workplace / "other.ckpt")
+    (workplace / "notes.pth").write_text("no weights, just notes")
+    (workplace / "bert").mkdir()
+    (workplace / "bert/config.json").write_text('{"model_type": "bert", "hidden_size": 8}')
+    refused(EVALUATE, [f"checkpoint={name}", *CORPUS], workplace, name.removeprefix("./"), "a Hub id")
+
+
+def test_a_model_that_knows_other_codes_than_the_pairs(trained, workplace):
+    checkpoint = workplace / "narrow"
+    shutil.copytree(trained.output / "model", checkpoint)
+    from clvp_train import CLVPModel
+
+    model = CLVPModel.from_pretrained(checkpoint)
+    model.speech_model.resize_token_embeddings(100)
+    model.config.speech_config.vocab_size = 100
+    model.save_pretrained(checkpoint)
+    refused(
+        EVALUATE, [f"checkpoint={checkpoint}", *CORPUS], workplace, "has 100 speech tokens", "have 512", "tortoise="
+    )
+
+
+def test_a_damaged_shard(workplace):
+    (shard,) = workplace.glob("outputs/codes/*/*.parquet")
+    shard.write_bytes(shard.read_bytes()[:1000])
+    refused(TRAIN, TEXTS, workplace, shard.name, "delete it and run the same command again")
+    shard.unlink()
+    assert run(TRAIN, [*TEXTS, "test=false"], workplace).status == 0, "the mend that the message names works"

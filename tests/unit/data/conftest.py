@@ -1,0 +1,42 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clvp_train.codes.shards import Manifest, shard_path, write_manifest, write_shard
+
+VOCABULARY = 32
+
+
+@pytest.fixture
+def write_pairs(tmp_path) -> Callable[..., Path]:
+    """Writes a folder of pairs; a text and its candidates are ids that follow from their numbers."""
+
+    def row(text: str, split: str, number: int, candidate: int) -> dict[str, Any]:
+        return {
+            "id": f"{split}{number}",
+            "text": text,
+            "split": split,
+            "input_ids": [1 + number % 20] * (1 + number % 5),
+            "speech_ids": [number % VOCABULARY] * (2 + number % 11) + [candidate],
+            "voice": "v",
+            "candidate": candidate,
+            "finished": True,
+            "seed": 0,
+        }
+
+    def write(train: int = 20, val: int = 5, test: int = 5, candidates: int = 3, extra: tuple[str, ...] = ()) -> Path:
+        rows = [row(f"train {n}", "train", n, k) for n in range(train) for k in range(candidates)]
+        rows += [row(text, "train", train + n, 0) for n, text in enumerate(extra)]
+        rows += [
+            row(f"{split} {n}", split, n, 0) for split, size in (("val", val), ("test", test)) for n in range(size)
+        ]
+        folder, middle = tmp_path / "pairs", len(rows) // 2
+        folder.mkdir()
+        for index, part in enumerate((rows[:middle], rows[middle:])):
+            write_shard(shard_path(folder, index, 2), part)
+        write_manifest(folder, Manifest("f", "corpus", "ar", 2, VOCABULARY, VOCABULARY, "none"))
+        return folder
+
+    return write

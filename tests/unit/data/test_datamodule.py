@@ -1,0 +1,112 @@
+import lightning as L
+import pytest
+import torch
+
+from clvp_train.data import CLVPDataModule
+from clvp_train.errors import UserError
+
+
+def test_pairs_come_out_as_they_were_written(write_pairs):
+    module = CLVPDataModule(write_pairs(train=6, candidates=2))
+    train = module.splits["train"]
+    assert len(train) == 12 and len(train.candidates) == 6
+    for text, places in enumerate(train.candidates):
+        for candidate, place in enumerate(places):
+            pair = train[place]
+            assert pair["input_ids"].tolist() == [1 + text] * (1 + text % 5)
+            assert pair["speech_ids"].tolist() == [text] * (2 + text) + [candidate]
+            assert pair["speech_ids"].dtype == torch.int64
+
+
+def test_texts_that_say_the_same_count_once_and_share_their_candidates(write_pairs):
+    folder = write_pairs(train=6, candidates=2, extra=("TRAIN 0!", "train  1", "another"))
+    train = CLVPDataModule(folder, batch_size=7).splits["train"]
+    assert len(train) == 15 and len(train.candidates) == 7
+    assert [len(places) for places in train.candidates] == [3, 3, 2, 2, 2, 2, 1]
+
+
+def test_loaders_give_whole_batches_and_first_candidates(write_pairs):
+    module = CLVPDataModule(write_pairs(), batch_size=8, eval_batch_size=3)
+    batches = list(module.train_dataloader())
+    assert len(batches) == module.steps_per_epoch == 2 and all(len(batch["input_ids"]) == 8 for batch in batches)
+    for loader in (module.val_dataloader(), module.test_dataloader()):
+        batches = list(loader)
+        assert [len(batch["text"]) for batch in batches] == [3, 2]
+        assert torch.cat([batch["text"] for batch in batches]).tolist() == list(range(5))
+
+
+@pytest.mark.parametrize(
+    ("settings", "world_size", "message"),
+    [
+        ({"batch_size": 21}, 1, "data.batch_size=21 is more than the 20 training texts"),
+        ({"batch_size": 9}, 2, "cannot be shared by 2 processes: set a multiple of 2"),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_refused(write_pairs, settings, world_size, message):
+    with pytest.raises(UserError, match=message):
+        CLVPDataModule(write_pairs(), **settings).check(world_size)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "eval_batch_size", "num_workers"])
+@pytest.mark.parametrize("value", [-1, "abc", 1.5, True])
+def test_a_size_that_is_no_whole_number_is_refused(write_pairs, name, value):
+    with pytest.raises(UserError, match=f"data.{name}={value}"):
+        CLVPDataModule(write_pairs(), **{name: value})
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_an_empty_split_is_named_with_its_setting(write_pairs, split):
+    module = CLVPDataModule(write_pairs(**{split: 0}), batch_size=4)
+    for act in (lambda: module.check(1), getattr(module, f"{split}_dataloader")):
+        with pytest.raises(UserError, match=f"the {split} split of .* is empty: raise split.{split}_percent"):
+            act()
+
+
+def test_an_empty_split_that_is_not_evaluated_does_no_harm(write_pairs):
+    CLVPDataModule(write_pairs(test=0), batch_size=4).check(1, ("val",))
+
+
+def test_no_training_texts_at_all_are_refused(write_pairs):
+    with pytest.raises(UserError, match="more than the 0 training texts"):
+        CLVPDataModule(write_pairs(train=0), batch_size=4).check(1)
+
+
+class Recorder(L.LightningModule):
+    """Notes what the trainer hands it."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.seen: dict[int, list] = {}
+
+    def training_step(self, batch, batch_index):
+        assert len(batch["input_ids"]) == 5
+        lengths = batch["speech_attention_mask"].sum(dim=1)
+        last = batch["speech_ids"].gather(1, lengths[:, None] - 1)[:, 0]
+        pairs = zip(batch["speech_ids"][:, 0].tolist(), last.tolist())
+        self.seen.setdefault(self.current_epoch, []).extend(pairs)
+        return self.weight.sum()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_a_trainer_changes_order_and_candidates_with_the_epoch(write_pairs, tmp_path):
+    """Lightning, not this package, must call the sampler's set_epoch."""
+    recorder = Recorder()
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=3,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(recorder, train_dataloaders=CLVPDataModule(write_pairs(), batch_size=5).train_dataloader())
+    orders = [[text for text, _ in recorder.seen[epoch]] for epoch in range(3)]
+    assert len({tuple(order) for order in orders}) == 3
+    assert all(sorted(order) == list(range(20)) for order in orders)
+    for text in range(20):
+        assert {dict(recorder.seen[epoch])[text] for epoch in range(3)} == {0, 1, 2}

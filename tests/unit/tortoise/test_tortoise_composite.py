@@ -1,0 +1,68 @@
+import pytest
+import torch
+from transformers import ClvpModelForConditionalGeneration
+
+from clvp_train.errors import UserError
+from clvp_train.tortoise.autoregressive import AutoRegressive
+from clvp_train.tortoise.composite import CLVP_PREFIXES, from_composite, to_composite
+
+ATTENTION = "speech_decoder_model.model.decoder.layers.1.attn."
+
+
+@pytest.fixture
+def composite(make_config):
+    torch.manual_seed(0)
+    return ClvpModelForConditionalGeneration(make_config()).state_dict()
+
+
+@pytest.fixture
+def expected(make_config):
+    return AutoRegressive(make_config()).state_dict().keys()
+
+
+def test_a_whole_composite_is_read_and_written_back_without_its_clvp(composite, expected):
+    again = to_composite(from_composite(composite, expected, "here"))
+    ar = {key: tensor for key, tensor in composite.items() if not key.startswith(CLVP_PREFIXES)}
+    assert again.keys() == ar.keys() < composite.keys()
+    for key, tensor in ar.items():
+        assert torch.equal(again[key], tensor), key
+        assert again[key].is_contiguous(), key
+
+
+def test_our_weights_survive_the_way_out_and_back(make_model):
+    ours = make_model().state_dict()
+    again = from_composite(to_composite(ours), ours.keys(), "here")
+    assert again.keys() == ours.keys()
+    assert all(torch.equal(again[key], ours[key]) for key in ours)
+
+
+def test_query_key_and_value_stand_in_this_order(composite, expected):
+    for value, part in enumerate("qkv"):
+        composite[f"{ATTENTION}{part}_proj.weight"].fill_(value)
+        composite[f"{ATTENTION}{part}_proj.bias"].fill_(value)
+    state = from_composite(composite, expected, "here")
+    order = torch.arange(3.0).repeat_interleave(64)
+    assert torch.equal(state["blocks.1.attn.c_attn.bias"], order)
+    assert torch.equal(state["blocks.1.attn.c_attn.weight"], order.expand(64, -1))
+
+
+@pytest.mark.parametrize(
+    "key", [f"{ATTENTION}k_proj.weight", "conditioning_encoder.mel_conv.bias", "speech_decoder_model.lm_head.weight"]
+)
+def test_a_missing_key_is_named_with_its_source(composite, expected, key):
+    del composite[key]
+    with pytest.raises(UserError) as raised:
+        from_composite(composite, expected, "some/checkpoint")
+    assert key in str(raised.value) and "some/checkpoint" in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_an_unknown_key_is_named(composite, expected):
+    composite["speech_decoder_model.extra.weight"] = torch.zeros(1)
+    with pytest.raises(UserError, match="speech_decoder_model.extra.weight"):
+        from_composite(composite, expected, "here")
+
+
+def test_stored_causal_masks_are_ignored(composite, expected):
+    without = from_composite(composite, expected, "here")
+    composite[f"{ATTENTION}bias"] = torch.ones(1, 1, 4, 4)
+    assert from_composite(composite, expected, "here").keys() == without.keys()

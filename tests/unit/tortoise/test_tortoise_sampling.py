@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+import torch
+
+from clvp_train.tortoise.sampling import Sampling, next_codes, uniforms
+
+PLAIN = Sampling(temperature=1.0, top_k=1000, top_p=1.0, repetition_penalty=1.0)
+LAST_UNIFORM = float(np.nextafter(np.float32(1), np.float32(0)))
+
+
+def frequencies(logits: torch.Tensor, sampling: Sampling, penalised: list[int] = (), draws: int = 20_000):
+    """Each code's share of evenly spread draws: its probability up to 1 / draws."""
+    mask = torch.zeros(len(logits), dtype=torch.bool)
+    mask[list(penalised)] = True
+    grid = (torch.arange(draws) + 0.5) / draws
+    codes = next_codes(logits.expand(draws, -1), mask.expand(draws, -1), grid, sampling)
+    return codes.bincount(minlength=len(logits)) / draws
+
+
+def test_draws_have_the_frequencies_of_the_softmax():
+    logits = torch.randn(30, generator=torch.Generator().manual_seed(0)) * 2
+    torch.testing.assert_close(frequencies(logits, PLAIN), logits.softmax(0), rtol=0, atol=1e-4)
+
+
+def test_random_uniforms_give_these_frequencies_too():
+    logits = torch.tensor([[0.0, 1.0, 2.0]]).expand(4000, -1)
+    drawn = next_codes(logits, torch.zeros_like(logits, dtype=torch.bool), uniforms([(3, 1)], 4000)[0], PLAIN)
+    expected = 4000 * logits[0].softmax(0)
+    chi_squared = ((drawn.bincount(minlength=3) - expected) ** 2 / expected).sum()
+    assert chi_squared < 13.8  # p = 0.001
+
+
+def test_temperature_sharpens():
+    logits = torch.tensor([0.0, 1.0, 2.0])
+    sampling = Sampling(temperature=0.5, top_k=3, top_p=1.0, repetition_penalty=1.0)
+    torch.testing.assert_close(frequencies(logits, sampling), (logits / 0.5).softmax(0), rtol=0, atol=1e-4)
+
+
+def test_top_k_and_top_p_keep_the_smallest_set():
+    logits = torch.tensor([0.4, 0.3, 0.2, 0.1]).log()
+    for kept, settings in [(2, {"top_p": 0.6}), (3, {"top_p": 0.75}), (1, {"top_p": 0.1}), (3, {"top_k": 3})]:
+        sampling = Sampling(**{"temperature": 1.0, "top_k": 4, "top_p": 1.0, "repetition_penalty": 1.0, **settings})
+        expected = torch.tensor([0.4, 0.3, 0.2, 0.1][:kept] + [0.0] * (4 - kept))
+        torch.testing.assert_close(frequencies(logits, sampling), expected / expected.sum(), rtol=0, atol=1e-4)
+
+
+def test_the_mass_of_top_p_is_that_of_the_top_k():
+    # 0.5 of all is 0.5 / 0.8 = 0.625 of the two kept, enough for top_p = 0.6 alone
+    logits = torch.tensor([0.5, 0.3, 0.2]).log()
+    sampling = Sampling(temperature=1.0, top_k=2, top_p=0.6, repetition_penalty=1.0)
+    assert frequencies(logits, sampling).tolist() == [1.0, 0.0, 0.0]
+
+
+def test_the_penalty_divides_positive_and_multiplies_negative_logits():
+    logits = torch.tensor([2.0, -1.0, 0.5, 0.0])
+    sampling = Sampling(temperature=1.0, top_k=4, top_p=1.0, repetition_penalty=2.0)
+    expected = torch.tensor([1.0, -2.0, 0.5, 0.0]).softmax(0)
+    torch.testing.assert_close(frequencies(logits, sampling, penalised=[0, 1]), expected, rtol=0, atol=1e-4)
+
+
+def test_temperature_zero_takes_the_likeliest_after_the_penalty():
+    logits = torch.tensor([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]])
+    penalised = torch.tensor([[False, False, False], [True, False, False]])
+    sampling = Sampling(temperature=0, repetition_penalty=2.0)
+    assert next_codes(logits, penalised, torch.full((2,), 0.99), sampling).tolist() == [0, 1]
+
+
+def test_neither_end_of_the_uniforms_leaves_the_kept_set():
+    draw = torch.Generator().manual_seed(0)
+    logits = torch.randn(500, 100, generator=draw) * 3
+    free = torch.zeros_like(logits, dtype=torch.bool)
+    sampling = Sampling(temperature=1.0, top_k=50, top_p=0.5, repetition_penalty=1.0)
+    top, order = logits.double().topk(50, dim=1)
+    mass = top.softmax(dim=1)
+    sizes = (mass.cumsum(dim=1) - mass < 0.5).sum(dim=1)
+    for end in (0.0, LAST_UNIFORM):
+        drawn = next_codes(logits, free, torch.full((500,), end), sampling)
+        place = order == drawn[:, None]
+        assert place.any(dim=1).all() and (place.int().argmax(dim=1) < sizes).all()
+    assert (next_codes(logits, free, torch.zeros(500), sampling) == logits.argmax(1)).all()
+
+
+def test_uniforms_depend_on_their_own_seed_alone():
+    many = uniforms([(seed, k) for seed in range(50) for k in range(3)], 40)
+    assert many.dtype == torch.float32 and many.min() >= 0 and many.max() <= LAST_UNIFORM
+    assert torch.equal(uniforms([(7, 2)], 40)[0], many[7 * 3 + 2])
+    assert torch.equal(uniforms([(7, 2)], 15)[0], many[7 * 3 + 2, :15])  # nor on how many are drawn
+    assert len({tuple(row) for row in many.tolist()}) == 150
+    assert abs(many.mean() - 0.5) < 0.02
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"temperature": -0.1},
+        {"top_k": 0},
+        {"top_p": 0.0},
+        {"top_p": 1.1},
+        {"repetition_penalty": 0.0},
+        {"max_codes": 0},
+    ],
+)
+def test_settings_without_sense_are_refused(setting):
+    with pytest.raises(ValueError, match=next(iter(setting))):
+        Sampling(**setting)

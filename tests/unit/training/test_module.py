@@ -1,0 +1,152 @@
+import math
+
+import lightning as L
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from clvp_train.errors import UserError
+from clvp_train.metrics import retrieval
+from clvp_train.models import load_clvp
+from clvp_train.training import CLVPModule, LastCheckpoint, OptimConfig
+
+
+def loader(batches):
+    return DataLoader(batches, batch_size=None)
+
+
+class GradientNorms(L.Callback):
+    """The norm of the gradients that each step but the last was taken with."""
+
+    def __init__(self):
+        self.found = []
+
+    def on_before_zero_grad(self, trainer, module, optimizer):
+        gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+        if gradients:
+            self.found.append(torch.nn.utils.get_total_norm(gradients).item())
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("limit", [1e-3, 0.0])
+def test_gradients_are_clipped_under_the_fused_optimiser(model, batches, trainer_settings, precision, limit):
+    norms = GradientNorms()
+    trainer = L.Trainer(max_steps=4, precision=precision, callbacks=[norms], **trainer_settings)
+    module = CLVPModule(model, optim=OptimConfig(gradient_clip_norm=limit), total_steps=4)
+    trainer.fit(module, loader(batches))
+    assert trainer.optimizers[0].defaults["fused"] and len(norms.found) == 3
+    if limit:
+        assert norms.found == pytest.approx([limit] * 3, rel=1e-2)
+    else:
+        assert min(norms.found) > 0.05
+
+
+@pytest.mark.parametrize(("start", "end"), [(50.0, math.log(100)), (-3.0, 0.0)])
+def test_the_logit_scale_stays_between_1_and_100(model, batches, trainer_settings, start, end):
+    with torch.no_grad():
+        model.logit_scale.fill_(start)
+    trainer = L.Trainer(max_steps=1, **trainer_settings)
+    trainer.fit(CLVPModule(model, optim=OptimConfig(lr=1e-9)), loader(batches))
+    assert model.logit_scale.item() == pytest.approx(end, abs=1e-6)
+
+
+def test_training_on_one_batch_brings_the_loss_down(model, batches, trainer_settings):
+    class Losses(L.Callback):
+        def __init__(self):
+            self.found = []
+
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_index):
+            self.found.append(outputs["loss"].item())
+
+    losses = Losses()
+    trainer = L.Trainer(max_epochs=30, callbacks=[losses], **trainer_settings)
+    trainer.fit(CLVPModule(model, optim=OptimConfig(lr=1e-2), total_steps=30), loader(batches[:1]))
+    assert losses.found[-1] < 0.1 * losses.found[0]
+
+
+@pytest.mark.parametrize("chunk_size", [0, 1, 4, 100])
+def test_embeddings_are_unit_vectors_and_no_chunk_size_changes_them(model, batches, chunk_size):
+    text, speech = CLVPModule(model.eval(), chunk_size=chunk_size).embed(batches[0])
+    output = model(**{key: value for key, value in batches[0].items() if key != "text"})
+    torch.testing.assert_close(text, output.text_embeds, atol=1e-5, rtol=0)
+    torch.testing.assert_close(speech, output.speech_embeds, atol=1e-5, rtol=0)
+    torch.testing.assert_close(text.norm(dim=1), torch.ones(6))
+
+
+def test_metrics_are_those_of_all_texts_whatever_their_order_and_doubles(model, batches, trainer_settings):
+    """As on ranks that come out short, a text may come twice, and anywhere."""
+    model.eval()
+    module = CLVPModule(model)
+    text, speech = module.embed(batches[0])
+    order = torch.tensor([4, 1, 0, 5, 2, 3, 4, 1])
+    shuffled = {key: value[order] for key, value in batches[0].items()}
+    halves = [{key: value[part] for key, value in shuffled.items()} for part in (slice(0, 3), slice(3, 8))]
+    trainer = L.Trainer(**trainer_settings)
+    trainer.test(module, loader(halves), verbose=False)
+    assert module.metrics == retrieval(text.detach(), speech.detach())
+    logged = trainer.callback_metrics["test/MRR"].item()
+    both = module.metrics["text_to_speech"]["MRR"], module.metrics["speech_to_text"]["MRR"]
+    assert logged == pytest.approx(sum(both) / 2)
+
+
+def test_a_diverged_model_is_reported_in_words(model, batches, trainer_settings):
+    with torch.no_grad():
+        model.text_projection.weight.fill_(float("nan"))
+    with pytest.raises(UserError, match="diverged; lower optim.lr"):
+        L.Trainer(**trainer_settings).validate(CLVPModule(model), loader(batches[:1]), verbose=False)
+
+
+class Look(L.Callback):
+    """Which step last.ckpt holds whenever a batch starts."""
+
+    def __init__(self, path):
+        self.path, self.found = path, []
+
+    def on_train_batch_start(self, trainer, *args):
+        held = torch.load(self.path, weights_only=True)["global_step"] if self.path.exists() else None
+        self.found.append((trainer.global_step, held))
+
+
+@pytest.mark.parametrize(
+    ("every", "held", "end"),
+    [
+        (None, [None, None, None, None, 4, 4, 4, 4, 8], 9),
+        (3, [None, None, None, 3, 3, 3, 6, 6, 6], 9),
+        (5, [None, None, None, None, None, 5, 5, 5, 5], 9),
+    ],
+)
+def test_last_ckpt_is_kept_new_while_training_runs(model, batches, trainer_settings, tmp_path, every, held, end):
+    path = tmp_path / "made" / "last.ckpt"
+    last, look = LastCheckpoint(path.parent, every), Look(path)
+    trainer = L.Trainer(max_steps=9, callbacks=[last, look], **trainer_settings | {"enable_checkpointing": True})
+    trainer.fit(CLVPModule(model, total_steps=9), loader(batches))
+    assert look.found == list(enumerate(held))
+    assert torch.load(path, weights_only=True)["global_step"] == end
+    assert last.last_model_path == str(path) and [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_nothing_trained_means_no_checkpoint(model, batches, trainer_settings, tmp_path):
+    last = LastCheckpoint(tmp_path)
+    L.Trainer(max_epochs=0, callbacks=[last], **trainer_settings | {"enable_checkpointing": True}).fit(
+        CLVPModule(model), loader(batches)
+    )
+    assert last.last_model_path == "" and not list(tmp_path.glob("*.ckpt"))
+
+
+def test_a_checkpoint_opens_without_pickled_code_and_gives_the_same_embeddings(
+    model, batches, trainer_settings, tmp_path
+):
+    model.config.padding = "tortoise"
+    trainer = L.Trainer(max_steps=2, **trainer_settings)
+    module = CLVPModule(model)
+    trainer.fit(module, loader(batches))
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    stored = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    assert stored["clvp_config"]["model_type"] == "clvp_train" and stored["clvp_config"]["projection_dim"] == 16
+    loaded = load_clvp(tmp_path / "a.ckpt")
+    assert loaded.config.padding == "tortoise" and not loaded.training
+    module.eval()
+    expected, found = module.embed(batches[0]), CLVPModule(loaded).embed(batches[0])
+    assert torch.equal(expected[0], found[0]) and torch.equal(expected[1], found[1])
+    rounded = [torch.as_tensor(part.logit_scale) for part in (model, loaded)]
+    assert torch.equal(*rounded) and rounded[0].item() != pytest.approx(2.6592, abs=1e-6), "trained"
