@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -31,6 +32,7 @@ ROOT = PACKAGE.parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else ROOT / "conf"
 DATA = PACKAGE / "bundled" if (PACKAGE / "bundled").is_dir() else ROOT / "data"
 log = logging.getLogger(__name__)
+warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of a deprecated torch name
 
 OmegaConf.register_new_resolver("clvp_train_data", lambda: str(DATA), replace=True)
 OmegaConf.register_new_resolver("primary_metric", lambda: PRIMARY, replace=True)

@@ -66,7 +66,7 @@ class FrozenTortoise:
         Args:
             name_or_path: local folder, or Hub id such as `susnato/clvp_dev`.
             positions: how speech positions are counted, see `AutoRegressive`.
-            sampling: fields of `Sampling` to set otherwise than the folder does.
+            sampling: fields of `Sampling` to set otherwise than the folder does; None leaves one as it is.
             device: where the models run.
 
         Raises:
@@ -79,12 +79,13 @@ class FrozenTortoise:
         _load(autoregressive, state, folder)
         dvae = _read_dvae(folder / DVAE_FOLDER) if (folder / DVAE_FOLDER).is_dir() else None
         defaults = _read_json(folder / SAMPLING_FILE) if (folder / SAMPLING_FILE).exists() else {}
+        chosen = {name: value for name, value in (sampling or {}).items() if value is not None}
         parts = TortoiseParts(
             autoregressive=autoregressive.to(device),
             tokenizer=_read_part(ClvpTokenizer, folder),
             feature_extractor=_read_part(ClvpFeatureExtractor, folder),
             dvae=None if dvae is None else dvae.to(device),
-            sampling=_sampling({**defaults, **(sampling or {})}, autoregressive),
+            sampling=_sampling({**defaults, **chosen}, autoregressive),
         )
         return cls(parts, folder)
 

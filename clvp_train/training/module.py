@@ -102,7 +102,8 @@ class CLVPModule(L.LightningModule):
         checkpoint[CONFIG_KEY] = self.model.config.to_dict()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = adamw(self.model, self.optim)
+        # under a loss scale the fused optimiser unscales inside its step, too late for the clipping below
+        optimizer = adamw(self.model, self.optim, fused=self.trainer.precision != "16-mixed")
         schedule = warmup_cosine(optimizer, self.optim, self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

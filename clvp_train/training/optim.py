@@ -42,9 +42,11 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
 
 
-def adamw(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+def adamw(model: nn.Module, config: OptimConfig, fused: bool = True) -> torch.optim.AdamW:
     groups = parameter_groups(model, config.weight_decay)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.betas[0], config.betas[1]), eps=config.eps, fused=True)
+    return torch.optim.AdamW(
+        groups, lr=config.lr, betas=(config.betas[0], config.betas[1]), eps=config.eps, fused=fused
+    )
 
 
 def warmup_cosine(

@@ -55,6 +55,7 @@ def main() -> None:
     (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(vocabulary)}))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
     tokenizer = ClvpTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    tokenizer.add_bpe_version_header = True  # without it the first merge is lost when the file is read again
     tokenizer.save_pretrained(folder)
     for line in text.splitlines()[:3]:
         print(tokenizer.convert_ids_to_tokens(tokenizer(line)["input_ids"]))

@@ -94,6 +94,20 @@ def test_any_other_input_gives_another_folder(made, tortoise, write_corpus, tmp_
     assert seeds[: len(seeds) // 2] != seeds[len(seeds) // 2 :]
 
 
+def test_candidates_of_a_text_and_seeds_of_a_corpus_draw_different_codes(write_corpus, tmp_path):
+    """In one voice, so that nothing but the draw differs."""
+    tortoise = FrozenTortoise.from_pretrained(DATA / "tortoise", sampling={"max_codes": 40})
+    shutil.copytree(DATA / "voices/awb", tmp_path / "voices/awb")
+    drawn = []
+    for seed in (0, 1):
+        codes = ARCodes(str(tmp_path / "voices"), num_candidates=2, seed=seed)
+        rows = read_pairs(generate(write_corpus(10), tortoise, codes, tmp_path / "codes", 0, 0)).to_pylist()
+        by_candidate = [[row["speech_ids"] for row in rows if row["candidate"] == k] for k in (0, 1)]
+        assert sum(one != other for one, other in zip(*by_candidate)) > 5
+        drawn.append(by_candidate[0])
+    assert sum(one != other for one, other in zip(*drawn)) > 5
+
+
 @pytest.mark.parametrize("batch_size", [1, 5])
 def test_a_text_gets_the_same_codes_in_whatever_batch(made, tortoise, write_corpus, tmp_path, batch_size):
     folder = generate(write_corpus(), tortoise, source(batch_size=batch_size), tmp_path / "again", 20, 20)
