@@ -12,6 +12,7 @@ from typing import Any, NoReturn, cast
 
 import hydra
 import lightning as L
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, InstantiationException
 from hydra.utils import instantiate
@@ -35,8 +36,18 @@ log = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of a deprecated torch name
 
 OmegaConf.register_new_resolver("clvp_train_data", lambda: str(DATA), replace=True)
+OmegaConf.register_new_resolver("native_dtype", lambda: "bfloat16" if _native_bfloat16() else "float32", replace=True)
+OmegaConf.register_new_resolver(
+    "native_precision", lambda: "bf16-mixed" if _native_bfloat16() else "32-true", replace=True
+)
 OmegaConf.register_new_resolver("primary_metric", lambda: PRIMARY, replace=True)
 OmegaConf.register_new_resolver("primary_mode", lambda: MODE, replace=True)
+
+
+def _native_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in hardware; emulated, they are slower than float32."""
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def make_pairs(cfg: DictConfig) -> Path:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
@@ -23,6 +23,8 @@ from clvp_train.weights import file_digest, read_weights, resolve_folder, weight
 
 DVAE_FOLDER = "dvae"
 SAMPLING_FILE = "sampling.json"
+Dtype = Literal["float32", "bfloat16"]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class FrozenTortoise:
         positions: Positions = "served",
         sampling: dict[str, Any] | None = None,
         device: str = "cpu",
+        dtype: Dtype = "float32",
     ) -> "FrozenTortoise":
         """Opens a folder or Hub id in transformers' composite Clvp format.
 
@@ -68,10 +71,14 @@ class FrozenTortoise:
             positions: how speech positions are counted, see `AutoRegressive`.
             sampling: fields of `Sampling` to set otherwise than the folder does; None leaves one as it is.
             device: where the models run.
+            dtype: of the AR. In bfloat16 rounding differs with the batch, so that now and then a candidate differs from the
+                one that would be drawn alone; in float32 they are the same.
 
         Raises:
             UserError: no such folder, no composite Clvp checkpoint, weights that do not fit, or an unknown setting.
         """
+        if dtype not in DTYPES:
+            raise UserError(f"tortoise.dtype={dtype}: choose one of {', '.join(DTYPES)}")
         folder = resolve_folder(name_or_path)
         config = _read_config(folder)
         autoregressive = AutoRegressive(config, positions)
@@ -81,7 +88,7 @@ class FrozenTortoise:
         defaults = _read_json(folder / SAMPLING_FILE) if (folder / SAMPLING_FILE).exists() else {}
         chosen = {name: value for name, value in (sampling or {}).items() if value is not None}
         parts = TortoiseParts(
-            autoregressive=autoregressive.to(device),
+            autoregressive=autoregressive.to(device, DTYPES[dtype]),
             tokenizer=_read_part(ClvpTokenizer, folder),
             feature_extractor=_read_part(ClvpFeatureExtractor, folder),
             dvae=None if dvae is None else dvae.to(device),
@@ -129,8 +136,8 @@ class FrozenTortoise:
             (D,) vector.
         """
         samples_BN = torch.stack([fit_length(clip) for clip in clips]).to(self.device)
-        mels_BMF = log_mel(samples_BN, self.feature_extractor.mel_norms)
-        return self.autoregressive.conditioning_encoder(mels_BMF).mean(dim=0)
+        mels_BMF = log_mel(samples_BN, self.feature_extractor.mel_norms).to(self.autoregressive.head.weight.dtype)
+        return self.autoregressive.conditioning_encoder(mels_BMF).float().mean(dim=0)
 
     def candidates(
         self,
@@ -198,7 +205,8 @@ class FrozenTortoise:
             *sorted(self.source.glob("merges.txt")),
         ]
         files += sorted((self.source / DVAE_FOLDER).glob("*"))
-        settings = [self.autoregressive.positions, repr(self.sampling)]
+        dtype = str(self.autoregressive.head.weight.dtype)
+        settings = [self.autoregressive.positions, repr(self.sampling), dtype]
         digests = [f"{file.name} {file_digest(file)}" for file in files]
         return hashlib.sha256("\n".join([*digests, *settings]).encode()).hexdigest()
 

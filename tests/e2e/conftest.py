@@ -7,10 +7,11 @@ import pytest
 from tests.e2e.commands import ROOT, TRAIN, Finished, execute
 
 CORPUS = ["corpus=text", "corpus.path=sentences.txt", "split.test_percent=20", "split.val_percent=15"]
-CORPUS += ["codes.num_candidates=1", "+tortoise.sampling.max_codes=16"]
+CORPUS += ["codes.num_candidates=1", "tortoise.sampling.max_codes=16"]
 BUDGET = [
     "data.batch_size=32",
     "trainer.max_steps=4",
+    "trainer.precision=32-true",
     "trainer.check_val_every_n_epoch=1",
     "trainer.log_every_n_steps=1",
 ]

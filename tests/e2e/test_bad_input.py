@@ -53,7 +53,7 @@ def refused(script, overrides, cwd, *words):
         (["split.test_percent=90"], ["test_percent=90"]),
         (["split.test_percent=0"], ["test split", "raise split.test_percent"]),
         (["split.val_percent=0"], ["val split", "raise split.val_percent"]),
-        (["+tortoise.sampling.top_q=1"], ["top_q", "top_p"]),
+        (["tortoise.sampling.top_q=1"], ["top_q", "top_p"]),
         (["tortoise.name_or_path=nowhere/at/all"], ["nowhere/at/all"]),
         (["model.config.projection_dim=0"], ["projection_dim"]),
         (["+model.config.text_config.vocab_size=7"], ["model has 7 text tokens", "256"]),
