@@ -76,7 +76,9 @@ class CLVPModule(L.LightningModule):
             self.model.logit_scale.clamp_(0.0, MAX_LOG_SCALE)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        self._embeds.append((batch["text"], *self.embed(batch)))
+        # in full precision whatever training runs in, so that train.py and evaluate.py report the same figures
+        with torch.autocast(self.device.type, enabled=False):
+            self._embeds.append((batch["text"], *self.embed(batch)))
 
     def on_validation_epoch_end(self) -> None:
         self._evaluate("val")
