@@ -71,11 +71,8 @@ def run_generate(cfg: DictConfig) -> None:
 def run_train(cfg: DictConfig) -> float | None:
     """Trains, saves the best model, tests it. Returns the primary metric on the test split, for sweeps."""
     _seed(cfg)
-    loss, optim, trainer = (
-        instantiate(cfg.loss),
-        instantiate(cfg.optim),
-        _trainer(cfg),
-    )  # bad settings show before the work
+    # before the pairs, so that a bad setting shows before the work
+    loss, optim, trainer = instantiate(cfg.loss), instantiate(cfg.optim), _trainer(cfg)
     datamodule: CLVPDataModule = instantiate(cfg.data, pairs=make_pairs(cfg))
     datamodule.check(trainer.world_size, ("val", "test") if cfg.test else ("val",))
     manifest = datamodule.manifest
@@ -94,7 +91,7 @@ def run_train(cfg: DictConfig) -> float | None:
     if trainer.is_global_zero:
         trained = load_clvp(best) if best else model
         trained.save_pretrained(output / "model")
-        FrozenTortoise.load_tokenizer(manifest.tortoise).save_pretrained(output / "model")
+        FrozenTortoise.load_tokenizer(datamodule.folder / codes.TOKENIZER).save_pretrained(output / "model")
         log.info("model: %s", output / "model")
     if not cfg.test:
         return None

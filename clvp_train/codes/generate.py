@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from rich.progress import (
 
 from clvp_train.codes.shards import (
     MANIFEST,
+    TOKENIZER,
     Manifest,
     shard_path,
     write_manifest,
@@ -67,7 +69,8 @@ def generate(
     shaping = source.prepare(tortoise, utterances)
     parts = [fingerprint(utterances), tortoise.fingerprint(), source.name, shaping, f"{test_percent} {val_percent}"]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    folder = cache_dir / f"{Path(corpus.name).stem}-{source.name}-{digest[:12]}"
+    slug = re.sub(r"\W+", "-", corpus.name).strip("-")
+    folder = cache_dir / f"{slug}-{source.name}-{digest[:12]}"
     num_shards = -(-len(utterances) // SHARD_SIZE)
     paths = [shard_path(folder, index, num_shards) for index in range(num_shards)]
     if all(path.exists() for path in (folder / MANIFEST, *paths)):
@@ -77,6 +80,10 @@ def generate(
     rank, world_size = _rank_and_world_size()
     _make_shards(tortoise, source, list(zip(utterances, splits)), folder, range(rank, num_shards, world_size))
     _wait_for(paths)
+    if rank != 0:
+        _wait_for([folder / MANIFEST])
+        return folder
+    tortoise.tokenizer.save_pretrained(folder / TOKENIZER)
     manifest = Manifest(
         fingerprint=digest,
         corpus=corpus.name,

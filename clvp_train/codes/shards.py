@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from clvp_train.errors import UserError
 
 MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer"  # subfolder: the tokenizer that made the text tokens
 SCHEMA = pa.schema(
     {
         "id": pa.string(),  # of the utterance
@@ -40,7 +41,7 @@ class Manifest:
     num_shards: int
     text_vocab_size: int
     speech_vocab_size: int
-    tortoise: str  # where the tokenizer lies
+    tortoise: str  # the folder that the codes were made with
 
 
 def shard_path(folder: Path, index: int, count: int) -> Path:

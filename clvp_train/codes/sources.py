@@ -1,11 +1,12 @@
 """Where speech codes come from: drawn by the frozen AR, or read off recordings by the DVAE."""
 
 import hashlib
+import logging
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -15,6 +16,8 @@ from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.audio import load_audio
 
 Row = dict[str, Any]
+TooLong = Literal["error", "skip"]
+log = logging.getLogger(__name__)
 FROM_CORPUS = "corpus"
 UNKNOWN = "unknown"  # the voice of utterances without a speaker
 AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".mp3"}
@@ -54,6 +57,7 @@ class ARCodes(CodeSource):
         batch_size: candidates drawn at once.
         seed: another seed gives other candidates.
         clips_per_voice: reference clips of a speaker whose latents are averaged, with voices=corpus.
+        too_long: what to do about a text beyond the AR's limit: "error" before any work, or "skip" it.
     """
 
     name = "ar"
@@ -66,23 +70,32 @@ class ARCodes(CodeSource):
         batch_size: int = 256,
         seed: int = 0,
         clips_per_voice: int = 4,
+        too_long: TooLong = "error",
     ) -> None:
         check_number("codes.num_candidates", num_candidates, 1)
         check_number("codes.num_eval_candidates", num_eval_candidates, 1)
         check_number("codes.batch_size", batch_size, 1)
         check_number("codes.seed", seed, 0)
         check_number("codes.clips_per_voice", clips_per_voice, 1)
+        if too_long not in get_args(TooLong):
+            raise UserError(f"codes.too_long={too_long}: choose one of {', '.join(get_args(TooLong))}")
+        self.too_long = too_long
         self.voices, self.batch_size, self.seed, self.clips_per_voice = voices, batch_size, seed, clips_per_voice
         self.num_candidates, self.num_eval_candidates = num_candidates, num_eval_candidates
         self._clips: dict[str, list[Path | str | bytes]] = {}
         self._latents: dict[str, torch.Tensor] = {}
+        self._skipped: set[str] = set()  # ids of texts that are too long
 
     def prepare(self, tortoise: FrozenTortoise, utterances: Sequence[Utterance]) -> str:
         for utterance in utterances:
             try:
                 tortoise.tokenize(utterance.text)
             except UserError as error:
-                raise UserError(f"utterance {utterance.id}: {error}") from None
+                if self.too_long == "error":
+                    raise UserError(f"utterance {utterance.id}: {error}, or set codes.too_long=skip") from None
+                self._skipped.add(utterance.id)
+        if self._skipped:
+            log.warning("%d of %d texts are too long for the AR: skipped", len(self._skipped), len(utterances))
         self._clips = self._corpus_voices(utterances) if self.voices == FROM_CORPUS else self._folder_voices()
         clips = [f"{voice} {_audio_digest(clip)}" for voice, clips in self._clips.items() for clip in clips]
         settings = (self.voices == FROM_CORPUS, self.num_candidates, self.num_eval_candidates, self.seed)
@@ -97,6 +110,7 @@ class ARCodes(CodeSource):
         rows = [
             self._row(tortoise, utterance, split, candidate)
             for utterance, split in utterances
+            if utterance.id not in self._skipped
             for candidate in range(self.num_candidates if split == "train" else self.num_eval_candidates)
         ]
         by_length = sorted(rows, key=lambda row: len(row["input_ids"]))

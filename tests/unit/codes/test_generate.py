@@ -199,3 +199,12 @@ def test_a_count_that_makes_no_sense_is_named(name, value):
 def test_shares_that_make_no_sense_are_named(tortoise, write_corpus, tmp_path, test, val):
     with pytest.raises(UserError, match="_percent="):
         generate(write_corpus(), tortoise, source(), tmp_path / "codes", test, val)
+
+
+def test_texts_beyond_the_limit_are_skipped_on_demand(tortoise, write_corpus, tmp_path, caplog):
+    corpus = write_corpus(["A short line.", "word " * 200, "Another line."])
+    pairs = read_pairs(generate(corpus, tortoise, source(too_long="skip"), tmp_path / "codes", 0, 0))
+    assert set(pairs["text"].to_pylist()) == {"A short line.", "Another line."}
+    assert "1 of 3 texts are too long" in caplog.text
+    with pytest.raises(UserError, match="codes.too_long=skip"):
+        generate(corpus, tortoise, source(), tmp_path / "codes", 0, 0)
