@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from clvp_train.codes import ARCodes, DVAECodes, generate, read_manifest, read_pairs
+from clvp_train.codes import TOKENIZER, ARCodes, DVAECodes, generate, read_manifest, read_pairs
 from clvp_train.corpus import Manifest, split_of
 from clvp_train.errors import UserError
 from clvp_train.tortoise import FrozenTortoise
@@ -42,10 +42,10 @@ def test_pairs_hold_every_text_with_its_split_tokens_and_candidates(made, tortoi
 
 def test_the_manifest_says_what_the_folder_holds(made, tortoise):
     manifest = read_manifest(made)
-    assert manifest.fingerprint.startswith(made.name.split("-")[-1]) and made.name.startswith("corpus-ar-")
+    assert manifest.fingerprint.startswith(made.name.split("-")[-1]) and made.name.startswith("corpus-txt-ar-")
     assert (manifest.corpus, manifest.source, manifest.num_shards) == ("corpus.txt", "ar", 3)
     assert (manifest.text_vocab_size, manifest.speech_vocab_size) == (256, 512)
-    assert FrozenTortoise.load_tokenizer(manifest.tortoise)("word")["input_ids"] == tortoise.tokenize("word")
+    assert FrozenTortoise.load_tokenizer(made / TOKENIZER)("word")["input_ids"] == tortoise.tokenize("word")
 
 
 def test_no_partial_file_stays(made):
