@@ -84,18 +84,19 @@ class ARCodes(CodeSource):
         self.num_candidates, self.num_eval_candidates = num_candidates, num_eval_candidates
         self._clips: dict[str, list[Path | str | bytes]] = {}
         self._latents: dict[str, torch.Tensor] = {}
-        self._skipped: set[str] = set()  # ids of texts that are too long
+        self._input_ids: dict[str, list[int]] = {}  # by utterance; those too long for the AR are left out
 
     def prepare(self, tortoise: FrozenTortoise, utterances: Sequence[Utterance]) -> str:
+        self._input_ids = {}
         for utterance in utterances:
             try:
-                tortoise.tokenize(utterance.text)
+                self._input_ids[utterance.id] = tortoise.tokenize(utterance.text)
             except UserError as error:
                 if self.too_long == "error":
                     raise UserError(f"utterance {utterance.id}: {error}, or set codes.too_long=skip") from None
-                self._skipped.add(utterance.id)
-        if self._skipped:
-            log.warning("%d of %d texts are too long for the AR: skipped", len(self._skipped), len(utterances))
+        num_skipped = len(utterances) - len(self._input_ids)
+        if num_skipped:
+            log.warning("%d of %d texts are too long for the AR: skipped", num_skipped, len(utterances))
         self._clips = self._corpus_voices(utterances) if self.voices == FROM_CORPUS else self._folder_voices()
         clips = [f"{voice} {_audio_digest(clip)}" for voice, clips in self._clips.items() for clip in clips]
         settings = (self.voices == FROM_CORPUS, self.num_candidates, self.num_eval_candidates, self.seed)
@@ -108,9 +109,9 @@ class ARCodes(CodeSource):
         on_codes: Callable[[int], None],
     ) -> list[Row]:
         rows = [
-            self._row(tortoise, utterance, split, candidate)
+            self._row(utterance, split, candidate)
             for utterance, split in utterances
-            if utterance.id not in self._skipped
+            if utterance.id in self._input_ids
             for candidate in range(self.num_candidates if split == "train" else self.num_eval_candidates)
         ]
         by_length = sorted(rows, key=lambda row: len(row["input_ids"]))
@@ -123,7 +124,7 @@ class ARCodes(CodeSource):
                 row |= {"speech_ids": candidate.codes, "finished": candidate.finished}
         return [row for row in rows if len(row["speech_ids"]) > 0]
 
-    def _row(self, tortoise: FrozenTortoise, utterance: Utterance, split: Split, candidate: int) -> Row:
+    def _row(self, utterance: Utterance, split: Split, candidate: int) -> Row:
         digest = hashlib.sha256(f"{self.seed}\n{utterance.id}\n{utterance.text}".encode()).digest()
         names = list(self._clips)
         own = (utterance.speaker or UNKNOWN) if self.voices == FROM_CORPUS else None
@@ -131,7 +132,7 @@ class ARCodes(CodeSource):
             "id": utterance.id,
             "text": utterance.text,
             "split": split,
-            "input_ids": tortoise.tokenize(utterance.text),
+            "input_ids": self._input_ids[utterance.id],
             "voice": own or names[(digest[0] + candidate) % len(names)],
             "candidate": candidate,
             "seed": int.from_bytes(digest[1:7], "big") + candidate,
