@@ -1,39 +1,32 @@
-"""From a config to a run: pairs, training, report. The only file that imports hydra."""
+"""From a config to a run: pairs, training, report."""
 
-import difflib
 import logging
-import os
-import re
-import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
-import hydra
 import lightning as L
 import torch
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException, InstantiationException
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from clvp_train import codes
+from clvp_train.command import command
 from clvp_train.data import CLVPDataModule
 from clvp_train.errors import UserError, check_number
+from clvp_train.launch import on_all_ranks
 from clvp_train.metrics import MODE, PRIMARY, print_report, write_report
 from clvp_train.models import CLVPModel, load_clvp
-from clvp_train.tortoise import FrozenTortoise
 from clvp_train.training import CLVPModule
 
 PACKAGE = Path(__file__).resolve().parent
-ROOT = PACKAGE.parent
-# the wheel carries both folders inside the package
-CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else ROOT / "conf"
-DATA = PACKAGE / "bundled" if (PACKAGE / "bundled").is_dir() else ROOT / "data"
+# the wheel carries the folder inside the package
+DATA = PACKAGE / "bundled" if (PACKAGE / "bundled").is_dir() else PACKAGE.parent / "data"
 log = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of a deprecated torch name
+warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # the metrics are those of all ranks already
 
 OmegaConf.register_new_resolver("clvp_train_data", lambda: str(DATA), replace=True)
 OmegaConf.register_new_resolver("native_dtype", lambda: "bfloat16" if _native_bfloat16() else "float32", replace=True)
@@ -50,26 +43,36 @@ def _native_bfloat16() -> bool:
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def make_pairs(cfg: DictConfig) -> Path:
+def make_pairs(cfg: DictConfig) -> str:
     """The folder of pairs that the config describes, made if it is not there yet."""
     if cfg.get("pairs"):
-        return Path(cfg.pairs)
+        return str(cfg.pairs)
     return codes.generate(
         instantiate(cfg.corpus),
         instantiate(cfg.tortoise),
         instantiate(cfg.codes),
-        Path(cfg.output_dir if "output_dir" in cfg else cfg.paths.codes),
-        cfg.split.test_percent,
-        cfg.split.val_percent,
+        cache_dir=cfg.paths.codes,
+        folder=cfg.get("output_dir"),
+        test_percent=cfg.split.test_percent,
+        val_percent=cfg.split.val_percent,
     )
 
 
 def run_generate(cfg: DictConfig) -> None:
-    print(f"pairs: {make_pairs(cfg)}")
+    """Makes pairs and prints what they are."""
+    _on_all_ranks(cfg)
+    if cfg.num_candidates is not None:
+        if "num_candidates" not in cfg.codes:
+            raise UserError("num_candidates=… is for codes=ar: a recording has one sequence of codes")
+        cfg.codes.num_candidates = cfg.codes.num_eval_candidates = cfg.num_candidates
+    folder = make_pairs(cfg)
+    if codes.rank_and_world_size()[0] == 0:
+        print("\n".join([*codes.report_lines(codes.read_manifest(folder).report), f"pairs: {folder}"]))
 
 
 def run_train(cfg: DictConfig) -> float | None:
     """Trains, saves the best model, tests it. Returns the primary metric on the test split, for sweeps."""
+    _on_all_ranks(cfg)
     _seed(cfg)
     # before the pairs, so that a bad setting shows before the work
     loss, optim, trainer = instantiate(cfg.loss), instantiate(cfg.optim), _trainer(cfg)
@@ -91,7 +94,7 @@ def run_train(cfg: DictConfig) -> float | None:
     if trainer.is_global_zero:
         trained = load_clvp(best) if best else model
         trained.save_pretrained(output / "model")
-        FrozenTortoise.load_tokenizer(datamodule.folder / codes.TOKENIZER).save_pretrained(output / "model")
+        codes.copy_tokenizer(datamodule.folder, output / "model")
         log.info("model: %s", output / "model")
     if not cfg.test:
         return None
@@ -103,6 +106,7 @@ def run_train(cfg: DictConfig) -> float | None:
 
 def run_evaluate(cfg: DictConfig) -> None:
     """Embeds the test split with a checkpoint and writes the report."""
+    _on_all_ranks(cfg)
     _seed(cfg)
     model = load_clvp(cfg.checkpoint)
     datamodule: CLVPDataModule = instantiate(cfg.data, pairs=make_pairs(cfg))
@@ -127,11 +131,6 @@ def _build_model(cfg: DictConfig, vocabularies: dict[str, int]) -> CLVPModel:
 def _trainer(cfg: DictConfig) -> L.Trainer:
     callbacks = [instantiate(callback) for callback in cfg.callbacks.values() if callback is not None]
     logger = instantiate(cfg.logger)
-    if HydraConfig.get().mode == hydra.types.RunMode.MULTIRUN and "ddp" in str(cfg.trainer.strategy):
-        raise UserError(
-            "--multirun cannot start several processes itself: use trainer=cpu or trainer=gpu, or one run per process "
-            "with torchrun"
-        )
     return _instantiate_trainer(cfg, callbacks=callbacks, logger=logger, default_root_dir=cfg.paths.output)
 
 
@@ -144,6 +143,15 @@ def _instantiate_trainer(cfg: DictConfig, **settings: Any) -> L.Trainer:
         return instantiate(cfg.trainer, **settings)
     except InstantiationException as error:
         raise UserError(f"trainer: {error.__cause__ or error}: check the settings of trainer=…") from None
+
+
+def _on_all_ranks(cfg: DictConfig) -> None:
+    logging.disable(logging.INFO)  # the trainer that runs says it again
+    try:
+        wanted = _instantiate_trainer(cfg, logger=False, enable_checkpointing=False, plugins=LightningEnvironment())
+    finally:
+        logging.disable(logging.NOTSET)
+    on_all_ranks(wanted)
 
 
 def _seed(cfg: DictConfig) -> None:
@@ -191,63 +199,6 @@ def _report(module: CLVPModule, datamodule: CLVPDataModule, checkpoint: str, out
     print(f"report: {path}")
 
 
-def _guarded(run: Callable[[DictConfig], Any], cfg: DictConfig) -> Any:
-    """Runs a command; what a user can mend ends in one line on stderr and exit status 2."""
-    try:
-        missing = OmegaConf.missing_keys(cfg)
-        if missing:
-            raise UserError(f"{', '.join(sorted(missing))} must be set: add {sorted(missing)[0]}=… to the command")
-        return run(cfg)
-    except UserError as error:
-        message = str(error)
-    except (InstantiationException, OmegaConfBaseException) as error:
-        cause = error.__cause__
-        expected = (UserError, TypeError, ValueError, RuntimeError)
-        if isinstance(error, InstantiationException) and not isinstance(cause, expected):
-            raise
-        message = str(cause if isinstance(cause, UserError) else error)
-    _fail(message)
-
-
-def _fail(message: str) -> NoReturn:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
-
-
-def _command(config_name: str, run: Callable[[DictConfig], Any]) -> Callable[[], Any]:
-    def main(cfg: DictConfig) -> Any:
-        return _guarded(run, cfg)
-
-    main.__name__ = config_name
-    hydra_main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(main)
-
-    def command() -> Any:
-        os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands over what it would print
-        try:
-            return hydra_main()
-        except CompactHydraException as error:
-            message = str(error).split("Config search path:")[0]
-        _fail(message + _close_matches(message, config_name))
-
-    return command
-
-
-def _close_matches(message: str, config_name: str) -> str:
-    """What a misspelt setting, which Hydra's message quotes, may stand for."""
-
-    def names(node: Any, prefix: str = "") -> list[str]:
-        children = node.items() if isinstance(node, dict) else ()
-        return [name for key, child in children for name in (f"{prefix}{key}", *names(child, f"{prefix}{key}."))]
-
-    quoted = re.match(r"Could not override '([^']+)'", message)
-    if quoted is None:
-        return ""
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        known = names(OmegaConf.to_container(hydra.compose(config_name)))
-    close = difflib.get_close_matches(quoted[1], [name for name in known if name != quoted[1]], n=1)
-    return f"; did you mean {close[0]}?" if close else "; --help lists the settings"
-
-
-train = _command("train", run_train)
-evaluate = _command("evaluate", run_evaluate)
-generate = _command("generate", run_generate)
+train = command("train", run_train)
+evaluate = command("evaluate", run_evaluate)
+generate = command("generate", run_generate)

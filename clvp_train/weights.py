@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -52,11 +53,39 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     """All tensors of a folder, on the CPU, loaded without executing pickled code."""
     weights: dict[str, torch.Tensor] = {}
     for file in weight_files(folder):
-        try:
-            weights |= load_file(file) if file.suffix == ".safetensors" else torch.load(file, weights_only=True)
-        except Exception as error:
-            raise UserError(f"{file} is damaged or no checkpoint ({error}): fetch or save it again") from None
+        weights |= read_state_dict(file)
     return weights
+
+
+def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
+    """All tensors of one file, on the CPU, loaded without executing pickled code.
+
+    Raises:
+        UserError: the file is missing, damaged, or holds something else.
+    """
+    state = read_stored(file)
+    if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+        raise UserError(
+            f"{file} holds no weights but a stored {type(state).__name__}: give a state dict of names and tensors"
+        )
+    return dict(state)
+
+
+def read_stored(file: Path) -> Any:
+    """What a safetensors or PyTorch file holds, on the CPU, loaded without executing pickled code.
+
+    Raises:
+        UserError: the file is missing or damaged, or wants code executed.
+    """
+    if not file.is_file():
+        raise UserError(f"{file} is missing: give its path, or copy it there")
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UserError(f"{file} is damaged or no checkpoint ({reason}): fetch or save it again") from None
 
 
 def file_digest(path: Path) -> str:

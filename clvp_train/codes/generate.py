@@ -1,38 +1,21 @@
 """Corpus × Tortoise to pairs on disk. A second call with the same inputs finds its pairs, and a broken one goes on."""
 
-import hashlib
 import logging
-import os
 import re
 import time
-from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-
-from clvp_train.codes.shards import (
-    MANIFEST,
-    TOKENIZER,
-    Manifest,
-    shard_path,
-    write_manifest,
-    write_shard,
-)
+from clvp_train.codes.bad_rows import BadRows
+from clvp_train.codes.pair_folder import PairFolder
+from clvp_train.codes.plan import make_plan
+from clvp_train.codes.progress import Progress
+from clvp_train.codes.ranks import rank_and_world_size, wait_for
 from clvp_train.codes.sources import CodeSource
-from clvp_train.corpus import Corpus, Split, Utterance, fingerprint, split_of
-from clvp_train.errors import UserError, check_number
+from clvp_train.codes.storage import Storage
+from clvp_train.corpus import Corpus
 from clvp_train.tortoise import FrozenTortoise
 
-SHARD_SIZE = 1024  # utterances; a kill loses at most one shard's work a rank
-CODES_PER_SECOND = 22_050 / 1024
 log = logging.getLogger(__name__)
 
 
@@ -40,19 +23,23 @@ def generate(
     corpus: Corpus,
     tortoise: FrozenTortoise,
     source: CodeSource,
-    cache_dir: Path,
+    *,
+    cache_dir: str | Path = "outputs/codes",
+    folder: str | Path | None = None,
     test_percent: float = 5.0,
     val_percent: float = 5.0,
-) -> Path:
+) -> str:
     """Makes the pairs of a corpus, or finds those made before from the same corpus, weights and settings.
 
-    With torchrun or SLURM every rank makes its share of the shards and waits for the others.
+    With torchrun or srun every rank makes its share of the shards and waits for the others. A shard's bytes depend on its own
+    rows alone: not on the number of ranks, nor on what was killed and went on.
 
     Args:
         corpus: texts, with recordings where `source` needs them.
         tortoise: gives tokens and codes.
         source: `ARCodes` or `DVAECodes`.
         cache_dir: pairs lie in a folder below it that is named by their fingerprint.
+        folder: the very folder for the pairs instead. Both may be fsspec URLs.
         test_percent: share of texts for the test split, see `corpus.split_of`.
         val_percent: share for the validation split.
 
@@ -60,87 +47,62 @@ def generate(
         The folder of pairs.
 
     Raises:
-        UserError: bad input. Shards finished before are kept.
+        UserError: bad input, a `folder` that holds something else, or a full disk. Shards finished before are kept.
     """
-    check_number("split.test_percent", test_percent, 0, whole=False)
-    check_number("split.val_percent", val_percent, 0, whole=False)
-    utterances = list(corpus)
-    splits = [split_of(utterance.text, test_percent, val_percent) for utterance in utterances]
-    shaping = source.prepare(tortoise, utterances)
-    parts = [fingerprint(utterances), tortoise.fingerprint(), source.name, shaping, f"{test_percent} {val_percent}"]
-    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    rank, world_size = rank_and_world_size()
+    plan = make_plan(corpus, tortoise, source, test_percent, val_percent)
     slug = re.sub(r"\W+", "-", corpus.name).strip("-")
-    folder = cache_dir / f"{slug}-{source.name}-{digest[:12]}"
-    num_shards = -(-len(utterances) // SHARD_SIZE)
-    paths = [shard_path(folder, index, num_shards) for index in range(num_shards)]
-    if all(path.exists() for path in (folder / MANIFEST, *paths)):
-        log.info("pairs found in %s", folder)
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    rank, world_size = _rank_and_world_size()
-    _make_shards(tortoise, source, list(zip(utterances, splits)), folder, range(rank, num_shards, world_size))
-    _wait_for(paths)
+    storage = Storage(folder or f"{cache_dir}/{slug}-{source.name}-{plan.manifest.fingerprint[:12]}")
+    pairs = PairFolder(storage, plan)
+    pairs.refuse_others(named=folder is None)
+    pairs.sweep()
+    if pairs.is_complete():
+        if rank == 0:
+            pairs.records.remove()  # a kill at the very end leaves them
+        log.info("pairs found in %s", storage.folder)
+        return storage.folder
+
+    if rank == 0:
+        pairs.recover()
+    else:
+        wait_for(lambda: "" if pairs.is_begun() or pairs.is_complete() else "the manifest")
+    left, bad = pairs.unfinished(range(rank, len(plan.names), world_size)), BadRows(source.bad_rows)
+    if left:
+        source.begin(tortoise, corpus, bad)
     if rank != 0:
-        _wait_for([folder / MANIFEST])
-        return folder
-    tortoise.tokenizer.save_pretrained(folder / TOKENIZER)
-    manifest = Manifest(
-        fingerprint=digest,
-        corpus=corpus.name,
-        source=source.name,
-        num_shards=num_shards,
-        text_vocab_size=tortoise.autoregressive.text_embedding.num_embeddings,
-        speech_vocab_size=tortoise.num_speech_tokens,
-        tortoise=str(tortoise.source),
-    )
-    write_manifest(folder, manifest)
-    return folder
+        _make(pairs, corpus, tortoise, source, left, bad, shown=False)
+        wait_for(lambda: "" if pairs.is_complete() else "the final manifest")
+        return storage.folder
+
+    pairs.begin(tortoise.tokenizer)
+    before, started = pairs.tally().num_codes, time.monotonic()
+    if done := len(plan.names) - len(pairs.missing()):
+        log.info("%d of %d shards are there already", done, len(plan.names))
+    _make(pairs, corpus, tortoise, source, left, bad, shown=True)
+    wait_for(lambda: "" if pairs.is_complete() else ", ".join(pairs.missing()[:3]))
+    if not pairs.is_complete():  # another run of the same command may have been faster
+        made = pairs.tally().num_codes - before
+        pairs.close(made / (time.monotonic() - started) if made else None)
+    return storage.folder
 
 
-def _make_shards(
+def _make(
+    pairs: PairFolder,
+    corpus: Corpus,
     tortoise: FrozenTortoise,
     source: CodeSource,
-    utterances: Sequence[tuple[Utterance, Split]],
-    folder: Path,
-    mine: range,
+    left: set[int],
+    bad: BadRows,
+    shown: bool,
 ) -> None:
-    num_shards, num_codes, started = -(-len(utterances) // SHARD_SIZE), 0, time.monotonic()
-    left = [index for index in mine if not shard_path(folder, index, num_shards).exists()]
-    if len(left) < len(mine):
-        log.info("%d of %d shards are there already", len(mine) - len(left), len(mine))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        task = progress.add_task(f"speech codes ({source.name})", total=None, speed="")
-
-        def on_codes(count: int) -> None:
-            nonlocal num_codes
-            num_codes += count
-            speed = num_codes / max(time.monotonic() - started, 1e-3)
-            progress.update(task, speed=f"{speed:.0f} codes/s, {speed / CODES_PER_SECOND:.0f} × real time")
-
-        progress.update(task, total=len(left))
-        for index in left:
-            chunk = utterances[index * SHARD_SIZE : (index + 1) * SHARD_SIZE]
-            rows = source.encode(tortoise, chunk, on_codes)
-            write_shard(shard_path(folder, index, num_shards), rows)
-            progress.advance(task)
-    if left:
-        seconds = time.monotonic() - started
-        log.info("%d codes in %.0f s (%.0f a second) -> %s", num_codes, seconds, num_codes / max(seconds, 1e-3), folder)
-
-
-def _wait_for(paths: Sequence[Path]) -> None:
-    """Waits for the shards of other ranks. A rank that died is noticed by its launcher, which then ends this one too."""
-    while not all(path.exists() for path in paths):
-        time.sleep(1.0)
-
-
-def _rank_and_world_size() -> tuple[int, int]:
-    """From torchrun or SLURM; Lightning's own launcher starts its children after the first process has made all pairs."""
-    for rank, world_size in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
-        if rank in os.environ and world_size in os.environ:
-            try:
-                return int(os.environ[rank]), int(os.environ[world_size])
-            except ValueError:
-                raise UserError(f"{rank} and {world_size} must be whole numbers: check the launcher") from None
-    return 0, 1
+    """Makes the shards that are left to this rank in one pass over the corpus."""
+    if not left:
+        return
+    plan, size = pairs.plan, source.shard_size
+    with Progress(sum(plan.num_rows[index] for index in left), shown) as progress:
+        ours = corpus.stream(lambda number: number // size in left, source.needs_audio)
+        for index, numbered in groupby(ours, lambda item: item[0] // size):
+            utterances = [(utterance, plan.split_of(utterance.text)) for _, utterance in numbered]
+            rows, skipped = source.encode(tortoise, utterances, bad, progress.candidate), bad.take()
+            pairs.finish(index, rows, skipped)
+            progress.shard(plan.names[index], plan.num_rows[index], len(skipped))

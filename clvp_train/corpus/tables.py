@@ -13,6 +13,7 @@ from clvp_train.corpus.files import read_lines
 from clvp_train.errors import UserError
 
 ARROW_BATCH_ROWS = 64  # rows with audio bytes are some 100 kB each
+BUFFER_BYTES = 2**20  # of a column that is read from Parquet
 
 Table = Iterator[tuple[str, dict[str, object]]]
 """(where, column -> cell) of each row."""
@@ -80,7 +81,8 @@ def json_rows(path: Path, needed: Iterable[str], mend: str) -> Table:
 def parquet_rows(path: Path, needed: Iterable[str], mend: str, optional: Iterable[str] = ()) -> Table:
     """Rows of a .parquet; only the columns named are read."""
     try:
-        with pq.ParquetFile(path) as file:
+        # by default pyarrow keeps all that it has read of the file until its end
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES) as file:
             require_columns(str(path), file.schema_arrow.names, needed, mend)
             columns = [*needed, *(name for name in optional if name in file.schema_arrow.names)]
             yield from arrow_rows(str(path), file.iter_batches(ARROW_BATCH_ROWS, columns=columns))

@@ -77,12 +77,20 @@ class Corpus(ABC):
         """The rows in a fixed order."""
 
     def __iter__(self) -> Iterator[Utterance]:
+        return (utterance for _, utterance in self.stream())
+
+    def stream(
+        self, wanted: Callable[[int], bool] = lambda number: True, audio: bool = True
+    ) -> Iterator[tuple[int, Utterance]]:
+        """Yields (number from 0, utterance) of those `wanted`; audio bytes of the others are never fetched. With audio=False
+        none are, and `Utterance.audio` is None."""
         if not self._checked:
             self._check()
             self._checked = True
-        for row in self._rows():
-            audio = row.audio() if callable(row.audio) else row.audio
-            yield Utterance(_id(row), _text(row), audio, _speaker(row))
+        for number, row in enumerate(self._rows()):
+            if wanted(number):
+                sound = (row.audio() if callable(row.audio) else row.audio) if audio else None
+                yield number, Utterance(_id(row), _text(row), sound, _speaker(row))
 
     def _check(self) -> None:
         first_seen: dict[str, str] = {}

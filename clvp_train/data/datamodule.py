@@ -8,7 +8,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from clvp_train.codes import read_manifest, read_pairs
+from clvp_train.codes import arrow_copies, read_manifest
 from clvp_train.corpus import Split
 from clvp_train.data.collate import collate
 from clvp_train.data.pairs import PairDataset
@@ -39,7 +39,7 @@ class CLVPDataModule(L.LightningDataModule):
     """Pairs of text tokens and speech codes as dict batches, see `collate`.
 
     Args:
-        pairs: folder that `codes.generate` wrote.
+        pairs: folder that `codes.generate` wrote, a path or an fsspec URL.
         batch_size: pairs in a batch over all ranks together: the number of negatives is this minus one.
         eval_batch_size: pairs a rank embeds at once in evaluation.
         num_workers: loader processes a rank.
@@ -60,7 +60,8 @@ class CLVPDataModule(L.LightningDataModule):
         check_number("data.batch_size", batch_size, 1)
         check_number("data.eval_batch_size", eval_batch_size, 1)
         check_number("data.num_workers", num_workers, 0)
-        self.folder, self.batch_size, self.eval_batch_size, self.seed = Path(pairs), batch_size, eval_batch_size, seed
+        self.folder: Path | str = pairs if "://" in str(pairs) else Path(pairs)
+        self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
         self.loader_settings: dict[str, Any] = {"num_workers": num_workers, "pin_memory": pin_memory}
         self.loader_settings |= {"collate_fn": collate, "persistent_workers": num_workers > 0}
         self.manifest = read_manifest(self.folder)
@@ -68,11 +69,11 @@ class CLVPDataModule(L.LightningDataModule):
 
     @property
     def splits(self) -> dict[Split, PairDataset]:
-        """Read on first use; every rank reads the shards itself."""
+        """Mapped on first use, see `codes.arrow_copies` for what that raises."""
         if self._splits is None:
-            table = read_pairs(self.folder)
+            files = arrow_copies(self.folder)
             names: tuple[Split, ...] = ("train", "val", "test")
-            self._splits = {split: PairDataset(table, split) for split in names}
+            self._splits = {split: PairDataset(files, split) for split in names}
         return self._splits
 
     @property

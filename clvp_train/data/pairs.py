@@ -1,9 +1,12 @@
-"""Pairs in memory: which texts there are, which candidates each has, and their ids.
+"""Pairs by place: ids out of the memory-mapped file, and which are candidates of one text.
 
-Shapes: T text length, S speech length.
+Shapes: T text length, S speech length, L either, N pairs.
 """
 
-from collections import defaultdict
+from bisect import bisect_right
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,45 +14,64 @@ import pyarrow.compute as pc
 import torch
 from torch.utils.data import Dataset
 
-from clvp_train.corpus import Split, text_key
+from clvp_train.codes import open_copies
+from clvp_train.corpus import Split
+from clvp_train.data.candidates import Candidates, text_hashes
 
 
 class Ragged:
-    """Lists of ids of different lengths in two arrays."""
+    """Lists of ids of different lengths, read where they lie. Chunks stay apart, as Arrow's offsets within one are int32."""
 
     def __init__(self, column: pa.ChunkedArray) -> None:
-        array = column.combine_chunks()
-        self.values = array.values.to_numpy()
-        self.offsets = array.offsets.to_numpy()
+        self.chunks = [(chunk.offsets.to_numpy(), chunk.values.to_numpy()) for chunk in column.chunks]
+        self.starts = np.cumsum([0, *(len(chunk) for chunk in column.chunks)]).tolist()  # of chunks, in rows
 
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return torch.from_numpy(self.values[self.offsets[index] : self.offsets[index + 1]].astype(np.int64))
-
-    @property
-    def lengths(self) -> np.ndarray:
-        return np.diff(self.offsets)
+    def __getitem__(self, row: int) -> torch.Tensor:
+        chunk = bisect_right(self.starts, row) - 1
+        offsets, values = self.chunks[chunk]
+        place = row - self.starts[chunk]
+        ids_L = values[offsets[place] : offsets[place + 1]]
+        return torch.from_numpy(ids_L.astype(np.int64))
 
 
 class PairDataset(Dataset[dict[str, torch.Tensor]]):
-    """The pairs of one split.
+    """The pairs of one split. Holds 24 bytes a pair; pickled, it takes these and the files' names along, and maps them anew.
 
     Args:
-        table: as `codes.read_pairs` gives it.
+        files: as `codes.arrow_copies` gives them.
         split: which pairs to take.
+
+    Attributes:
+        candidates: per distinct text, the places of its pairs.
     """
 
-    def __init__(self, table: pa.Table, split: Split) -> None:
-        table = table.filter(pc.equal(table["split"], split)).combine_chunks()
+    def __init__(self, files: Sequence[Path], split: Split) -> None:
+        self.files = files
+        table = open_copies(files, ["split", "text"])
+        self.rows_N = np.flatnonzero(pc.equal(table["split"], split).to_numpy())
+        keys_N, end = np.empty(len(self.rows_N), dtype=np.uint64), 0
+        for batch in table.to_batches():
+            hashes = text_hashes(batch["text"].filter(pc.equal(batch["split"], split)))
+            keys_N[end : end + len(hashes)] = hashes
+            end += len(hashes)
+        self.candidates = Candidates.of_keys(keys_N)
+        self._map()
+
+    def _map(self) -> None:
+        table = open_copies(self.files, ["input_ids", "speech_ids"])
         self.input_ids, self.speech_ids = Ragged(table["input_ids"]), Ragged(table["speech_ids"])
-        self.texts: list[str] = table["text"].to_pylist()
-        candidates: dict[str, list[int]] = defaultdict(list)
-        for index, text in enumerate(self.texts):
-            candidates[text_key(text)].append(index)
-        self.candidates = list(candidates.values())  # per distinct text, the places of its pairs
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("input_ids", "speech_ids")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        self._map()
 
     def __len__(self) -> int:
-        return len(self.texts)
+        return len(self.rows_N)
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+    def __getitem__(self, place: int) -> dict[str, torch.Tensor]:
         """{"input_ids": (T,), "speech_ids": (S,)}, int64."""
-        return {"input_ids": self.input_ids[index], "speech_ids": self.speech_ids[index]}
+        row = int(self.rows_N[place])
+        return {"input_ids": self.input_ids[row], "speech_ids": self.speech_ids[row]}

@@ -1,9 +1,13 @@
-"""Which pairs stand in which batch, on which rank."""
+"""Which pairs stand in which batch, on which rank. Shapes: U distinct texts, B batch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from torch.utils.data import Sampler
+
+from clvp_train.data.candidates import Candidates
+
+TEXTS_AT_ONCE = 65_536  # turned into Python numbers
 
 
 class CandidateSampler(Sampler[int]):
@@ -17,7 +21,7 @@ class CandidateSampler(Sampler[int]):
         seed: of the order.
     """
 
-    def __init__(self, candidates: Sequence[Sequence[int]], seed: int) -> None:
+    def __init__(self, candidates: Candidates, seed: int) -> None:
         self.candidates, self.seed, self.epoch = candidates, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -27,11 +31,11 @@ class CandidateSampler(Sampler[int]):
         return len(self.candidates)
 
     def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.candidates))
-        for text in order.tolist():
-            of_text = self.candidates[text]
+        order_U = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.candidates))
+        for start in range(0, len(order_U), TEXTS_AT_ONCE):
+            texts_B = order_U[start : start + TEXTS_AT_ONCE]
             # each text starts at a place of its own, so that an epoch mixes all candidate numbers
-            yield of_text[(self.epoch + text) % len(of_text)]
+            yield from self.candidates.pick(texts_B, self.epoch + texts_B).tolist()
 
 
 class GlobalBatchSampler(Sampler[list[int]]):
@@ -71,11 +75,10 @@ class EvaluationSampler(Sampler[int]):
     """
 
     def __init__(self, num_texts: int, rank: int = 0, world_size: int = 1) -> None:
-        per_rank = -(-num_texts // world_size)
-        self.texts = [(rank + place * world_size) % num_texts for place in range(per_rank)] if num_texts else []
+        self.num_texts, self.rank, self.world_size = num_texts, rank, world_size
 
     def __len__(self) -> int:
-        return len(self.texts)
+        return -(-self.num_texts // self.world_size)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.texts)
+        return ((self.rank + place * self.world_size) % self.num_texts for place in range(len(self)))

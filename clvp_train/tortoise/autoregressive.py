@@ -6,7 +6,7 @@ Shapes: B batch, T text length, S speech length, P prompt length, L any length, 
 V speech vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -18,24 +18,10 @@ from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 from clvp_train.errors import UserError
 
 Positions = Literal["served", "trained"]
+PROMPT_FRAME = 4  # places of a prompt besides its text: the latent, the start of text and two stops
+# layer, queries, keys and values, (B, H, L, D / H) each -> what is attended to, (B, H, L, D / H)
+Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 FUSED = {"gelu_new": "gelu_pytorch_tanh"}  # the same function in one kernel
-
-
-class KeyValueCache:
-    """Keys and values of all layers in tensors allocated once: (layers, B, H, L, D / H) each."""
-
-    def __init__(self, shape: tuple[int, int, int, int, int], like: torch.Tensor) -> None:
-        self.keys, self.values = like.new_empty(shape), like.new_empty(shape)
-        self.length = 0
-
-    def keep(self, rows: torch.Tensor) -> None:
-        """Drops all rows of the batch but these."""
-        self.keys, self.values = self.keys.index_select(1, rows), self.values.index_select(1, rows)
-
-    def grow(self, positions: int) -> None:
-        """Makes room for so many further positions."""
-        padding = (0, 0, 0, positions)
-        self.keys, self.values = functional.pad(self.keys, padding), functional.pad(self.values, padding)
 
 
 class ConditioningAttention(nn.Module):
@@ -72,6 +58,11 @@ class ConditioningEncoder(nn.Module):
         for norm, attention in zip(self.group_norms, self.mel_attn_blocks):
             x_BDF = x_BDF + attention(norm(x_BDF).transpose(1, 2)).transpose(1, 2)
         return x_BDF[:, :, 0]
+
+
+def attend_causally(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Each position to itself and those before it."""
+    return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
 def num_groups(width: int) -> int:
@@ -133,52 +124,51 @@ class AutoRegressive(nn.Module):
         return self.config.decoder_config.max_position_embeddings - 2
 
     def prompt(self, latents_BD: torch.Tensor, texts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Left-padded prompts: (B, P, D) embeddings and the (B, P) mask of what is real."""
+        """What stands before the speech: (B, P, D) embeddings of [latent, 255, text …, 0, 0], padded on the right, and their
+        (B,) lengths."""
         framed = [[self.start_text, *text, self.stop_text, self.stop_text] for text in texts]
+        lengths_B = torch.tensor([len(text) for text in framed], device=latents_BD.device)
         longest = max(len(text) for text in framed)
-        device = latents_BD.device
-        ids_BT = torch.tensor([[self.stop_text] * (longest - len(text)) + text for text in framed], device=device)
-        pad_B1 = torch.tensor([[longest - len(text)] for text in framed], device=device)
-        position_BT = torch.arange(longest, device=device) - pad_B1
-        text_BTD = self.text_embedding(ids_BT) + self.text_position(position_BT.clamp(min=0))
-        # the latent stands right before its own text, whatever the padding
-        prompt = torch.cat([torch.zeros_like(text_BTD[:, :1]), text_BTD], dim=1)
-        prompt[torch.arange(len(framed), device=device), pad_B1[:, 0]] = latents_BD.to(prompt.dtype)
-        mask_BP = torch.arange(longest + 1, device=device) >= pad_B1
-        start_B1 = torch.full((len(framed), 1), self.start_speech, device=device)
-        prompt = torch.cat([prompt, self.speech_vectors(start_B1, first=0)], dim=1)
-        return prompt, functional.pad(mask_BP, (0, 1), value=True)
+        padded = [text + [self.stop_text] * (longest - len(text)) for text in framed]
+        ids_BT = torch.tensor(padded, device=latents_BD.device)
+        text_BTD = self.text_embedding(ids_BT) + self.text_position(torch.arange(longest, device=ids_BT.device))
+        return torch.cat([latents_BD[:, None].to(text_BTD.dtype), text_BTD], dim=1), lengths_B + 1
 
-    def speech_vectors(self, ids_BS: torch.Tensor, first: int) -> torch.Tensor:
-        """Embeddings of (B, S) speech ids that stand at places `first`, `first` + 1, …; the start token's place is 0."""
-        places = torch.arange(first, first + ids_BS.shape[1], device=ids_BS.device)
-        if self.positions == "served":
-            places = torch.where(places > 0, places + 1, places)
-        return self.speech_embedding(ids_BS) + self.speech_position(places)
+    def speech_vectors(self, ids: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+        """Embeddings of speech ids, of any shape, that stand at these steps; the start token stands at step 0."""
+        places = torch.where(steps > 0, steps + 1, steps) if self.positions == "served" else steps
+        return self.speech_embedding(ids) + self.speech_position(places)
 
-    def logits(self, x_BLD: torch.Tensor, mask: torch.Tensor, cache: KeyValueCache | None = None) -> torch.Tensor:
-        """Runs the stack and the head: (B, L, D) vectors to (B, L, V) logits.
-
-        Args:
-            x_BLD: embeddings of a prompt, of codes, or of both.
-            mask: what each position may attend to, broadcastable to (B, 1, L, length of the keys), True where it may.
-            cache: keys and values of what came before, extended in place.
-        """
+    def stack(self, x_BLD: torch.Tensor, attend: Attend) -> torch.Tensor:
+        """The blocks, with `attend` for attention, so that they need not know of caches."""
         B, L, D = x_BLD.shape
-        for index, block in enumerate(self.blocks):
+        for layer, block in enumerate(self.blocks):
             q, k, v = (
                 part.view(B, L, self.num_heads, -1).transpose(1, 2)
                 for part in block.attn.c_attn(block.ln_1(x_BLD)).split(D, dim=2)
             )
-            if cache is not None:
-                end = cache.length + L
-                cache.keys[index][:, :, cache.length : end] = k
-                cache.values[index][:, :, cache.length : end] = v
-                k, v = cache.keys[index][:, :, :end], cache.values[index][:, :, :end]
-            attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-            x_BLD = x_BLD + block.attn.resid_dropout(block.attn.c_proj(attended.transpose(1, 2).reshape(B, L, D)))
+            attended = attend(layer, q, k, v).transpose(1, 2).reshape(B, L, D)
+            x_BLD = x_BLD + block.attn.resid_dropout(block.attn.c_proj(attended))
             x_BLD = x_BLD + block.mlp(block.ln_2(x_BLD))
-        if cache is not None:
-            cache.length += L
-            x_BLD = x_BLD[:, -1:]
-        return self.head(self.final_norm(self.layer_norm(x_BLD)))
+        return x_BLD
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        """(…, D) outputs of `stack` to (…, V) logits of the speech id that follows."""
+        return self.head(self.final_norm(self.layer_norm(x)))
+
+    def forward(self, latents_BD: torch.Tensor, texts: Sequence[Sequence[int]], codes_BS: torch.Tensor) -> torch.Tensor:
+        """Logits of given codes and of what follows the last one, (B, S + 1, V): the whole sequence in one pass.
+
+        Args:
+            latents_BD: conditioning latents.
+            texts: B lists of token ids.
+            codes_BS: speech codes, padded on the right by any id; logits behind a padded place mean nothing.
+        """
+        prompt_BPD, lengths_B = self.prompt(latents_BD, texts)
+        steps = torch.arange(codes_BS.shape[1] + 1, device=codes_BS.device)
+        speech_BSD = self.speech_vectors(functional.pad(codes_BS, (1, 0), value=self.start_speech), steps)
+        # each row's codes follow its own prompt, so that causality alone hides the padding
+        x_BLD = functional.pad(prompt_BPD, (0, 0, 0, len(steps)))
+        rows_B1, places_BS = torch.arange(len(x_BLD), device=x_BLD.device)[:, None], lengths_B[:, None] + steps
+        x_BLD = x_BLD.index_put((rows_B1, places_BS), speech_BSD.to(x_BLD.dtype))
+        return self.logits(self.stack(x_BLD, attend_causally)[rows_B1, places_BS])

@@ -1,41 +1,27 @@
 """The frozen Tortoise: texts, voices and recordings to token ids, latents and speech codes."""
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import save_file
-from transformers import ClvpConfig, ClvpFeatureExtractor, ClvpTokenizer
+from transformers import ClvpTokenizer
 
 from clvp_train.errors import UserError
 from clvp_train.tortoise.audio import fit_length, log_mel
-from clvp_train.tortoise.autoregressive import AutoRegressive, Positions
+from clvp_train.tortoise.autoregressive import Positions
 from clvp_train.tortoise.calm import write_calm
-from clvp_train.tortoise.candidates import Candidate, draw
-from clvp_train.tortoise.composite import from_composite, to_composite
-from clvp_train.tortoise.dvae import DiscreteVAE, DVAEConfig
-from clvp_train.tortoise.sampling import Sampling
-from clvp_train.weights import file_digest, read_weights, resolve_folder, weight_files
+from clvp_train.tortoise.candidates import Candidate, Prompt, draw
+from clvp_train.tortoise.decoder import Decoder
+from clvp_train.tortoise.folder import CONFIG_FILE, DVAE_FOLDER, folder_files, read_folder, write_folder
+from clvp_train.tortoise.original_files import AUTOREGRESSIVE_FILE, OriginalFiles, read_original
+from clvp_train.tortoise.parts import TortoiseParts
+from clvp_train.tortoise.tokenizer import as_tortoise_reads, read_original_tokenizer, read_tokenizer
+from clvp_train.weights import file_digest, resolve_folder
 
-DVAE_FOLDER = "dvae"
-SAMPLING_FILE = "sampling.json"
 Dtype = Literal["float32", "bfloat16"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class TortoiseParts:
-    """What a frozen Tortoise is made of."""
-
-    autoregressive: AutoRegressive
-    tokenizer: ClvpTokenizer
-    feature_extractor: ClvpFeatureExtractor
-    dvae: DiscreteVAE | None = None
-    sampling: Sampling = Sampling()
 
 
 class FrozenTortoise:
@@ -43,14 +29,16 @@ class FrozenTortoise:
 
     Args:
         parts: the models and their settings.
-        source: where they came from, for errors and fingerprints.
+        source: where they came from, for errors.
+        files: those that they were read from, for fingerprints; none stands for those of a composite folder `source`.
     """
 
-    def __init__(self, parts: TortoiseParts, source: Path) -> None:
-        self.source, self.sampling = source, parts.sampling
-        self.tokenizer, self.feature_extractor = _with_header(parts.tokenizer), parts.feature_extractor
+    def __init__(self, parts: TortoiseParts, source: Path, files: Sequence[Path] = ()) -> None:
+        self.source, self.sampling, self._files = source, parts.sampling, tuple(files)
+        self.tokenizer, self.feature_extractor = as_tortoise_reads(parts.tokenizer), parts.feature_extractor
         self.autoregressive = parts.autoregressive.eval().requires_grad_(False)
         self.dvae = None if parts.dvae is None else parts.dvae.eval().requires_grad_(False)
+        self._decoder: Decoder | None = None
 
     @classmethod
     def from_pretrained(
@@ -61,10 +49,8 @@ class FrozenTortoise:
         device: str = "cpu",
         dtype: Dtype = "float32",
     ) -> "FrozenTortoise":
-        """Opens a folder or Hub id in transformers' composite Clvp format.
-
-        A subfolder `dvae/` (config.json, model.safetensors) brings the DVAE, and a file `sampling.json` other sampling
-        defaults than tortoise-tts'; both are this package's additions to the format.
+        """Opens a folder or Hub id in transformers' composite Clvp format, see `folder.py`, or a folder of original files,
+        see `from_original`.
 
         Args:
             name_or_path: local folder, or Hub id such as `susnato/clvp_dev`.
@@ -75,31 +61,58 @@ class FrozenTortoise:
                 one that would be drawn alone; in float32 they are the same.
 
         Raises:
-            UserError: no such folder, no composite Clvp checkpoint, weights that do not fit, or an unknown setting.
+            UserError: no such folder, no Tortoise in it, weights that do not fit, or an unknown setting.
         """
-        if dtype not in DTYPES:
-            raise UserError(f"tortoise.dtype={dtype}: choose one of {', '.join(DTYPES)}")
+        _check_dtype(dtype)
         folder = resolve_folder(name_or_path)
-        config = _read_config(folder)
-        autoregressive = AutoRegressive(config, positions)
-        state = from_composite(read_weights(folder), autoregressive.state_dict().keys(), str(folder))
-        _load(autoregressive, state, folder)
-        dvae = _read_dvae(folder / DVAE_FOLDER) if (folder / DVAE_FOLDER).is_dir() else None
-        defaults = _read_json(folder / SAMPLING_FILE) if (folder / SAMPLING_FILE).exists() else {}
-        chosen = {name: value for name, value in (sampling or {}).items() if value is not None}
-        parts = TortoiseParts(
-            autoregressive=autoregressive.to(device, DTYPES[dtype]),
-            tokenizer=_read_part(ClvpTokenizer, folder),
-            feature_extractor=_read_part(ClvpFeatureExtractor, folder),
-            dvae=None if dvae is None else dvae.to(device),
-            sampling=_sampling({**defaults, **chosen}, autoregressive),
+        if _is_original(folder):
+            return cls.from_original(folder, positions=positions, sampling=sampling, device=device, dtype=dtype)
+        return cls(_placed(read_folder(folder, positions, _chosen(sampling)), device, dtype), folder)
+
+    @classmethod
+    def from_original(
+        cls,
+        folder: str | Path,
+        autoregressive: str | Path | None = None,
+        tokenizer: str | Path | None = None,
+        mel_norms: str | Path | None = None,
+        dvae: str | Path | None = None,
+        heads: int | None = None,
+        positions: Positions = "served",
+        sampling: dict[str, Any] | None = None,
+        device: str = "cpu",
+        dtype: Dtype = "float32",
+    ) -> "FrozenTortoise":
+        """Opens tortoise-tts' original files, or fine-tuned ones of the same kind; none of them can execute code.
+
+        Texts are spelt out and tokenized as tortoise-tts does, except that writing systems other than Latin and numbers from
+        10 ** 18 on are dropped.
+
+        Args:
+            folder: where files lie that are not named below.
+            autoregressive: the AR; default `autoregressive.pth`.
+            tokenizer: default `tokenizer.json`, which lies in tortoise-tts' `tortoise/data`.
+            mel_norms: divisors of the mel features; default `mel_norms.pth`, which lies there too.
+            dvae: DL-Art-School's DVAE; default `dvae.pth` if there is one.
+            heads: of the AR's attentions; None takes width // 64, as published.
+            positions, sampling, device, dtype: as in `from_pretrained`.
+
+        Raises:
+            UserError: a file is missing, damaged or holds something else, or an unknown setting.
+        """
+        _check_dtype(dtype)
+        files = OriginalFiles.find(
+            folder, autoregressive=autoregressive, tokenizer=tokenizer, mel_norms=mel_norms, dvae=dvae
         )
-        return cls(parts, folder)
+        parts = read_original(files, heads, positions, _chosen(sampling))
+        return cls(_placed(parts, device, dtype), files.autoregressive, files.all())
 
     @staticmethod
     def load_tokenizer(name_or_path: str | Path) -> ClvpTokenizer:
         """The tokenizer alone, without the models."""
-        return _with_header(_read_part(ClvpTokenizer, resolve_folder(name_or_path)))
+        folder = resolve_folder(name_or_path)
+        original = _is_original(folder)
+        return read_original_tokenizer(OriginalFiles.find(folder).tokenizer) if original else read_tokenizer(folder)
 
     @property
     def device(self) -> torch.device:
@@ -145,30 +158,35 @@ class FrozenTortoise:
         latents: torch.Tensor,
         num_candidates: int,
         seeds: Sequence[int] | int = 0,
-        on_step: Callable[[int], None] | None = None,
+        batch_size: int = 256,
+        on_candidate: Callable[[Candidate], None] | None = None,
     ) -> list[list[Candidate]]:
-        """Draws candidates for a batch of texts. Each depends on its text, voice and seed alone, not on the batch.
+        """Draws candidates for texts. Each depends on its text, voice and seed alone, whatever is drawn beside it.
 
         Args:
-            texts: B lists of token ids, see `tokenize`.
+            texts: lists of token ids, see `tokenize`; give many at once, as slots that come free take the next.
             latents: (D,) one voice for all, or (B, D) one a text.
             num_candidates: K, how many to draw of each text.
             seeds: one for all texts, or one a text; candidate k of a text draws from (seed, k).
-            on_step: called after every decoding step with the number of codes drawn.
+            batch_size: candidates drawn side by side. The cache takes 2 · layers · D values a place for each.
+            on_candidate: called with each candidate as it ends.
 
         Returns:
-            B lists of K candidates.
+            K candidates a text.
         """
         latents_BD = latents.expand(len(texts), -1) if latents.dim() == 1 else latents
         per_text = [seeds] * len(texts) if isinstance(seeds, int) else list(seeds)
-        drawn = draw(
-            self.autoregressive,
-            latents_BD.repeat_interleave(num_candidates, dim=0),
-            [text for text in texts for _ in range(num_candidates)],
-            [(seed, k) for seed in per_text for k in range(num_candidates)],
-            self.sampling,
-            on_step,
-        )
+        prompts = [
+            Prompt(latent_D, tuple(text), (seed, k))
+            for latent_D, text, seed in zip(latents_BD.cpu(), texts, per_text)
+            for k in range(num_candidates)
+        ]
+        longest = max((prompt.length for prompt in prompts), default=0)
+        num_slots = max(1, min(batch_size, len(prompts)))
+        if self._decoder is None or not self._decoder.fits(self.sampling, num_slots, longest):
+            self._decoder = None  # frees its cache before the next is made
+            self._decoder = Decoder(self.autoregressive, self.sampling, num_slots, longest)
+        drawn = draw(self._decoder, prompts, on_candidate)
         return [drawn[start : start + num_candidates] for start in range(0, len(drawn), num_candidates)]
 
     @torch.inference_mode()
@@ -184,7 +202,7 @@ class FrozenTortoise:
         if self.dvae is None:
             raise UserError(
                 f"{self.source} has no DVAE, so it cannot turn recordings into codes: use codes=ar, or add a folder "
-                f"{DVAE_FOLDER}/ with config.json and model.safetensors"
+                f"{DVAE_FOLDER}/ with config.json and model.safetensors, or the original dvae.pth to original files"
             )
         mels = [log_mel(clip.to(self.device), self.feature_extractor.mel_norms) for clip in clips]
         lengths_B = torch.tensor([mel.shape[1] for mel in mels], device=self.device)
@@ -199,91 +217,32 @@ class FrozenTortoise:
 
     def fingerprint(self) -> str:
         """Hex digest of all that shapes the codes: weights, tokenizer, features, positions and sampling."""
-        files = [
-            *weight_files(self.source),
-            *sorted(self.source.glob("*.json")),
-            *sorted(self.source.glob("merges.txt")),
-        ]
-        files += sorted((self.source / DVAE_FOLDER).glob("*"))
         dtype = str(self.autoregressive.head.weight.dtype)
-        settings = [self.autoregressive.positions, repr(self.sampling), dtype]
-        digests = [f"{file.name} {file_digest(file)}" for file in files]
+        settings = [self.autoregressive.positions, repr(self.sampling), dtype, str(self.autoregressive.num_heads)]
+        digests = [f"{file.name} {file_digest(file)}" for file in self._files or folder_files(self.source)]
         return hashlib.sha256("\n".join([*digests, *settings]).encode()).hexdigest()
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
         """Writes the folder that `from_pretrained` opens, without CLVP encoders. float16 halves its size."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.autoregressive.config.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
-        self.feature_extractor.save_pretrained(folder)
-        composite = to_composite(self.autoregressive.state_dict())
-        metadata = {"format": "pt"}
-        save_file({key: tensor.to(dtype) for key, tensor in composite.items()}, folder / "model.safetensors", metadata)
-        defaults = {field.name: getattr(self.sampling, field.name) for field in fields(Sampling)}
-        (folder / SAMPLING_FILE).write_text(json.dumps(defaults, indent=2) + "\n")
-        if self.dvae is not None:
-            (folder / DVAE_FOLDER).mkdir(exist_ok=True)
-            (folder / DVAE_FOLDER / "config.json").write_text(json.dumps(self.dvae.config.to_dict(), indent=2) + "\n")
-            state = {key: tensor.to(dtype).contiguous() for key, tensor in self.dvae.state_dict().items()}
-            save_file(state, folder / DVAE_FOLDER / "model.safetensors", metadata)
+        parts = TortoiseParts(self.autoregressive, self.tokenizer, self.feature_extractor, self.dvae, self.sampling)
+        write_folder(parts, Path(folder), dtype)
 
 
-def _read_config(folder: Path) -> ClvpConfig:
-    file = folder / "config.json"
-    if not file.exists():
-        raise UserError(f"{folder} holds no config.json: give a folder in transformers' composite Clvp format")
-    kind = _read_json(file).get("model_type")
-    if kind != "clvp":
-        raise UserError(f"{file} describes a model of type {kind!r}, not a composite Clvp ('clvp') with an AR in it")
-    return ClvpConfig.from_pretrained(folder)
+def _is_original(folder: Path) -> bool:
+    return (folder / AUTOREGRESSIVE_FILE).is_file() and not (folder / CONFIG_FILE).exists()
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read ({error}): copy it again from where the checkpoint came from") from None
+def _chosen(sampling: dict[str, Any] | None) -> dict[str, Any]:
+    return {name: value for name, value in (sampling or {}).items() if value is not None}
 
 
-def _read_part(part: type[ClvpTokenizer] | type[ClvpFeatureExtractor], folder: Path) -> Any:
-    try:
-        return part.from_pretrained(folder)
-    except (OSError, TypeError, ValueError):
-        raise UserError(f"{folder} holds no {part.__name__}: copy its files beside the weights") from None
+def _check_dtype(dtype: str) -> None:
+    if dtype not in DTYPES:
+        raise UserError(f"tortoise.dtype={dtype}: choose one of {', '.join(DTYPES)}")
 
 
-def _with_header(tokenizer: ClvpTokenizer) -> ClvpTokenizer:
-    """transformers reads merges.txt from its second line on, but saves it without a header: the first merge would be lost."""
-    tokenizer.add_bpe_version_header = True
-    return tokenizer
-
-
-def _read_dvae(folder: Path) -> DiscreteVAE:
-    file = folder / "config.json"
-    try:
-        dvae = DiscreteVAE(DVAEConfig(**_read_json(file)))
-    except TypeError as error:
-        raise UserError(f"{file} describes no DVAE: {error}") from None
-    _load(dvae, read_weights(folder), folder)
-    return dvae
-
-
-def _load(model: torch.nn.Module, state: dict[str, torch.Tensor], folder: Path) -> None:
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
-        raise UserError(f"{folder}: weights do not fit the config.json beside them: {reason}") from None
-
-
-def _sampling(settings: dict[str, Any], autoregressive: AutoRegressive) -> Sampling:
-    vocab_size = autoregressive.head.out_features
-    try:
-        settings = {**settings, "penalised_ids": tuple(settings.get("penalised_ids", Sampling.penalised_ids))}
-        sampling = Sampling(**settings)
-        if not all(0 <= code < vocab_size for code in sampling.penalised_ids):
-            raise ValueError(f"{sampling}: needs penalised_ids below {vocab_size}")
-    except (TypeError, ValueError) as error:
-        raise UserError(f"sampling: {error}; known settings: {[field.name for field in fields(Sampling)]}") from None
-    return replace(sampling, max_codes=min(sampling.max_codes, autoregressive.max_codes))
+def _placed(parts: TortoiseParts, device: str, dtype: Dtype) -> TortoiseParts:
+    parts.autoregressive.to(device, DTYPES[dtype])
+    if parts.dvae is not None:
+        parts.dvae.to(device)
+    return parts

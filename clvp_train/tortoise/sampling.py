@@ -34,10 +34,10 @@ def uniforms(seeds: Sequence[Sequence[int]], count: int) -> torch.Tensor:
 
 def next_codes(
     logits_BV: torch.Tensor, penalised_BV: torch.Tensor, uniform_B: torch.Tensor, sampling: Sampling
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Draws one code a row, as repetition penalty, temperature, top-k, top-p and a multinomial draw do in that order.
 
-    The top-k come first so that nothing ever sorts the whole vocabulary.
+    The top-k come first so that nothing ever sorts the whole vocabulary. Nothing here waits for the device.
 
     Args:
         logits_BV: raw logits.
@@ -45,19 +45,22 @@ def next_codes(
         uniform_B: a float32 number in [0, 1) a row, which picks the code by inverse transform.
 
     Returns:
-        (B,) code ids.
+        (B,) code ids, and their (B,) log-probabilities under the raw logits.
     """
     logits_BV = logits_BV.float()
+    harsher_BV = logits_BV
     if sampling.repetition_penalty != 1.0:
         penalty = sampling.repetition_penalty
-        harsher = torch.where(logits_BV < 0, logits_BV * penalty, logits_BV / penalty)
-        logits_BV = torch.where(penalised_BV, harsher, logits_BV)
+        harsher_BV = torch.where(logits_BV < 0, logits_BV * penalty, logits_BV / penalty)
+        harsher_BV = torch.where(penalised_BV, harsher_BV, logits_BV)
     if sampling.temperature == 0:
-        return logits_BV.argmax(dim=1)
-    kept_BK, ids_BK = logits_BV.topk(min(sampling.top_k, logits_BV.shape[1]), dim=1)
-    probabilities_BK = (kept_BK / sampling.temperature).softmax(dim=1)
-    mass_before_BK = probabilities_BK.cumsum(dim=1) - probabilities_BK
-    nucleus_BK = probabilities_BK.masked_fill(mass_before_BK >= sampling.top_p, 0.0).cumsum(dim=1)
-    threshold_B1 = uniform_B[:, None] * nucleus_BK[:, -1:]
-    choice_B1 = torch.searchsorted(nucleus_BK, threshold_B1, right=True)
-    return ids_BK.gather(1, choice_B1)[:, 0]
+        drawn_B1 = harsher_BV.argmax(dim=1, keepdim=True)
+    else:
+        kept_BK, ids_BK = harsher_BV.topk(min(sampling.top_k, logits_BV.shape[1]), dim=1)
+        probabilities_BK = (kept_BK / sampling.temperature).softmax(dim=1)
+        mass_before_BK = probabilities_BK.cumsum(dim=1) - probabilities_BK
+        nucleus_BK = probabilities_BK.masked_fill(mass_before_BK >= sampling.top_p, 0.0).cumsum(dim=1)
+        threshold_B1 = uniform_B[:, None] * nucleus_BK[:, -1:]
+        drawn_B1 = ids_BK.gather(1, torch.searchsorted(nucleus_BK, threshold_B1, right=True))
+    log_probability_B1 = logits_BV.gather(1, drawn_B1) - logits_BV.logsumexp(dim=1, keepdim=True)
+    return drawn_B1[:, 0], log_probability_B1[:, 0]

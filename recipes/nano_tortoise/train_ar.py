@@ -95,18 +95,13 @@ def batch_loss(model: AutoRegressive, clips: Clips, rows: np.ndarray, rng: np.ra
     references = torch.stack([clips.reference(rng.choice(clips.of_speaker[speaker])) for speaker in speakers])
     latents = model.conditioning_encoder(references)
     chosen = torch.tensor([speakers.index(speaker) for speaker in clips.speakers[rows]])
-    prompt, prompt_mask = model.prompt(latents[chosen], [clips.texts[row] for row in rows])
     longest = max(len(clips.codes[row]) for row in rows)
     codes = torch.full((len(rows), longest + 1), model.stop_speech)
     real = torch.zeros(len(rows), longest + 1, dtype=torch.bool)
     for place, row in enumerate(rows):
         codes[place, : len(clips.codes[row])] = torch.from_numpy(clips.codes[row])
         real[place, : len(clips.codes[row]) + 1] = True
-    x = torch.cat([prompt, model.speech_vectors(codes[:, :-1], first=1)], dim=1)
-    keys = functional.pad(prompt_mask, (0, longest), value=True)
-    causal = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).tril()
-    mask = (causal & keys[:, None]) | torch.eye(x.shape[1], dtype=torch.bool)
-    logits = model.logits(x, mask[:, None])[:, prompt.shape[1] - 1 :]
+    logits = model(latents[chosen], [clips.texts[row] for row in rows], codes[:, :-1])
     return functional.cross_entropy(logits[real].float(), codes[real])
 
 

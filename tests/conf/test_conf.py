@@ -13,17 +13,18 @@ from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
 
 from clvp_train import app
-from clvp_train.codes.shards import Manifest, write_manifest
+from clvp_train.codes.manifest import Manifest, write_manifest
+from clvp_train.command import CONF
 from clvp_train.corpus import Corpus, split_of
 from clvp_train.models import CLVPConfig, CLVPModel
 
-ROOTS = sorted(file.stem for file in app.CONF.glob("*.yaml"))
-PICKS = sorted(file.relative_to(app.CONF).with_suffix("").as_posix() for file in app.CONF.glob("*/*.yaml"))
+ROOTS = sorted(file.stem for file in CONF.glob("*.yaml"))
+PICKS = sorted(file.relative_to(CONF).with_suffix("").as_posix() for file in CONF.glob("*/*.yaml"))
 VOCABULARIES = {"text_config.vocab_size": 256, "speech_config.vocab_size": 512}
 
 
 def compose(root: str, *overrides: str, folder: Path = Path("out")) -> DictConfig:
-    with hydra.initialize_config_dir(str(app.CONF), version_base="1.3"):
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = hydra.compose(root, [f"paths.output={folder}", *overrides], return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
     cfg = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
@@ -32,7 +33,7 @@ def compose(root: str, *overrides: str, folder: Path = Path("out")) -> DictConfi
 
 
 def groups_of(root: str) -> set[str]:
-    defaults = OmegaConf.load(app.CONF / f"{root}.yaml").defaults
+    defaults = OmegaConf.load(CONF / f"{root}.yaml").defaults
     return {next(iter(entry)) for entry in defaults if isinstance(entry, DictConfig)}
 
 

@@ -1,12 +1,13 @@
 """Ranks that torchrun or SLURM started share the shards out and come to the pairs of one process."""
 
-import importlib
+import logging
 import os
 from pathlib import Path
 
 import pytest
 
-from clvp_train.codes import ARCodes, generate, read_manifest, read_pairs
+from clvp_train.codes import ARCodes, generate, read_manifest
+from clvp_train.codes import ranks as codes_ranks
 from clvp_train.corpus import TextLines
 from clvp_train.tortoise import FrozenTortoise
 from tests.distributed.ranks import on_ranks
@@ -15,28 +16,69 @@ DATA = Path(__file__).parents[2] / "data" / "nano"
 
 
 def make(folder):
-    importlib.import_module("clvp_train.codes.generate").SHARD_SIZE = 4
     tortoise = FrozenTortoise.from_pretrained(DATA / "tortoise", sampling={"max_codes": 4})
-    corpus, codes = TextLines(str(folder / "corpus.txt")), ARCodes(str(DATA / "voices"), num_candidates=1)
-    return generate(corpus, tortoise, codes, folder / "codes")
+    codes = ARCodes(str(DATA / "voices"), num_candidates=1, shard_size=4)
+    return generate(TextLines(str(folder / "corpus.txt")), tortoise, codes, cache_dir=folder / "codes")
 
 
 def share(rank, names, folder):
     os.environ |= dict(zip(names, (str(rank), "2")))
-    return str(make(folder))
+    return make(folder)
 
 
 def alone(rank, folder):
-    return str(make(folder))
+    return make(folder)
 
 
-@pytest.mark.parametrize("names", [("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")])
-def test_two_ranks_make_the_pairs_of_one(tmp_path, names):
+@pytest.fixture
+def corpora(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "corpus.txt").write_text("\n".join(f"text {n}" for n in range(17)))
-    (one,) = on_ranks(1, alone, tmp_path / "one")
-    first, second = on_ranks(2, share, names, tmp_path / "two")
+    return tmp_path
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).glob("pairs-*")}
+
+
+TORCHRUN, SRUN = ("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
+
+
+@pytest.mark.parametrize("names", [TORCHRUN, SRUN])
+def test_two_ranks_make_the_pairs_of_one(corpora, names):
+    (one,) = on_ranks(1, alone, corpora / "one")
+    first, second = on_ranks(2, share, names, corpora / "two")
     assert first == second and Path(first).name == Path(one).name
-    assert read_manifest(Path(one)).num_shards == 5
-    assert read_pairs(Path(first)).equals(read_pairs(Path(one)))
+    assert read_manifest(one).num_shards == 5 and read_manifest(first).shards == read_manifest(one).shards
+    assert contents(first) == contents(one)
+    assert on_ranks(2, share, names, corpora / "two") == [first, second], "both find what is there"
+
+
+@pytest.mark.parametrize("lost", [2, 3])
+def test_two_ranks_mend_what_one_of_them_has_lost(corpora, lost):
+    """A shard of the first and one of the second."""
+    (folder,) = on_ranks(1, alone, corpora / "one")
+    whole = contents(folder)
+    times = {path.name: path.stat().st_mtime_ns for path in Path(folder).glob("pairs-*")}
+    sorted(Path(folder).glob("pairs-*"))[lost].unlink()
+    assert on_ranks(2, share, TORCHRUN, corpora / "one") == [folder, folder]
+    assert contents(folder) == whole and read_manifest(folder).complete
+    kept = [path.name for path in Path(folder).glob("pairs-*") if path.stat().st_mtime_ns == times[path.name]]
+    assert len(kept) == 4
+
+
+def wait_in_vain(rank, folder):
+    codes_ranks.TELL_SECONDS = 0.0
+    told = []
+    handler = logging.Handler()
+    handler.emit = lambda record: told.append(record.getMessage())
+    logging.getLogger("clvp_train").addHandler(handler)
+    answers = iter(["shards 3 and 5", "shards 3 and 5", ""])
+    codes_ranks.wait_for(lambda: next(answers))
+    return told
+
+
+def test_who_waits_says_for_what(tmp_path):
+    (told,) = on_ranks(1, wait_in_vain, tmp_path)
+    assert told == ["still waiting for other ranks to write shards 3 and 5"] * 2

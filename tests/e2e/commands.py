@@ -1,13 +1,16 @@
 """Runs the commands that a user types, each in a process and a folder of its own."""
 
+import itertools
 import multiprocessing
 import os
+import resource
 import runpy
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 TRAIN, EVALUATE, GENERATE = "train.py", "evaluate.py", "clvp_train/generate.py"
@@ -15,6 +18,7 @@ TIMEOUT = 240
 
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(["clvp_train.app"])
+_numbers = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -51,23 +55,55 @@ def execute(command: Sequence[str], cwd: Path, **extra: str) -> Finished:
     return Finished(done.returncode, done.stdout, done.stderr)
 
 
-def run(script: str, overrides: Sequence[str], cwd: Path, **extra: str) -> Finished:
-    """The same in a process forked from one that has imported the package, which spares the imports."""
-    files = cwd / ".stdout", cwd / ".stderr"
-    arguments = (str(ROOT / script), list(overrides), cwd, environment(cwd, **extra), files)
+@dataclass(frozen=True)
+class Running:
+    """A command under way."""
+
+    process: Any
+    files: tuple[Path, Path]
+
+    def kill(self) -> bool:
+        """SIGKILL, which nothing can catch. Returns whether it was still running."""
+        alive = self.process.exitcode is None
+        self.process.kill()
+        self.process.join(TIMEOUT)
+        return alive and self.process.exitcode < 0
+
+    def finish(self) -> Finished:
+        self.process.join(TIMEOUT)
+        if self.process.exitcode is None:
+            self.process.kill()
+            raise TimeoutError(self.files[1].read_text())
+        return Finished(self.process.exitcode, *(file.read_text() for file in self.files))
+
+
+def start(script: str, overrides: Sequence[str], cwd: Path, file_limit: int | None = None, **extra: str) -> Running:
+    """Starts a command in a process forked from one that has imported the package, which spares the imports.
+
+    Args:
+        file_limit: bytes that a file may have, as if the disk were full then.
+    """
+    number = next(_numbers)
+    files = cwd / f".stdout-{number}", cwd / f".stderr-{number}"
+    arguments = (str(ROOT / script), list(overrides), cwd, environment(cwd, **extra), files, file_limit)
     process = _server.Process(target=_command, args=arguments)
     process.start()
-    process.join(TIMEOUT)
-    if process.exitcode is None:
-        process.kill()
-        raise TimeoutError(f"{script} {' '.join(overrides)}: {files[1].read_text()}")
-    return Finished(process.exitcode, files[0].read_text(), files[1].read_text())
+    return Running(process, files)
 
 
-def _command(script: str, overrides: list[str], cwd: Path, env: dict[str, str], files: tuple[Path, Path]) -> None:
+def run(script: str, overrides: Sequence[str], cwd: Path, **extra: Any) -> Finished:
+    """Starts a command, see `start`, and waits for its end."""
+    return start(script, overrides, cwd, **extra).finish()
+
+
+def _command(
+    script: str, overrides: list[str], cwd: Path, env: dict[str, str], files: tuple[Path, Path], file_limit: int | None
+) -> None:
     for descriptor, file in enumerate(files, start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+    if file_limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)

@@ -83,7 +83,8 @@ def test_recordings_are_needed_for_the_dvae(workplace):
 def test_a_text_beyond_the_limit_of_the_ar(workplace):
     with (workplace / "sentences.txt").open("a") as file:
         file.write("much too long a sentence " * 30 + "\n")
-    refused(TRAIN, TEXTS, workplace, "utterance 000153", "'much too long", "split it")
+    strict = [*TEXTS, "codes.bad_rows=error"]
+    refused(TRAIN, strict, workplace, "utterance 000153", "'much too long", "split it", "codes.bad_rows=skip")
 
 
 @pytest.mark.parametrize(
@@ -131,9 +132,10 @@ def test_a_model_that_knows_other_codes_than_the_pairs(trained, workplace):
     )
 
 
-def test_a_damaged_shard(workplace):
+def test_a_damaged_shard_is_named_where_it_cannot_be_made_again_and_made_again_where_it_can(workplace):
     (shard,) = workplace.glob("outputs/codes/*/*.parquet")
     shard.write_bytes(shard.read_bytes()[:1000])
-    refused(TRAIN, TEXTS, workplace, shard.name, "delete it and run the same command again")
-    shard.unlink()
-    assert run(TRAIN, [*TEXTS, "test=false"], workplace).status == 0, "the mend that the message names works"
+    shutil.rmtree(shard.parent / ".arrow", ignore_errors=True)
+    refused(TRAIN, [f"pairs={shard.parent}", *BUDGET], workplace, shard.name, "run the same generate command again")
+    done = run(TRAIN, [*TEXTS, "test=false"], workplace)
+    assert done.status == 0 and f"{shard.name} is missing or damaged: made again" in done.stdout

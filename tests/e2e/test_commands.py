@@ -1,10 +1,6 @@
 """Everything else that a user can do through the commands."""
 
-import signal
 import socket
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -12,7 +8,7 @@ import soundfile
 import yaml
 
 from clvp_train.codes import read_manifest, read_pairs
-from tests.e2e.commands import EVALUATE, GENERATE, ROOT, TRAIN, environment, execute, run
+from tests.e2e.commands import EVALUATE, GENERATE, ROOT, TRAIN, execute, run
 from tests.e2e.conftest import BUDGET, CORPUS
 
 SHORT = [*CORPUS, *BUDGET, "trainer.max_steps=1", "test=false", "hydra.run.dir=run"]
@@ -27,51 +23,17 @@ def test_help_lists_groups_and_settings(script, tmp_path):
 
 
 def test_generate_writes_the_pairs_that_train_finds(trained, tmp_path, workplace):
-    (workplace / "elsewhere").mkdir()
-    command = ["-m", "clvp_train.generate", *CORPUS, "output_dir=elsewhere"]
+    command = ["-m", "clvp_train.generate", *CORPUS, "output_dir=elsewhere/pairs"]
     done = execute(command, workplace)
     assert done.status == 0, done.stderr
-    (folder,) = (workplace / "elsewhere").iterdir()
-    assert done.stdout.strip().splitlines()[-1] == f"pairs: elsewhere/{folder.name}"
+    assert done.stdout.strip().splitlines()[-1] == "pairs: elsewhere/pairs"
     (of_train,) = (trained.cwd / "outputs" / "codes").iterdir()
-    assert folder.name == of_train.name and read_pairs(folder).equals(read_pairs(of_train))
+    folder = workplace / "elsewhere/pairs"
+    assert read_manifest(folder).shards == read_manifest(of_train).shards and read_pairs(folder).equals(
+        read_pairs(of_train)
+    )
     done = run(TRAIN, ["pairs=" + str(folder), *BUDGET, "trainer.max_steps=1", "test=false"], workplace)
     assert done.status == 0, done.stderr
-
-
-def test_a_killed_generate_goes_on_to_the_pairs_of_an_undisturbed_one(tmp_path):
-    """SIGKILL to a real process after its first shard of 1024 texts."""
-    overrides = ["corpus=text", "corpus.path=numbers.txt", "codes.num_candidates=1", "tortoise.sampling.max_codes=2"]
-    for name in ("killed", "whole"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "numbers.txt").write_text("\n".join(f"n {number}" for number in range(1600)))
-    killed, codes = tmp_path / "killed", tmp_path / "killed/outputs/codes"
-    with (killed / "log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "clvp_train.generate", *overrides],
-            cwd=killed,
-            env=environment(killed),
-            stdout=log,
-            stderr=log,
-        )
-        started = time.monotonic()
-        while not list(codes.rglob("*.parquet")):
-            assert process.poll() is None and time.monotonic() - started < 120, (killed / "log").read_text()
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-    (folder,) = codes.iterdir()
-    first = {path: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
-    assert len(first) == 1 and not (folder / "manifest.json").exists()
-
-    done = run(GENERATE, overrides, killed)
-    assert done.status == 0, done.stderr
-    assert f"{len(first)} of 2 shards are there already" in done.stdout
-    assert {path: path.stat().st_mtime_ns for path in first} == first, "finished shards are kept"
-    assert run(GENERATE, overrides, tmp_path / "whole").status == 0
-    (whole,) = (tmp_path / "whole/outputs/codes").iterdir()
-    assert whole.name == folder.name and read_pairs(whole).equals(read_pairs(folder))
-    assert read_pairs(whole).num_rows > 1550 and read_manifest(whole) == read_manifest(folder)
 
 
 def test_recordings_of_a_manifest_train_through_the_dvae(tmp_path):

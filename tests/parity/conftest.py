@@ -1,85 +1,78 @@
 """References that parity tests run beside ours. Nothing of theirs is kept in this repository."""
 
-import importlib.util
-import os
-import subprocess
+import shutil
 import sys
-import tarfile
-import tempfile
+import types
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+import tortoise_reference
 from torch import nn
-
-TORTOISE = "tortoise-tts==3.0.0"
-EINOPS = "einops==0.8.2"
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "tortoise: runs tortoise-tts 3.0.0, downloaded once unless TORTOISE_TTS_SOURCE is set"
-    )
-
-
-def _pip(*arguments: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments],
-        capture_output=True,
-        check=False,
-        text=True,
-    )
-    if done.returncode:
-        pytest.fail(
-            f"pip {' '.join(arguments)} failed; set TORTOISE_TTS_SOURCE to an unpacked {TORTOISE} (the folder that "
-            f"contains tortoise/) to run without a network.\n{done.stderr}"
-        )
-
-
-def _into(target: Path, fill: Callable[[Path], None]) -> Path:
-    """`target`, filled beside and moved in place, so that no other process sees half of it."""
-    if not target.exists():
-        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-            (draft := Path(scratch) / "draft").mkdir()
-            fill(draft)
-            try:
-                draft.rename(target)
-            except OSError:
-                assert target.exists(), f"{target} could not be written"
-    return target
-
-
-def _fetch_tortoise(folder: Path) -> None:
-    # Source only, and never installed: its pinned requirements conflict with ours.
-    _pip("download", "--no-deps", "--no-binary", ":all:", "--dest", str(folder), TORTOISE)
-    (archive,) = folder.glob("*.tar.gz")
-    with tarfile.open(archive) as stream:
-        stream.extractall(folder, filter="data")
-    archive.unlink()
-    (unpacked,) = folder.iterdir()
-    (unpacked / "tortoise").rename(folder / "tortoise")
 
 
 @pytest.fixture(scope="session")
-def tortoise_source(request: pytest.FixtureRequest) -> Iterator[Path]:
-    """The folder that contains tortoise-tts' `tortoise/`, on `sys.path` for as long as the session lasts."""
-    cache = request.config.cache.mkdir("references")
-    given = os.environ.get("TORTOISE_TTS_SOURCE")
-    source = Path(given) if given else _into(cache / "tortoise-tts-3.0.0", _fetch_tortoise)
-    if not (source / "tortoise" / "models" / "clvp.py").is_file():
-        pytest.fail(
-            f"{source} does not contain tortoise/models/clvp.py: set TORTOISE_TTS_SOURCE to an unpacked {TORTOISE}."
-        )
-    added = [str(source)]
-    if importlib.util.find_spec("einops") is None:
-        added.append(
-            str(_into(cache / "einops", lambda folder: _pip("install", "--no-deps", "--target", str(folder), EINOPS)))
-        )
+def references(request: pytest.FixtureRequest) -> Path:
+    """The folder that keeps what was fetched from one session to the next."""
+    return request.config.cache.mkdir("references")
+
+
+@pytest.fixture(scope="session")
+def tortoise_source(references: Path) -> Iterator[Path]:
+    """The folder that contains tortoise-tts' `tortoise/`. For as long as the session lasts it can be imported, and beside it
+    those of its libraries that are not installed; those that are, are ours and newer."""
+    source = tortoise_reference.source(references)
+    added = [str(source), str(tortoise_reference.packages(references))]
     sys.path.extend(added)
     yield source
     for path in added:
         sys.path.remove(path)
+
+
+@pytest.fixture(scope="session")
+def tortoise_generate(references: Path) -> Callable[..., dict]:
+    """`tortoise_reference.generate` with its cache: tortoise-tts' own generation in a process with the libraries it pins."""
+    return partial(tortoise_reference.generate, references)
+
+
+@pytest.fixture(scope="session")
+def tiny_shape() -> dict[str, int]:
+    """Arguments of `UnifiedVoice`: the published ones but for the size."""
+    text = {"number_text_tokens": 255, "start_text_token": 255, "max_text_tokens": 60}
+    speech = {"number_mel_codes": 98, "start_mel_token": 96, "stop_mel_token": 97, "max_mel_tokens": 100}
+    return {"layers": 2, "model_dim": 64, "heads": 2, "max_conditioning_inputs": 2, **text, **speech}
+
+
+@pytest.fixture(scope="session")
+def tiny_ar(tortoise_source: Path, tiny_shape: dict[str, int], order_one: Callable[..., None]) -> nn.Module:
+    """tortoise-tts' `UnifiedVoice` under our transformers, which is enough for all but its generation."""
+    # what transformers 5 no longer has, used for spreading over devices and for a sampling that Tortoise leaves off
+    parallel = types.ModuleType("transformers.utils.model_parallel_utils")
+    parallel.get_device_map = parallel.assert_device_map = None
+    typical = types.ModuleType("tortoise.utils.typical_sampling")
+    typical.TypicalLogitsWarper = None
+    for stub in (parallel, typical):
+        sys.modules.setdefault(stub.__name__, stub)
+    from tortoise.models.autoregressive import UnifiedVoice
+
+    model = UnifiedVoice(**tiny_shape, checkpointing=False)
+    order_one(model)
+    with torch.no_grad():
+        for block in model.conditioning_encoder.attn:
+            block.proj_out.weight.normal_(std=tiny_shape["model_dim"] ** -0.5)  # zero in a fresh model
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tortoise_source: Path, tiny_ar: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Original files: the weights of `tiny_ar`, and the tokenizer and norms that tortoise-tts comes with."""
+    folder = tmp_path_factory.mktemp("original")
+    torch.save(tiny_ar.state_dict(), folder / "autoregressive.pth")
+    for name in ("tokenizer.json", "mel_norms.pth"):
+        shutil.copy(tortoise_source / "tortoise" / "data" / name, folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

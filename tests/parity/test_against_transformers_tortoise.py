@@ -199,7 +199,7 @@ def test_distribution_of_the_next_code(sampling, spread):
         penalised = torch.zeros(vocabulary, dtype=torch.bool)
         penalised[before] = True
         grid = (torch.arange(draws) + 0.5) / draws
-        drawn = next_codes(logits.expand(draws, -1), penalised.expand(draws, -1), grid, sampling)
+        drawn, _ = next_codes(logits.expand(draws, -1), penalised.expand(draws, -1), grid, sampling)
         shares = drawn.bincount(minlength=vocabulary) / draws
         torch.testing.assert_close(shares, expected, rtol=0, atol=2 / draws)
         assert not shares[expected == 0].any()

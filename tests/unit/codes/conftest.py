@@ -1,4 +1,3 @@
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,12 +16,6 @@ VOICES = str(DATA / "voices")
 def tortoise() -> FrozenTortoise:
     """The bundled one, which stops after six codes."""
     return FrozenTortoise.from_pretrained(DATA / "tortoise", sampling={"max_codes": 6})
-
-
-@pytest.fixture
-def small_shards(monkeypatch) -> None:
-    """Eight utterances a shard, so that few texts fill several."""
-    monkeypatch.setattr(importlib.import_module("clvp_train.codes.generate"), "SHARD_SIZE", 8)
 
 
 @pytest.fixture

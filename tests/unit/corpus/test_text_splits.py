@@ -1,5 +1,7 @@
 """The split of a text never changes: these values are a promise to users."""
 
+import sys
+import unicodedata
 from collections import Counter
 from dataclasses import replace
 
@@ -48,6 +50,23 @@ PINNED = {
 def test_text_key(text, key):
     assert text_key(text) == key
     assert text_key(key) == key
+
+
+def naive_key(text):
+    kept = []
+    for char in unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()):
+        category = unicodedata.category(char)
+        if char.isspace() or category == "Pd":
+            kept.append(" ")
+        elif category[0] != "P" and category not in ("Cc", "Cf"):
+            kept.append(char)
+    return " ".join("".join(kept).split())
+
+
+def test_the_key_of_every_character_follows_the_rule():
+    for code in range(sys.maxunicode + 1):
+        text = f"a{chr(code)}b"
+        assert text_key(text) == naive_key(text), hex(code)
 
 
 @pytest.mark.parametrize(("text", "split"), PINNED.items())

@@ -4,9 +4,7 @@ from typing import Any
 
 import pytest
 
-from clvp_train.codes.shards import Manifest, shard_path, write_manifest, write_shard
-
-VOCABULARY = 32
+from tests.unit.pairs_folder import VOCABULARY, write_folder
 
 
 @pytest.fixture
@@ -32,11 +30,7 @@ def write_pairs(tmp_path) -> Callable[..., Path]:
         rows += [
             row(f"{split} {n}", split, n, 0) for split, size in (("val", val), ("test", test)) for n in range(size)
         ]
-        folder, middle = tmp_path / "pairs", len(rows) // 2
-        folder.mkdir()
-        for index, part in enumerate((rows[:middle], rows[middle:])):
-            write_shard(shard_path(folder, index, 2), part)
-        write_manifest(folder, Manifest("f", "corpus", "ar", 2, VOCABULARY, VOCABULARY, "none"))
-        return folder
+        middle = len(rows) // 2
+        return write_folder(tmp_path / "pairs", [rows[:middle], rows[middle:]])
 
     return write

@@ -1,8 +1,12 @@
+import numpy as np
 import pytest
 
+from clvp_train.data import sampler
+from clvp_train.data.candidates import Candidates
 from clvp_train.data.sampler import CandidateSampler, EvaluationSampler, GlobalBatchSampler
 
-CANDIDATES = [[10 * text + k for k in range(1 + text % 4)] for text in range(23)]  # 1 to 4 a text
+PLACES = [[10 * text + k for k in range(1 + text % 4)] for text in range(23)]  # 1 to 4 a text
+CANDIDATES = Candidates(np.concatenate(PLACES), np.cumsum([0, *map(len, PLACES)]))
 
 
 def texts(indices):
@@ -20,6 +24,17 @@ def test_an_epoch_holds_every_text_once(epoch):
     assert sorted(texts(at_epoch(epoch))) == list(range(23)) and len(CandidateSampler(CANDIDATES, 0)) == 23
 
 
+@pytest.mark.parametrize("texts_at_once", [1, 7, 23, 100])
+def test_order_and_candidates_follow_the_rule(texts_at_once, monkeypatch):
+    """The rule is a promise: the same data and seed give the same batches in every release."""
+    monkeypatch.setattr(sampler, "TEXTS_AT_ONCE", texts_at_once)
+    for seed, epoch in ((0, 0), (0, 5), (3, 1)):
+        order = np.random.default_rng((seed, epoch)).permutation(len(PLACES))
+        naive = [PLACES[text][(epoch + text) % len(PLACES[text])] for text in order.tolist()]
+        drawn = at_epoch(epoch, seed)
+        assert drawn == naive and {type(index) for index in drawn} == {int}
+
+
 def test_order_depends_on_seed_and_epoch_alone():
     assert at_epoch(3) == at_epoch(3)
     assert texts(at_epoch(3)) != texts(at_epoch(4))
@@ -28,7 +43,7 @@ def test_order_depends_on_seed_and_epoch_alone():
 
 def test_as_many_epochs_as_candidates_show_each_candidate_equally_often():
     seen = [index for epoch in range(12) for index in at_epoch(epoch)]
-    for text, candidates in enumerate(CANDIDATES):
+    for text, candidates in enumerate(PLACES):
         assert {index: seen.count(index) for index in candidates} == {
             index: 12 // len(candidates) for index in candidates
         }, text

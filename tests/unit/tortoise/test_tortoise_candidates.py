@@ -1,10 +1,12 @@
-"""Batched, cached, compacted drawing against one row at a time with everything computed anew at every code."""
+"""Slots that are refilled, halved and cached against one row at a time with everything computed anew at every code."""
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 
 from clvp_train.tortoise import Candidate, Sampling, candidates
-from clvp_train.tortoise.candidates import draw
+from clvp_train.tortoise.candidates import Prompt, draw
+from clvp_train.tortoise.decoder import Decoder
 from clvp_train.tortoise.sampling import next_codes, uniforms
 
 TEXT_LENGTHS = [1, 2, 67, 9, 20, 40, 60, 5, 3, 8, 30, 50]
@@ -21,88 +23,120 @@ def model(request, make_model):
 
 
 @pytest.fixture(scope="module")
-def rows():
+def prompts():
     random = torch.Generator().manual_seed(1)
     texts = [torch.randint(1, 255, (length,), generator=random).tolist() for length in TEXT_LENGTHS]
-    return torch.randn(len(texts), 64, generator=random), texts
+    latents = torch.randn(len(texts), 64, generator=random)
+    return [Prompt(latent, tuple(text), (17, row)) for row, (latent, text) in enumerate(zip(latents, texts))]
+
+
+def drawn(model, prompts, sampling, num_slots, on_candidate=None):
+    return draw(Decoder(model, sampling, num_slots, max(prompt.length for prompt in prompts)), prompts, on_candidate)
 
 
 @torch.no_grad()
-def naive(model, latent, text, seed, sampling) -> Candidate:
-    prompt, _ = model.prompt(latent[None], [text])
-    uniform = uniforms([seed], sampling.max_codes)[0]
+def naive(model, prompt, sampling) -> Candidate:
+    uniform = uniforms([prompt.seed], sampling.max_codes)[0]
     codes: list[int] = []
+    log_probability = 0.0
     while len(codes) < sampling.max_codes:
-        spoken = model.speech_vectors(torch.tensor([codes], dtype=torch.long), first=1)
-        x = torch.cat([prompt, spoken], dim=1)
-        logits = model.logits(x, torch.ones(x.shape[1], x.shape[1]).tril() > 0)[:, -1]
+        given = torch.tensor([codes], dtype=torch.long)
+        logits = model(prompt.latent_D[None], [prompt.text], given)[:, -1]
         penalised = torch.zeros_like(logits, dtype=torch.bool)
         penalised[0, [*sampling.penalised_ids, model.start_speech, *codes]] = True
-        code = int(next_codes(logits, penalised, uniform[len(codes)][None], sampling))
+        code = int(next_codes(logits, penalised, uniform[len(codes)][None], sampling)[0])
+        log_probability += float(logits[0].double().log_softmax(0)[code])
         if code == model.stop_speech:
-            return Candidate(tuple(codes), True)
+            return Candidate(tuple(codes), True, log_probability)
         codes.append(code)
-    return Candidate(tuple(codes), False)
+    return Candidate(tuple(codes), False, log_probability)
 
 
+def same(one: list[Candidate], other: list[Candidate]) -> bool:
+    assert [candidate.log_probability for candidate in one] == pytest.approx(
+        [candidate.log_probability for candidate in other], abs=1e-2, rel=1e-5
+    )
+    return [(c.codes, c.finished) for c in one] == [(c.codes, c.finished) for c in other]
+
+
+@pytest.mark.parametrize("num_slots", [1, 5, 12])
 @pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS.keys())
-def test_a_batch_gives_each_row_what_the_naive_loop_gives_it_alone(model, rows, sampling):
-    latents, texts = rows
-    seeds = [(17, row) for row in range(len(texts))]
-    batch = draw(model, latents, texts, seeds, sampling)
-    assert batch == [naive(model, *row, sampling) for row in zip(latents, texts, seeds)]
-    lengths = [len(candidate.codes) for candidate in batch]
-    # rows leave while others go on, and the cache grows
-    assert min(lengths) + 30 < max(lengths) and max(lengths) > candidates.CACHE_STEP
-    assert len(set(lengths)) > 4
+def test_slots_give_each_prompt_what_the_naive_loop_gives_it_alone(model, prompts, sampling, num_slots):
+    found = drawn(model, prompts, sampling, num_slots)
+    assert same(found, [naive(model, prompt, sampling) for prompt in prompts])
+    lengths = [len(candidate.codes) for candidate in found]
+    assert min(lengths) + 30 < max(lengths) and len(set(lengths)) > 4
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_candidates_do_not_depend_on_the_batch_its_order_or_its_size(make_model, rows, seed):
-    latents, texts = rows
+def test_candidates_depend_neither_on_the_slots_nor_on_the_order(make_model, prompts, seed):
     model, sampling = make_model(), SAMPLINGS["unpenalised"]
-    seeds = [(seed, row) for row in range(len(texts))]
-    whole = draw(model, latents, texts, seeds, sampling)
-    backwards = draw(model, latents.flip(0), texts[::-1], seeds[::-1], sampling)[::-1]
-    parts = [
-        candidate
-        for part in (slice(0, 1), slice(1, 5), slice(5, 12))
-        for candidate in draw(model, latents[part], texts[part], seeds[part], sampling)
-    ]
-    assert whole == backwards == parts
+    prompts = [Prompt(prompt.latent_D, prompt.text, (seed, row)) for row, prompt in enumerate(prompts)] * 2
+    whole = drawn(model, prompts, sampling, 24)
+    assert same(whole, drawn(model, prompts[::-1], sampling, 7)[::-1])
+    assert same(whole, drawn(model, prompts[:5], sampling, 3) + drawn(model, prompts[5:], sampling, 100))
 
 
-@pytest.mark.parametrize("compact_below", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("cache_step", [1, 7])
-def test_neither_compaction_nor_cache_growth_changes_a_code(make_model, rows, monkeypatch, compact_below, cache_step):
-    latents, texts = rows
-    model, seeds = make_model(), [(3, row) for row in range(len(texts))]
-    expected = draw(model, latents, texts, seeds, SAMPLINGS["unpenalised"])
-    monkeypatch.setattr(candidates, "COMPACT_BELOW", compact_below)
-    monkeypatch.setattr(candidates, "CACHE_STEP", cache_step)
-    assert draw(model, latents, texts, seeds, SAMPLINGS["unpenalised"]) == expected
-
-
-@pytest.mark.parametrize("compact_below", [0.0, 0.8])
-@pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS.keys())
-def test_the_loop_ends_with_the_longest_row_and_counts_each_code_once(
-    make_model, rows, monkeypatch, sampling, compact_below
+@pytest.mark.parametrize(("refill", "look_every"), [(0.01, 1), (1.0, 1), (0.5, 3), (1 / 16, 8)])
+def test_neither_the_moment_of_refilling_nor_that_of_looking_changes_a_code(
+    make_model, prompts, monkeypatch, refill, look_every
 ):
-    monkeypatch.setattr(candidates, "COMPACT_BELOW", compact_below)
-    latents, texts = rows
-    counts: list[int] = []
-    drawn = draw(make_model(), latents, texts, [(5, row) for row in range(len(texts))], sampling, counts.append)
-    assert sum(counts) == sum(len(candidate.codes) for candidate in drawn)
-    assert len(counts) == max(len(candidate.codes) + candidate.finished for candidate in drawn)
-    assert counts == sorted(counts, reverse=True)
+    model, sampling = make_model(), SAMPLINGS["unpenalised"]
+    expected = drawn(model, prompts * 3, sampling, 12)
+    monkeypatch.setattr(candidates, "REFILL", refill)
+    slots = Decoder(model, sampling, 8, max(prompt.length for prompt in prompts))
+    slots.look_every = look_every  # as on a GPU, where steps go by before the host sees that a candidate has ended
+    steps = set()
+    step = slots.step
+    monkeypatch.setattr(slots, "step", lambda *sizes: steps.add(sizes) or step(*sizes))
+    assert same(draw(slots, prompts * 3), expected)
+    assert {8, 4} <= {num_slots for num_slots, _ in steps} and len({length for _, length in steps}) > 1
 
 
-def test_a_cut_off_candidate_says_so_and_begins_like_the_whole_one(make_model, rows):
-    latents, texts = rows
-    model, seeds = make_model(), [(2, row) for row in range(len(texts))]
-    whole = draw(model, latents, texts, seeds, SAMPLINGS["served"])
+def test_a_decoder_serves_again_with_nothing_left_of_what_it_held(make_model, prompts):
+    model, sampling = make_model(), SAMPLINGS["served"]
+    slots = Decoder(model, sampling, 4, max(prompt.length for prompt in prompts))
+    draw(slots, prompts[::-1])
+    assert draw(slots, prompts[4:]) == drawn(model, prompts[4:], sampling, 4)  # to the last bit
+
+
+@pytest.mark.parametrize("num_slots", [3, 4, 20])
+def test_the_cache_is_cut_and_grown_while_it_is_in_use(make_model, prompts, monkeypatch, num_slots):
+    model, sampling = make_model(stop_bias=2.0), SAMPLINGS["unpenalised"]
+    slots = Decoder(model, sampling, num_slots, 71)
+    slots.bucket = 8
+    sizes, resize = [], slots.cache.resize
+    monkeypatch.setattr(slots.cache, "resize", lambda places: sizes.append(places) or resize(places))
+    assert same(draw(slots, prompts), [naive(model, prompt, sampling) for prompt in prompts])
+    assert same(draw(slots, prompts[::2]), [naive(model, prompt, sampling) for prompt in prompts[::2]])
+    steps = [after - before for before, after in zip(sizes, sizes[1:])]
+    assert min(steps) < 0 < max(steps)
+
+
+def test_candidates_of_one_text_and_voice_share_a_prefill(make_model, prompts):
+    model, sampling = make_model(), Sampling(max_codes=20)
+    several = [Prompt(prompts[3].latent_D.clone(), prompts[3].text, (1, k)) for k in range(6)]
+    several += [Prompt(prompts[4].latent_D, prompts[3].text, (1, 0)), prompts[7]]
+    slots, rows = Decoder(model, sampling, 8, prompts[3].length), []
+    prompt = model.prompt
+    model.prompt = lambda latents, texts: rows.append(len(texts)) or prompt(latents, texts)
+    found = draw(slots, several)
+    assert rows == [3]
+    model.prompt = prompt
+    assert same(found, [naive(model, prompt, sampling) for prompt in several])
+
+
+def test_each_candidate_is_told_of_once(make_model, prompts):
+    told: list[Candidate] = []
+    found = drawn(make_model(), prompts, SAMPLINGS["served"], 5, told.append)
+    assert sorted(told, key=repr) == sorted(found, key=repr) and told != found
+
+
+def test_a_cut_off_candidate_says_so_and_begins_like_the_whole_one(make_model, prompts):
+    model = make_model()
+    whole = drawn(model, prompts, SAMPLINGS["served"], 12)
     limit = sorted(len(candidate.codes) for candidate in whole)[5]
-    cut = draw(model, latents, texts, seeds, Sampling(max_codes=limit))
+    cut = drawn(model, prompts, Sampling(max_codes=limit), 7)
     for short, long in zip(cut, whole):
         assert short.codes == long.codes[:limit]
         # one code is too few to draw the stop after `limit` codes
@@ -110,42 +144,35 @@ def test_a_cut_off_candidate_says_so_and_begins_like_the_whole_one(make_model, r
     assert {candidate.finished for candidate in cut} == {True, False}
 
 
-def test_codes_hold_no_stop_and_a_first_stop_gives_an_empty_candidate(make_model, rows):
-    latents, texts = rows
+def test_codes_hold_no_stop_and_a_first_stop_gives_an_empty_candidate(make_model, prompts):
     model = make_model(stop_bias=5.0)
-    drawn = draw(model, latents, texts, [(1, row) for row in range(len(texts))], SAMPLINGS["served"])
-    assert Candidate((), True) in drawn
-    assert all(model.stop_speech not in candidate.codes for candidate in drawn)
+    found = drawn(model, prompts, SAMPLINGS["served"], 12)
+    assert ((), True) in [(candidate.codes, candidate.finished) for candidate in found]
+    assert all(model.stop_speech not in candidate.codes for candidate in found)
 
 
-def test_the_penalty_reaches_the_prompts_placeholders_and_the_start_token(make_model, rows):
-    latents, texts = rows
+def test_the_penalty_reaches_the_prompts_placeholders_and_the_start_token(make_model, prompts):
     model = make_model()
     model.head.bias[1] = model.head.bias[model.start_speech] = 60.0
     one = Sampling(temperature=0, max_codes=1, repetition_penalty=1.0)
-    assert {candidate.codes[0] for candidate in draw(model, latents, texts, [(0,)] * 12, one)} <= {
-        1,
-        model.start_speech,
-    }
+    assert {candidate.codes[0] for candidate in drawn(model, prompts, one, 12)} <= {1, model.start_speech}
     harsh = Sampling(temperature=0, max_codes=1, repetition_penalty=1e6)
-    assert not {1, model.start_speech} & {
-        code for candidate in draw(model, latents, texts, [(0,)] * 12, harsh) for code in candidate.codes
-    }
+    assert not {1, model.start_speech} & {candidate.codes[0] for candidate in drawn(model, prompts, harsh, 12)}
 
 
-def test_voice_text_and_seed_each_matter(make_model, rows):
-    latents, texts = rows
-    model, sampling = make_model(), SAMPLINGS["served"]
-    base, voice, text, seed = (
-        draw(model, *change, sampling)[0].codes
-        for change in (
-            (latents[:1], texts[3:4], [(0, 0)]),
-            (latents[1:2], texts[3:4], [(0, 0)]),
-            (latents[:1], texts[4:5], [(0, 0)]),
-            (latents[:1], texts[3:4], [(0, 1)]),
-        )
-    )
-    assert len({base, voice, text, seed}) == 4
+def test_voice_text_and_seed_each_matter(make_model, prompts):
+    model, (one, other) = make_model(), prompts[3:5]
+    changes = [
+        one,
+        Prompt(other.latent_D, one.text, one.seed),
+        Prompt(one.latent_D, other.text, one.seed),
+        Prompt(one.latent_D, one.text, other.seed),
+    ]
+    assert len({candidate.codes for candidate in drawn(model, changes, SAMPLINGS["served"], 4)}) == 4
+
+
+def test_no_prompts_give_no_candidates(nano):
+    assert nano.candidates([], torch.zeros(nano.autoregressive.head.in_features), 3) == []
 
 
 def test_nano_texts_in_a_batch_equal_one_at_a_time(nano, sentences):
@@ -153,9 +180,26 @@ def test_nano_texts_in_a_batch_equal_one_at_a_time(nano, sentences):
     texts = [nano.tokenize(sentence) for sentence in chosen]
     latents = torch.randn(len(texts), nano.autoregressive.head.in_features, generator=torch.Generator().manual_seed(0))
     seeds = list(range(100, 100 + len(texts)))
-    batch = nano.candidates(texts, latents, 2, seeds)
-    alone = [
-        nano.candidates([text], latent, 2, seed)[0] for text, latent, seed in zip(texts, latents, seeds, strict=True)
-    ]
-    assert batch == alone
+    batch = nano.candidates(texts, latents, 2, seeds, batch_size=9)
+    for pair, text, latent, seed in zip(batch, texts, latents, seeds, strict=True):
+        assert same(pair, nano.candidates([text], latent, 2, seed)[0])
     assert len({pair[0].codes for pair in batch}) == len(texts)
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS.keys())
+def test_a_step_neither_waits_for_the_device_nor_moves_its_tensors(make_model, sampling):
+    """What a CUDA graph needs. Fake tensors stand on the GPU without one, and refuse whatever depends on their values."""
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
+        model = make_model()
+        for module in model.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                stand_in = torch.empty(parameter.shape, device="cuda")
+                setattr(module, name, torch.nn.Parameter(stand_in, requires_grad=False))
+        slots = Decoder(model, sampling, 8, 40)
+        assert slots.static and slots.look_every > 1
+        tensors = *slots._state(), slots.cache.keys, slots.cache.values
+        slots._step(4, 64)
+        assert all(tensor.device.type == "cuda" for tensor in tensors)
+        assert all(one is other for one, other in zip(tensors, (*slots._state(), slots.cache.keys, slots.cache.values)))
+        with pytest.raises(DynamicOutputShapeException):
+            slots.ended(4)

@@ -67,6 +67,41 @@ def test_the_published_shape_has_the_keys_of_lucidrains_dvae():
     assert shapes == wanted
 
 
+@torch.no_grad()
+def test_codes_and_features_follow_from_the_definition(dvae, mels):
+    """The layers of `lucidrains_dvae` written out from its stored weights, one clip at a time and in float64."""
+    weights = {key: tensor.double() for key, tensor in dvae.state_dict().items()}
+
+    def convolve(x, name, **settings):
+        return functional.conv1d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], **settings)
+
+    def residual(x, name):
+        inner = convolve(x, f"{name}.net.0", padding=1).relu()
+        inner = convolve(inner, f"{name}.net.2", padding=1).relu()
+        return x + convolve(inner, f"{name}.net.4")
+
+    padded = torch.stack([functional.pad(mel, (0, 33 - mel.shape[1])) for mel in mels])
+    for mel, ids in zip(mels, dvae.codes(padded, torch.tensor(LENGTHS))):
+        x = mel[None].double()
+        for layer in (0, 1):
+            x = convolve(x, f"encoder.{layer}.0", stride=2, padding=1).relu()
+        for block in (2, 3):
+            x = residual(x, f"encoder.{block}")
+        x = convolve(x, "encoder.4")[0].T
+        distances = (x[:, None] - weights["codebook.embed"].T).square().sum(dim=-1)
+        assert distances.argmin(dim=1).tolist() == ids.tolist()
+
+        y = weights["codebook.embed"][:, ids][None]
+        y = convolve(y, "decoder.0")
+        for block in (1, 2):
+            y = residual(y, f"decoder.{block}")
+        for layer in (3, 4):
+            y = convolve(y.repeat_interleave(2, dim=2), f"decoder.{layer}.0.conv", padding=1).relu()
+        y = convolve(y, "decoder.5")
+        torch.testing.assert_close(dvae.decode(ids[None]).double(), y, rtol=0, atol=1e-4)
+        assert y.std() > 0.1
+
+
 def test_the_codebook_finds_the_nearest_entry():
     torch.manual_seed(0)
     codebook = Codebook(dim=6, num_tokens=50)

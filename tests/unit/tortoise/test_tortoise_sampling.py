@@ -13,7 +13,7 @@ def frequencies(logits: torch.Tensor, sampling: Sampling, penalised: list[int] =
     mask = torch.zeros(len(logits), dtype=torch.bool)
     mask[list(penalised)] = True
     grid = (torch.arange(draws) + 0.5) / draws
-    codes = next_codes(logits.expand(draws, -1), mask.expand(draws, -1), grid, sampling)
+    codes, _ = next_codes(logits.expand(draws, -1), mask.expand(draws, -1), grid, sampling)
     return codes.bincount(minlength=len(logits)) / draws
 
 
@@ -24,7 +24,7 @@ def test_draws_have_the_frequencies_of_the_softmax():
 
 def test_random_uniforms_give_these_frequencies_too():
     logits = torch.tensor([[0.0, 1.0, 2.0]]).expand(4000, -1)
-    drawn = next_codes(logits, torch.zeros_like(logits, dtype=torch.bool), uniforms([(3, 1)], 4000)[0], PLAIN)
+    drawn, _ = next_codes(logits, torch.zeros_like(logits, dtype=torch.bool), uniforms([(3, 1)], 4000)[0], PLAIN)
     expected = 4000 * logits[0].softmax(0)
     chi_squared = ((drawn.bincount(minlength=3) - expected) ** 2 / expected).sum()
     assert chi_squared < 13.8  # p = 0.001
@@ -62,7 +62,7 @@ def test_temperature_zero_takes_the_likeliest_after_the_penalty():
     logits = torch.tensor([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]])
     penalised = torch.tensor([[False, False, False], [True, False, False]])
     sampling = Sampling(temperature=0, repetition_penalty=2.0)
-    assert next_codes(logits, penalised, torch.full((2,), 0.99), sampling).tolist() == [0, 1]
+    assert next_codes(logits, penalised, torch.full((2,), 0.99), sampling)[0].tolist() == [0, 1]
 
 
 def test_neither_end_of_the_uniforms_leaves_the_kept_set():
@@ -74,10 +74,10 @@ def test_neither_end_of_the_uniforms_leaves_the_kept_set():
     mass = top.softmax(dim=1)
     sizes = (mass.cumsum(dim=1) - mass < 0.5).sum(dim=1)
     for end in (0.0, LAST_UNIFORM):
-        drawn = next_codes(logits, free, torch.full((500,), end), sampling)
+        drawn, _ = next_codes(logits, free, torch.full((500,), end), sampling)
         place = order == drawn[:, None]
         assert place.any(dim=1).all() and (place.int().argmax(dim=1) < sizes).all()
-    assert (next_codes(logits, free, torch.zeros(500), sampling) == logits.argmax(1)).all()
+    assert (next_codes(logits, free, torch.zeros(500), sampling)[0] == logits.argmax(1)).all()
 
 
 def test_uniforms_depend_on_their_own_seed_alone():
@@ -103,3 +103,12 @@ def test_uniforms_depend_on_their_own_seed_alone():
 def test_settings_without_sense_are_refused(setting):
     with pytest.raises(ValueError, match=next(iter(setting))):
         Sampling(**setting)
+
+
+def test_the_log_probability_is_that_of_the_raw_logits():
+    """Whatever penalty, temperature and nucleus made of them."""
+    logits = torch.randn(64, 90, generator=torch.Generator().manual_seed(0)) * 4
+    for sampling in (Sampling(), Sampling(temperature=0), Sampling(top_k=3, top_p=0.3)):
+        codes, found = next_codes(logits.bfloat16(), logits > 3, torch.rand(64), sampling)
+        expected = logits.bfloat16().double().log_softmax(1).gather(1, codes[:, None])[:, 0]
+        torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-5)

@@ -1,0 +1,33 @@
+"""The tokenizer that made the text tokens, kept beside the pairs for the model that will be trained on them."""
+
+import tempfile
+from pathlib import Path
+
+from transformers import ClvpTokenizer
+
+from clvp_train.codes.storage import Storage
+from clvp_train.errors import UserError
+
+TOKENIZER = "tokenizer"  # subfolder
+
+
+def save_tokenizer(tokenizer: ClvpTokenizer, storage: Storage) -> None:
+    """Raises UserError if the folder of pairs cannot be written to."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        for file in sorted(Path(folder).iterdir()):
+            storage.write(f"{TOKENIZER}/{file.name}", file.read_bytes())
+
+
+def copy_tokenizer(folder: str | Path, target: Path) -> None:
+    """Copies the tokenizer of a folder of pairs, local or at an fsspec URL, into a local folder.
+
+    Raises:
+        UserError: there is none, or the target cannot be written to.
+    """
+    storage, copy = Storage(folder), Storage(target)
+    names = storage.sizes(TOKENIZER)
+    if not names:
+        raise UserError(f"{storage.path(TOKENIZER)} is missing: copy it from the Tortoise that made the pairs")
+    for name in names:
+        copy.write(name, storage.read(f"{TOKENIZER}/{name}"))

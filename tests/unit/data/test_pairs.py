@@ -1,0 +1,110 @@
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from clvp_train.codes import SCHEMA, arrow_copies, read_pairs
+from clvp_train.corpus import text_key
+from clvp_train.data import PairDataset
+from clvp_train.data.collate import collate
+from clvp_train.data.pairs import Ragged
+from clvp_train.data.sampler import CandidateSampler, GlobalBatchSampler
+
+
+def anonymous_memory():
+    """Bytes of this process that no file backs."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("RssAnon:")[1].split()[0])
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_split_holds_its_rows_in_order(write_pairs, split):
+    folder = write_pairs(extra=("TRAIN 3?",))
+    rows = [row for row in read_pairs(folder).to_pylist() if row["split"] == split]
+    pairs = PairDataset(arrow_copies(folder), split)
+    assert len(pairs) == len(rows) > 0
+    for place, row in enumerate(rows):
+        pair = pairs[place]
+        assert {name: ids.tolist() for name, ids in pair.items()} == {
+            name: row[name] for name in ("input_ids", "speech_ids")
+        }
+        assert {ids.dtype for ids in pair.values()} == {torch.int64}
+
+
+def test_texts_and_candidates_are_those_of_a_dictionary_of_all_texts(write_pairs):
+    folder = write_pairs(train=50, extra=("TRAIN 3?", "new", "train  49!", "New."))
+    places = {}
+    texts = [row["text"] for row in read_pairs(folder).to_pylist() if row["split"] == "train"]
+    for place, text in enumerate(texts):
+        places.setdefault(text_key(text), []).append(place)
+    candidates, naive = PairDataset(arrow_copies(folder), "train").candidates, list(places.values())
+    assert [candidates[text].tolist() for text in range(len(candidates))] == naive
+    sampler = CandidateSampler(candidates, 9)
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        order = np.random.default_rng((9, epoch)).permutation(len(naive)).tolist()
+        assert list(sampler) == [naive[text][(epoch + text) % len(naive[text])] for text in order]
+
+
+def test_chunks_and_slices_of_a_column_count_on():
+    lists = [[number] * (number % 4) for number in range(30)]
+    whole = pa.chunked_array([pa.array(part, pa.list_(pa.int32())) for part in (lists[:9], [], lists[9:])])
+    assert [ids.tolist() for ids in map(Ragged(whole).__getitem__, range(30))] == lists
+    assert [ids.tolist() for ids in map(Ragged(whole.slice(5, 20)).__getitem__, range(20))] == lists[5:25]
+
+
+def test_a_pair_may_be_changed_without_harm_to_the_next_epoch(write_pairs):
+    pairs = PairDataset(arrow_copies(write_pairs()), "train")
+    before = pairs[3]["speech_ids"].clone()
+    pairs[3]["speech_ids"].zero_()
+    assert torch.equal(pairs[3]["speech_ids"], before)
+
+
+def test_a_pickle_holds_no_ids_and_reads_on(write_pairs):
+    folder = write_pairs(train=400, candidates=5)
+    pairs = PairDataset(arrow_copies(folder), "train")
+    pickled = pickle.dumps(pairs)
+    assert len(pickled) < 25 * len(pairs) + 10_000 < read_pairs(folder, ["input_ids", "speech_ids"]).nbytes
+    copy = pickle.loads(pickled)
+    assert all(torch.equal(copy[place]["speech_ids"], pairs[place]["speech_ids"]) for place in range(len(pairs)))
+    assert copy.candidates[7].tolist() == pairs.candidates[7].tolist()
+
+
+@pytest.mark.parametrize(("start", "num_workers"), [("fork", 2), ("spawn", 1)])
+def test_workers_give_the_batches_of_a_single_process(write_pairs, start, num_workers):
+    pairs = PairDataset(arrow_copies(write_pairs()), "train")
+
+    def batches(**settings):
+        sampler = GlobalBatchSampler(CandidateSampler(pairs.candidates, 0), 4)
+        return list(DataLoader(pairs, batch_sampler=sampler, collate_fn=collate, **settings))
+
+    alone, shared = batches(), batches(num_workers=num_workers, multiprocessing_context=start)
+    assert len(alone) == len(shared) == 5
+    for one, other in zip(alone, shared):
+        assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads Linux's own counts")
+def test_an_epoch_of_large_pairs_stays_out_of_memory(tmp_path):
+    """64 MB of codes are read, and no more than the rows at hand are held."""
+    size = 4000
+    speech_ids = pa.ListArray.from_arrays(
+        np.arange(0, size * size + 1, size, dtype=np.int32), np.zeros(size * size, dtype=np.int32)
+    )
+    columns = {name: pa.nulls(size, SCHEMA.field(name).type) for name in SCHEMA.names}
+    columns |= {"speech_ids": speech_ids}
+    columns |= {"input_ids": pa.array([[1]] * size, pa.list_(pa.int32()))}
+    columns |= {"split": pa.array(["train"] * size), "text": pa.array([f"text {number}" for number in range(size)])}
+    with pa.OSFile(str(tmp_path / "pairs.arrow"), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
+        writer.write_table(pa.table(columns, schema=SCHEMA), max_chunksize=100)
+    del columns, speech_ids
+    pa.default_memory_pool().release_unused()
+    before = anonymous_memory()
+    pairs = PairDataset([tmp_path / "pairs.arrow"], "train")
+    assert sum(pair["speech_ids"].numel() for pair in pairs) == size * size
+    assert anonymous_memory() - before < size * size  # a quarter of the codes' bytes

@@ -1,0 +1,311 @@
+"""tortoise-tts' original files: every key accounted for, shapes, bad files, and the way into transformers' format and back."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import ClvpModelForConditionalGeneration
+
+from clvp_train.errors import UserError
+from clvp_train.tortoise import FrozenTortoise
+from clvp_train.tortoise.autoregressive import AutoRegressive, attend_causally
+from clvp_train.tortoise.dvae import DiscreteVAE, DVAEConfig
+from clvp_train.tortoise.original import (
+    from_original,
+    from_original_dvae,
+    original_config,
+    original_dvae_config,
+)
+
+SMALL = {"width": 128, "layers": 2, "codes": 96, "mel_blocks": 2, "text_places": 64, "speech_places": 104}
+PUBLISHED = {"width": 1024, "layers": 30, "codes": 8192, "mel_blocks": 6, "text_places": 404, "speech_places": 608}
+
+
+def original_state(width, layers, codes, mel_blocks, text_places, speech_places) -> dict[str, torch.Tensor]:
+    """Names and shapes as in the published autoregressive.pth, its old causal masks included."""
+    shapes: dict[str, tuple[int, ...]] = {"conditioning_encoder.init.weight": (width, 80, 1)}
+    shapes["conditioning_encoder.init.bias"] = (width,)
+    for block in range(mel_blocks):
+        attention = f"conditioning_encoder.attn.{block}"
+        shapes |= {f"{attention}.norm.weight": (width,), f"{attention}.norm.bias": (width,)}
+        shapes |= {f"{attention}.qkv.weight": (3 * width, width, 1), f"{attention}.qkv.bias": (3 * width,)}
+        shapes |= {f"{attention}.proj_out.weight": (width, width, 1), f"{attention}.proj_out.bias": (width,)}
+    for layer in range(layers):
+        block = f"gpt.h.{layer}"
+        shapes |= {f"{block}.attn.bias": (1, 1, 9, 9), f"{block}.attn.masked_bias": ()}
+        for norm in ("ln_1", "ln_2"):
+            shapes |= {f"{block}.{norm}.weight": (width,), f"{block}.{norm}.bias": (width,)}
+        for name, inputs, outputs in (
+            ("attn.c_attn", 1, 3),
+            ("attn.c_proj", 1, 1),
+            ("mlp.c_fc", 1, 4),
+            ("mlp.c_proj", 4, 1),
+        ):
+            shapes |= {f"{block}.{name}.weight": (inputs * width, outputs * width)}
+            shapes |= {f"{block}.{name}.bias": (outputs * width,)}
+    for norm in ("gpt.ln_f", "final_norm"):
+        shapes |= {f"{norm}.weight": (width,), f"{norm}.bias": (width,)}
+    shapes |= {"text_embedding.weight": (256, width), "mel_embedding.weight": (codes + 2, width)}
+    shapes |= {
+        "text_pos_embedding.emb.weight": (text_places, width),
+        "mel_pos_embedding.emb.weight": (speech_places, width),
+    }
+    shapes |= {"text_head.weight": (256, width), "text_head.bias": (256,)}
+    shapes |= {"mel_head.weight": (codes + 2, width), "mel_head.bias": (codes + 2,)}
+    draw = None if torch.get_default_device().type == "meta" else torch.Generator().manual_seed(0)
+    return {key: torch.randn(shape, generator=draw) * width**-0.5 for key, shape in shapes.items()}
+
+
+@pytest.fixture
+def state() -> dict[str, torch.Tensor]:
+    return original_state(**SMALL)
+
+
+@pytest.fixture
+def folder(state, nano_folder, tmp_path) -> Path:
+    folder = tmp_path / "original"
+    folder.mkdir()
+    torch.save(state, folder / "autoregressive.pth")
+    torch.save(torch.linspace(4.0, 8.0, 80), folder / "mel_norms.pth")
+    merges = (nano_folder / "tortoise" / "merges.txt").read_text().splitlines()[1:]
+    vocabulary = json.loads((nano_folder / "tortoise" / "vocab.json").read_text())
+    (folder / "tokenizer.json").write_text(
+        json.dumps({"model": {"type": "BPE", "vocab": vocabulary, "merges": merges}})
+    )
+    return folder
+
+
+def save_dvae(folder: Path, num_tokens: int = 96) -> DiscreteVAE:
+    torch.manual_seed(0)
+    dvae = DiscreteVAE(DVAEConfig(num_tokens=num_tokens, codebook_dim=8, hidden_dim=12, num_res_blocks=1))
+    torch.save(dvae.state_dict() | {"discrete_loss.accumulator": torch.zeros(3)}, folder / "dvae.pth")
+    return dvae
+
+
+def draw_of(tortoise: FrozenTortoise) -> list:
+    latent = torch.randn(128, generator=torch.Generator().manual_seed(0))
+    texts = [tortoise.tokenize(text) for text in ("one", "a rather longer sentence than that, in 1984")]
+    return [[candidate.codes for candidate in row] for row in tortoise.candidates(texts, latent, 2)]
+
+
+def test_the_published_file_has_a_place_for_every_key():
+    with torch.device("meta"):
+        original = original_state(**PUBLISHED)
+        config = original_config(original, "here")
+        model = AutoRegressive(config)
+        ours = from_original(original, model.state_dict().keys(), model.num_heads, "here")
+    assert {key: tensor.shape for key, tensor in ours.items()} == {
+        key: tensor.shape for key, tensor in model.state_dict().items()
+    }
+    decoder = config.decoder_config
+    assert (decoder.num_hidden_layers, decoder.hidden_size, decoder.num_attention_heads) == (30, 1024, 16)
+    assert (model.start_text, model.stop_text, model.start_speech, model.stop_speech) == (255, 0, 8192, 8193)
+    assert list(decoder.decoder_fixing_codes) == [83, 45, 45, 248]
+
+
+def test_query_key_and_value_go_head_by_head(state):
+    rows = torch.arange(3 * 128.0)
+    state["conditioning_encoder.attn.1.qkv.bias"] = rows
+    state["conditioning_encoder.attn.1.qkv.weight"] = rows[:, None, None].expand(-1, 128, 1)
+    model = AutoRegressive(original_config(state, "here"))
+    ours = from_original(state, model.state_dict().keys(), model.num_heads, "here")
+    for part, name in enumerate("qkv"):
+        start = 64 * part
+        expected = torch.cat([rows[start : start + 64], rows[192 + start : 192 + start + 64]])
+        projection = f"conditioning_encoder.mel_attn_blocks.1.{name}_proj"
+        assert torch.equal(ours[f"{projection}.bias"], expected)
+        assert torch.equal(ours[f"{projection}.weight"], expected[:, None].expand(-1, 128))
+
+
+def test_a_folder_opens_whole_and_says_what_it_is(folder, state):
+    dvae = save_dvae(folder)
+    tortoise = FrozenTortoise.from_pretrained(folder, sampling={"top_k": 7, "temperature": None})
+    assert (tortoise.sampling.top_k, tortoise.sampling.temperature, tortoise.sampling.repetition_penalty) == (
+        7,
+        0.8,
+        2.0,
+    )
+    assert tortoise.sampling.max_codes == 102  # of 500, as many as there are positions
+    assert tortoise.num_speech_tokens == 96
+    assert torch.equal(tortoise.autoregressive.head.weight, state["mel_head.weight"])
+    assert tortoise.feature_extractor.mel_norms == torch.linspace(4.0, 8.0, 80).tolist()
+    clips = [torch.rand(9000, generator=torch.Generator().manual_seed(1)) - 0.5]
+    features = torch.zeros(1, 80, 36)
+    lengths = torch.tensor([36])
+    assert torch.equal(tortoise.dvae.codes(features, lengths)[0], dvae.eval().codes(features, lengths)[0])
+    assert len(tortoise.speech_codes(clips)[0]) == 9
+    assert FrozenTortoise.load_tokenizer(folder)("So.")["input_ids"] == tortoise.tokenize("So.")
+
+
+def test_named_files_take_the_place_of_those_in_the_folder(folder, tmp_path):
+    save_dvae(folder)
+    before = FrozenTortoise.from_original(folder)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    names = {"autoregressive": "autoregressive.pth", "tokenizer": "tokenizer.json", "mel_norms": "mel_norms.pth"}
+    names["dvae"] = "dvae.pth"
+    moved = {name: (folder / file).rename(elsewhere / f"my_{file}") for name, file in names.items()}
+    after = FrozenTortoise.from_original(folder, **moved)
+    assert draw_of(after) == draw_of(before) and after.dvae is not None
+    assert str(after.source).endswith("my_autoregressive.pth")
+
+
+def test_what_generation_left_in_a_fine_tuned_file_changes_nothing(folder, state):
+    before = draw_of(FrozenTortoise.from_original(folder))
+    again = {f"inference_model.transformer.{key}": tensor for key, tensor in state.items() if key.startswith("gpt.")}
+    torch.save(state | again | {"gpt.wte.weight": state["mel_embedding.weight"]}, folder / "autoregressive.pth")
+    assert draw_of(FrozenTortoise.from_original(folder)) == before
+
+
+def test_saved_in_transformers_format_it_is_the_same_and_opens_there(folder, tmp_path):
+    save_dvae(folder)
+    original = FrozenTortoise.from_original(folder, positions="trained")
+    original.save_pretrained(tmp_path / "composite")
+    again = FrozenTortoise.from_pretrained(tmp_path / "composite", positions="trained")
+    assert draw_of(again) == draw_of(original)
+    clips = [torch.rand(9000, generator=torch.Generator().manual_seed(1)) - 0.5]
+    assert torch.equal(again.latent(clips), original.latent(clips))
+    assert again.speech_codes(clips) == original.speech_codes(clips)
+    for model in ("autoregressive", "dvae"):
+        ours, theirs = getattr(again, model).state_dict(), getattr(original, model).state_dict()
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert (again.sampling, again.feature_extractor.mel_norms) == (
+        original.sampling,
+        original.feature_extractor.mel_norms,
+    )
+    assert again.tokenizer.bpe_ranks == original.tokenizer.bpe_ranks
+    whole, info = ClvpModelForConditionalGeneration.from_pretrained(tmp_path / "composite", output_loading_info=True)
+    assert not info["unexpected_keys"] and not info["mismatched_keys"]
+    assert all(
+        key.startswith(("text_encoder_model.", "speech_encoder_model.", "logit_scale")) for key in info["missing_keys"]
+    )
+    codes = torch.tensor([[96, 5, 6, 7]])
+    ar = original.autoregressive
+    with torch.no_grad():
+        theirs = whole.eval().speech_decoder_model(input_ids=codes).logits
+        ours = ar.logits(ar.stack(ar.speech_vectors(codes, torch.arange(4)), attend_causally))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+
+
+def test_the_fingerprint_follows_every_file_and_the_heads(folder, tmp_path):
+    save_dvae(folder)
+    prints = [
+        FrozenTortoise.from_original(folder).fingerprint(),
+        FrozenTortoise.from_original(folder, heads=4).fingerprint(),
+    ]
+    (folder / "README.md").write_text("a card")
+    assert FrozenTortoise.from_pretrained(folder).fingerprint() == prints[0]
+    torch.save(torch.ones(80), folder / "mel_norms.pth")
+    prints.append(FrozenTortoise.from_original(folder).fingerprint())
+    (folder / "dvae.pth").unlink()
+    prints.append(FrozenTortoise.from_original(folder).fingerprint())
+    assert len(set(prints)) == 4
+
+
+class Malice:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self):
+        return Path.touch, (self.file,)
+
+
+def change(**changes):
+    """Sets tensors of autoregressive.pth, or drops those that are None."""
+
+    def damage(folder: Path) -> None:
+        state = torch.load(folder / "autoregressive.pth", weights_only=True)
+        for name, tensor in changes.items():
+            key = name.replace("__", ".")
+            state.pop(key) if tensor is None else state.update({key: tensor})
+        torch.save(state, folder / "autoregressive.pth")
+
+    return damage
+
+
+def rewrite_tokenizer(**changes):
+    def damage(folder: Path) -> None:
+        model = json.loads((folder / "tokenizer.json").read_text())["model"]
+        (folder / "tokenizer.json").write_text(json.dumps({"model": model | changes}))
+
+    return damage
+
+
+AR, DVAE, NORMS, TOKENIZER = "autoregressive.pth", "dvae.pth", "mel_norms.pth", "tokenizer.json"
+SPECIAL = {"[STOP]": 0, "[UNK]": 1, "[SPACE]": 2}
+BROKEN = {
+    "no AR": (lambda folder: (folder / AR).unlink(), "autoregressive.pth is missing"),
+    "missing keys": (
+        change(gpt__h__1__ln_1__bias=None, final_norm__bias=None),
+        "2 keys missing .*final_norm.bias.*0 unknown",
+    ),
+    "a missing embedding": (change(mel_embedding__weight=None), "1 keys missing .*mel_embedding.weight"),
+    "foreign keys": (change(decoder__weight=torch.zeros(2)), "0 keys missing.*1 unknown .*decoder.weight"),
+    "a wrong shape": (change(final_norm__bias=torch.zeros(3)), "final_norm.bias"),
+    "a wrong attention": (
+        change(conditioning_encoder__attn__0__qkv__bias=torch.zeros(7)),
+        "mel_attn_blocks.0.q_proj.bias",
+    ),
+    "a flat embedding": (change(mel_embedding__weight=torch.zeros(7)), "mel_embedding.weight"),
+    "truncated": (
+        lambda folder: (folder / AR).write_bytes((folder / AR).read_bytes()[:5000]),
+        "damaged or no checkpoint",
+    ),
+    "a web page": (lambda folder: (folder / AR).write_text("<!doctype html><html>404"), "damaged or no checkpoint"),
+    "empty": (lambda folder: (folder / AR).write_bytes(b""), "damaged or no checkpoint"),
+    "an object": (lambda folder: torch.save(DVAEConfig(), folder / AR), "damaged or no checkpoint"),
+    "a pickle with code": (
+        lambda folder: (folder / AR).write_bytes(pickle.dumps(Malice(folder / "harm"), protocol=2)),
+        "damaged or no checkpoint",
+    ),
+    "weights with code": (
+        lambda folder: torch.save({"a": Malice(folder / "harm")}, folder / AR),
+        "damaged or no checkpoint",
+    ),
+    "a list": (lambda folder: torch.save([torch.zeros(2)], folder / AR), "holds no weights but a stored list"),
+    "a training state": (lambda folder: torch.save({"model": {}, "step": 3}, folder / AR), "holds no weights"),
+    "no norms": (lambda folder: (folder / NORMS).unlink(), "mel_norms.pth is missing: copy"),
+    "other norms": (lambda folder: torch.save(torch.ones(100), folder / NORMS), "80 divisors"),
+    "norms of 0": (lambda folder: torch.save(torch.zeros(80), folder / NORMS), "80 divisors"),
+    "no tokenizer": (lambda folder: (folder / TOKENIZER).unlink(), "tokenizer.json is missing: copy"),
+    "a broken tokenizer": (lambda folder: (folder / TOKENIZER).write_text("{"), "no tokenizer of tortoise-tts"),
+    "a unigram tokenizer": (rewrite_tokenizer(vocab=[["a", 0.1]]), "no tokenizer of tortoise-tts"),
+    "no special tokens": (rewrite_tokenizer(vocab={"a": 0}), "no tokenizer of tortoise-tts"),
+    "a tokenizer of Russian": (rewrite_tokenizer(vocab={**SPECIAL, "да": 3}), "1 tokens beyond ASCII"),
+    "too many tokens": (
+        rewrite_tokenizer(vocab={**SPECIAL, **{f"t{n}": n for n in range(3, 300)}}),
+        "300 tokens and the AR in .* knows 255",
+    ),
+    "a DVAE of other codes": (lambda folder: save_dvae(folder, 64), "DVAE has 64 codes and the AR draws from 96"),
+    "an AR as DVAE": (lambda folder: (folder / DVAE).write_bytes((folder / AR).read_bytes()), "does not hold a DVAE"),
+}
+
+
+@pytest.mark.parametrize(("damage", "reason"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_bad_file_is_named_with_its_fault_and_runs_no_code(folder, damage, reason):
+    damage(folder)
+    with pytest.raises(UserError, match=reason) as raised:
+        FrozenTortoise.from_original(folder)
+    assert "\n" not in str(raised.value)
+    assert not (folder / "harm").exists()
+
+
+@pytest.mark.parametrize("heads", [0, 3])
+def test_heads_that_do_not_divide_the_width_are_refused(folder, heads):
+    with pytest.raises(UserError, match=rf"tortoise.heads={heads} does not divide the width 128"):
+        FrozenTortoise.from_original(folder, heads=heads)
+
+
+@pytest.mark.parametrize(("num_layers", "num_res_blocks", "kernel_size"), [(2, 3, 3), (1, 1, 5)])
+def test_a_dvae_says_its_shape(num_layers, num_res_blocks, kernel_size):
+    config = DVAEConfig(80, 32, 6, 8, num_layers, num_res_blocks, kernel_size)
+    state = DiscreteVAE(config).state_dict()
+    assert original_dvae_config(state, "here") == config
+    stored = state | {"discrete_loss.accumulator": torch.zeros(1), "discrete_loss.accumulator_index": torch.zeros(1)}
+    assert from_original_dvae(stored, state.keys(), "here").keys() == state.keys()
+    with pytest.raises(UserError, match="1 unknown .*codebook.project_in.weight"):
+        from_original_dvae(state | {"codebook.project_in.weight": torch.zeros(1)}, state.keys(), "here")
