@@ -1,50 +1,42 @@
 """The DataModule: a folder of pairs to batches on every rank."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from clvp_train.codes import arrow_copies, read_manifest
 from clvp_train.corpus import Split
-from clvp_train.data.collate import collate
+from clvp_train.data.collate import Collate
+from clvp_train.data.negatives import HardNegatives
 from clvp_train.data.pairs import PairDataset
-from clvp_train.data.sampler import (
-    CandidateSampler,
-    EvaluationSampler,
-    GlobalBatchSampler,
-)
+from clvp_train.data.ranks import check_same_pairs
+from clvp_train.data.sampler import EpochOrder, EvaluationSampler, GlobalBatchSampler
+from clvp_train.data.views import FirstCandidates, TrainingPairs
 from clvp_train.errors import UserError, check_number
+from clvp_train.faults import FAULTS
+from clvp_train.tortoise.calm import CALM, CALM_TAIL
 
-Batch = dict[str, torch.Tensor]
-
-
-class FirstCandidates(Dataset[Batch]):
-    """One pair a text, with the text's number in "text" so that gathered embeddings find their place."""
-
-    def __init__(self, pairs: PairDataset) -> None:
-        self.pairs = pairs
-
-    def __len__(self) -> int:
-        return len(self.pairs.candidates)
-
-    def __getitem__(self, text: int) -> Batch:
-        return {**self.pairs[self.pairs.candidates[text][0]], "text": torch.tensor(text)}
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 class CLVPDataModule(L.LightningDataModule):
-    """Pairs of text tokens and speech codes as dict batches, see `collate`.
+    """Pairs of text tokens and speech codes as dict batches, see `Collate`.
 
     Args:
         pairs: folder that `codes.generate` wrote, a path or an fsspec URL.
         batch_size: pairs in a batch over all ranks together: the number of negatives is this minus one.
         eval_batch_size: pairs a rank embeds at once in evaluation.
         num_workers: loader processes a rank.
-        seed: of the order of texts.
+        seed: of the order of texts and of hard negatives.
         pin_memory: for faster copies to a GPU.
+        num_hard_negatives: faulty copies of its codes beside each training pair.
+        hard_negatives: the mistakes in them, names of `faults.FAULTS`.
+        fault_share: [least, most] share of the codes that goes wrong.
+        max_codes: with padding "tortoise", codes that tortoise-tts serves.
     """
 
     def __init__(
@@ -55,25 +47,32 @@ class CLVPDataModule(L.LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         pin_memory: bool = False,
+        num_hard_negatives: int = 0,
+        hard_negatives: Sequence[str] = tuple(FAULTS),
+        fault_share: Sequence[float] = (0.1, 0.5),
+        max_codes: int = 500,
     ) -> None:
         super().__init__()
         check_number("data.batch_size", batch_size, 1)
         check_number("data.eval_batch_size", eval_batch_size, 1)
         check_number("data.num_workers", num_workers, 0)
+        check_number("data.max_codes", max_codes, 1 + len(CALM_TAIL))
+        self.negatives = HardNegatives(num_hard_negatives, hard_negatives, fault_share)
+        self.collate = Collate(max_codes=max_codes)
         self.folder: Path | str = pairs if "://" in str(pairs) else Path(pairs)
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
         self.loader_settings: dict[str, Any] = {"num_workers": num_workers, "pin_memory": pin_memory}
-        self.loader_settings |= {"collate_fn": collate, "persistent_workers": num_workers > 0}
+        self.loader_settings |= {"persistent_workers": num_workers > 0}
         self.manifest = read_manifest(self.folder)
         self._splits: dict[Split, PairDataset] | None = None
+        self._begin = (0, 0)
 
     @property
     def splits(self) -> dict[Split, PairDataset]:
         """Mapped on first use, see `codes.arrow_copies` for what that raises."""
         if self._splits is None:
             files = arrow_copies(self.folder)
-            names: tuple[Split, ...] = ("train", "val", "test")
-            self._splits = {split: PairDataset(files, split) for split in names}
+            self._splits = {split: PairDataset(files, split) for split in SPLITS}
         return self._splits
 
     @property
@@ -81,10 +80,31 @@ class CLVPDataModule(L.LightningDataModule):
         """Batches in an epoch, the same on every rank."""
         return len(self.splits["train"].candidates) // self.batch_size
 
+    @property
+    def padding(self) -> str:
+        """How loaders made from now on pad, see `Collate`. Setting it raises UserError if the pairs cannot be padded so."""
+        return self.collate.padding
+
+    @padding.setter
+    def padding(self, padding: str) -> None:
+        size, calm = self.manifest.speech_vocab_size, max(CALM, *CALM_TAIL)
+        if padding == "tortoise" and size <= calm:
+            raise UserError(
+                f"padding=tortoise ends codes with {CALM} and {CALM_TAIL}, but the pairs of {self.folder} know {size} speech "
+                "codes only: set model.config.padding=mask, or make pairs with a Tortoise whose codes these are"
+            )
+        self.collate = replace(self.collate, padding=padding)
+
+    def go_on_at(self, epoch: int, batches: int) -> None:
+        """In that epoch, training loaders made from now on leave out the first `batches` batches."""
+        self._begin = (epoch, batches)
+
     def check(self, world_size: int, evaluated: Sequence[Split] = ("val", "test")) -> None:
-        """Raises UserError if there are too few training texts for a batch, a batch cannot be shared equally, or a split that
-        will be evaluated is empty."""
+        """Raises UserError if a batch holds a single pair or cannot be shared equally, there are too few training texts for
+        one, or a split that will be evaluated is empty."""
         num_texts = len(self.splits["train"].candidates)
+        if self.batch_size == 1:
+            raise UserError("data.batch_size=1 leaves a pair nothing to be told apart from: set 2 or more")
         if self.batch_size % world_size:
             raise UserError(
                 f"data.batch_size={self.batch_size} is the global batch and cannot be shared by {world_size} processes: "
@@ -98,23 +118,31 @@ class CLVPDataModule(L.LightningDataModule):
         for split in evaluated:
             self.check_not_empty(split)
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        pairs, (rank, world_size) = self.splits["train"], self._rank()
-        sampler = CandidateSampler(pairs.candidates, self.seed)
-        batches = GlobalBatchSampler(sampler, self.batch_size, rank, world_size)
-        return DataLoader(pairs, batch_sampler=batches, **self.loader_settings)
+    def setup(self, stage: str) -> None:
+        """Raises UserError if the ranks have different pairs."""
+        sizes = [f"{len(pairs)} {split} pairs of {len(pairs.candidates)} texts" for split, pairs in self.splits.items()]
+        check_same_pairs(str(self.folder), f"fingerprint {self.manifest.fingerprint}, {', '.join(sizes)}")
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[Any]:
+        pairs, (rank, world_size) = self.splits["train"], self._rank()
+        limit = self.collate.max_codes if self.padding == "tortoise" else None
+        items = TrainingPairs(pairs, self.negatives, self.seed, limit)
+        order = EpochOrder(pairs.candidates, self.seed)
+        batches = GlobalBatchSampler(order, self.batch_size, rank, world_size, self._begin)
+        return DataLoader(items, batch_sampler=batches, collate_fn=self.collate, **self.loader_settings)
+
+    def val_dataloader(self) -> DataLoader[Any]:
         return self._evaluation_loader("val")
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> DataLoader[Any]:
         return self._evaluation_loader("test")
 
-    def _evaluation_loader(self, split: Split) -> DataLoader[Batch]:
+    def _evaluation_loader(self, split: Split) -> DataLoader[Any]:
         self.check_not_empty(split)
         texts = FirstCandidates(self.splits[split])
         sampler = EvaluationSampler(len(texts), *self._rank())
-        return DataLoader(texts, sampler=sampler, batch_size=self.eval_batch_size, **self.loader_settings)
+        settings = self.loader_settings | {"batch_size": self.eval_batch_size}
+        return DataLoader(texts, sampler=sampler, collate_fn=self.collate, **settings)
 
     def check_not_empty(self, split: Split) -> None:
         """Raises UserError if a split holds no text."""

@@ -1,12 +1,12 @@
 """Pairs by place: ids out of the memory-mapped file, and which are candidates of one text.
 
-Shapes: T text length, S speech length, L either, N pairs.
+Shapes: T text length, S speech length, L either, N pairs, K hard negatives.
 """
 
 from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,17 @@ from torch.utils.data import Dataset
 from clvp_train.codes import open_copies
 from clvp_train.corpus import Split
 from clvp_train.data.candidates import Candidates, text_hashes
+
+
+class Pair(TypedDict):
+    """A pair as `Collate` takes it."""
+
+    input_ids: torch.Tensor  # (T,)
+    speech_ids: torch.Tensor  # (S,)
+    finished: bool  # False: the AR ran into its limit of codes
+    key: NotRequired[int]  # in training: the same for equal texts
+    negatives: NotRequired[list[torch.Tensor]]  # in training: K faulty copies of the codes
+    text: NotRequired[int]  # in evaluation: the text's number
 
 
 class Ragged:
@@ -34,8 +45,8 @@ class Ragged:
         return torch.from_numpy(ids_L.astype(np.int64))
 
 
-class PairDataset(Dataset[dict[str, torch.Tensor]]):
-    """The pairs of one split. Holds 24 bytes a pair; pickled, it takes these and the files' names along, and maps them anew.
+class PairDataset(Dataset[Pair]):
+    """The pairs of one split. Holds 33 bytes a pair; pickled, it takes these and the files' names along, and maps them anew.
 
     Args:
         files: as `codes.arrow_copies` gives them.
@@ -43,18 +54,21 @@ class PairDataset(Dataset[dict[str, torch.Tensor]]):
 
     Attributes:
         candidates: per distinct text, the places of its pairs.
+        keys_N: int64, the same for equal texts, see `candidates.text_hashes`.
     """
 
     def __init__(self, files: Sequence[Path], split: Split) -> None:
         self.files = files
-        table = open_copies(files, ["split", "text"])
+        table = open_copies(files, ["split", "text", "finished"])
         self.rows_N = np.flatnonzero(pc.equal(table["split"], split).to_numpy())
+        self.finished_N = table["finished"].fill_null(True).to_numpy()[self.rows_N]
         keys_N, end = np.empty(len(self.rows_N), dtype=np.uint64), 0
         for batch in table.to_batches():
             hashes = text_hashes(batch["text"].filter(pc.equal(batch["split"], split)))
             keys_N[end : end + len(hashes)] = hashes
             end += len(hashes)
         self.candidates = Candidates.of_keys(keys_N)
+        self.keys_N = keys_N.view(np.int64)
         self._map()
 
     def _map(self) -> None:
@@ -71,7 +85,10 @@ class PairDataset(Dataset[dict[str, torch.Tensor]]):
     def __len__(self) -> int:
         return len(self.rows_N)
 
-    def __getitem__(self, place: int) -> dict[str, torch.Tensor]:
-        """{"input_ids": (T,), "speech_ids": (S,)}, int64."""
+    def __getitem__(self, place: int) -> Pair:
         row = int(self.rows_N[place])
-        return {"input_ids": self.input_ids[row], "speech_ids": self.speech_ids[row]}
+        return {
+            "input_ids": self.input_ids[row],
+            "speech_ids": self.speech_ids[row],
+            "finished": bool(self.finished_N[place]),
+        }

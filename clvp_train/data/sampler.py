@@ -7,10 +7,10 @@ from torch.utils.data import Sampler
 
 from clvp_train.data.candidates import Candidates
 
-TEXTS_AT_ONCE = 65_536  # turned into Python numbers
+Item = tuple[int, int]  # a pair's place and the epoch
 
 
-class CandidateSampler(Sampler[int]):
+class EpochOrder:
     """One pass over the texts in random order, with one of each text's candidates, another one in each epoch.
 
     As no text occurs twice in an epoch, none occurs twice in a batch. The order depends on seed and epoch alone, so all
@@ -30,38 +30,47 @@ class CandidateSampler(Sampler[int]):
     def __len__(self) -> int:
         return len(self.candidates)
 
-    def __iter__(self) -> Iterator[int]:
-        order_U = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.candidates))
-        for start in range(0, len(order_U), TEXTS_AT_ONCE):
-            texts_B = order_U[start : start + TEXTS_AT_ONCE]
-            # each text starts at a place of its own, so that an epoch mixes all candidate numbers
-            yield from self.candidates.pick(texts_B, self.epoch + texts_B).tolist()
+    def texts(self) -> np.ndarray:
+        """(U,) all of them, in this epoch's order."""
+        return np.random.default_rng((self.seed, self.epoch)).permutation(len(self.candidates))
+
+    def places(self, texts_B: np.ndarray) -> list[int]:
+        """Of the pairs that this epoch takes for these texts."""
+        # each text starts at a place of its own, so that an epoch mixes all candidate numbers
+        return self.candidates.pick(texts_B, self.epoch + texts_B).tolist()
 
 
-class GlobalBatchSampler(Sampler[list[int]]):
-    """Cuts the sampler's order into global batches and gives each rank its equal share; the incomplete last one is dropped.
+class GlobalBatchSampler(Sampler[list[Item]]):
+    """Cuts an epoch into global batches and gives each rank its equal share; the incomplete last one is dropped.
 
     Args:
-        sampler: the order; Lightning calls its `set_epoch`.
+        order: of the texts.
         batch_size: pairs over all ranks, a multiple of `world_size`.
         rank: this process.
         world_size: how many there are.
+        begin: (epoch, batches): that epoch leaves out its first `batches` batches. Its length stays that of a whole one.
     """
 
-    def __init__(self, sampler: CandidateSampler, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        self.sampler, self.batch_size, self.rank, self.world_size = sampler, batch_size, rank, world_size
+    def __init__(
+        self,
+        order: EpochOrder,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        begin: tuple[int, int] = (0, 0),
+    ) -> None:
+        self.sampler = order  # so called because Lightning calls batch_sampler.sampler.set_epoch
+        self.batch_size, self.rank, self.world_size, self.begin = batch_size, rank, world_size, begin
 
     def __len__(self) -> int:
         return len(self.sampler) // self.batch_size
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[Item]]:
+        epoch, texts_U = self.sampler.epoch, self.sampler.texts()
         share = self.batch_size // self.world_size
-        batch: list[int] = []
-        for index in self.sampler:
-            batch.append(index)
-            if len(batch) == self.batch_size:
-                yield batch[self.rank * share : (self.rank + 1) * share]
-                batch = []
+        for batch in range(self.begin[1] if epoch == self.begin[0] else 0, len(self)):
+            start = batch * self.batch_size + self.rank * share
+            yield [(place, epoch) for place in self.sampler.places(texts_U[start : start + share])]
 
 
 class EvaluationSampler(Sampler[int]):

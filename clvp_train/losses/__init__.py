@@ -2,5 +2,6 @@
 
 from clvp_train.losses.contrastive import ContrastiveOutput, SymmetricContrastiveLoss
 from clvp_train.losses.gather import gather
+from clvp_train.losses.sigmoid import SigmoidLoss
 
-__all__ = ["ContrastiveOutput", "SymmetricContrastiveLoss", "gather"]
+__all__ = ["ContrastiveOutput", "SigmoidLoss", "SymmetricContrastiveLoss", "gather"]

@@ -51,8 +51,9 @@ def _from_lightning(path: Path) -> CLVPModel:
     if not isinstance(stored, dict) or CONFIG_KEY not in stored:
         raise ValueError(f"a Lightning checkpoint without {CONFIG_KEY!r}")
     model = CLVPModel(CLVPConfig(**stored[CONFIG_KEY]))
-    weights = stored["state_dict"].items()
-    model.load_state_dict({key.removeprefix(MODEL_PREFIX): tensor for key, tensor in weights})
+    weights = stored["state_dict"].items()  # those of the loss, if it has any, are left aside
+    prefixed = {key: tensor for key, tensor in weights if key.startswith(MODEL_PREFIX)}
+    model.load_state_dict({key.removeprefix(MODEL_PREFIX): tensor for key, tensor in prefixed.items()})
     return model
 
 

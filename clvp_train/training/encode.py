@@ -1,14 +1,21 @@
 """Encoding a batch without computing its padding. Shapes: B batch, L length, D width."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
-Encoder = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Encoder = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
 def encode_in_chunks(
-    encode: Encoder, ids_BL: torch.Tensor, mask_BL: torch.Tensor, chunk_size: int, multiple: int = 8
+    encode: Encoder,
+    ids_BL: torch.Tensor,
+    mask_BL: torch.Tensor,
+    chunk_size: int,
+    multiple: int = 8,
+    cached: bool = False,
 ) -> torch.Tensor:
     """Sorts the rows by length, encodes them in chunks, each cut to its own longest row, and restores the order.
 
@@ -16,23 +23,49 @@ def encode_in_chunks(
     embeddings alone, and the batch stays as random as it was.
 
     Args:
-        encode: (ids, mask) to (B, D) embeddings.
+        encode: (ids, mask) to (B, D) embeddings; the mask is None where a chunk has no padding.
         ids_BL: right-padded ids.
-        mask_BL: True for what is real.
+        mask_BL: True for what is real. It may have gaps.
         chunk_size: rows encoded together; 0 takes the whole batch as it is.
         multiple: lengths are rounded up to it, so that few different shapes occur.
+        cached: keep a chunk's embeddings alone, and encode it again when its gradient is due, with the same dropout. This is
+            GradCache (Gao et al. 2021, https://arxiv.org/abs/2101.06983) in one backward pass, which DDP needs: the memory
+            of one chunk and all embeddings for one more forward.
 
     Returns:
         (B, D) embeddings in the order of `ids_BL`.
     """
+    if cached and torch.is_grad_enabled():
+        encode = partial(checkpoint, encode, use_reentrant=False)
     if chunk_size == 0:
         return encode(ids_BL, mask_BL)
-    lengths_B = mask_BL.sum(dim=1)
-    order_B = lengths_B.argsort()
-    longest = [lengths_B[rows].max() for rows in order_B.split(chunk_size)]
-    limits = torch.stack(longest).tolist()  # one wait for the device, not one a chunk
-    encoded = [
-        encode(ids_BL[rows, : -(-limit // multiple) * multiple], mask_BL[rows, : -(-limit // multiple) * multiple])
-        for rows, limit in zip(order_B.split(chunk_size), limits)
-    ]
+    lengths_B = lengths(mask_BL)
+    # longest first: the memory that they leave is enough for those that follow, where blocks that grow would leave holes
+    order_B = lengths_B.argsort(descending=True)
+    chunks = order_B.split(chunk_size)
+    real_B = mask_BL.sum(dim=1)
+    bounds = [torch.stack([lengths_B[rows[0]], real_B[rows].min()]) for rows in chunks]
+    encoded = []
+    for rows, (longest, fewest) in zip(
+        chunks, torch.stack(bounds).tolist()
+    ):  # one wait for the device, not one a chunk
+        limit = min(_round_up(longest, multiple), ids_BL.shape[1])
+        encoded.append(encode(ids_BL[rows, :limit], None if fewest == limit else mask_BL[rows, :limit]))
     return torch.cat(encoded)[order_B.argsort()]
+
+
+def computed_positions(mask_BL: torch.Tensor, chunk_size: int, multiple: int = 8) -> torch.Tensor:
+    """How many positions `encode_in_chunks` computes, padding included; a scalar on the mask's device."""
+    if chunk_size == 0:
+        return torch.tensor(mask_BL.numel(), device=mask_BL.device)
+    chunks = lengths(mask_BL).sort(descending=True).values.split(chunk_size)
+    return sum(len(chunk) * _round_up(chunk[0], multiple).clamp(max=mask_BL.shape[1]) for chunk in chunks)
+
+
+def lengths(mask_BL: torch.Tensor) -> torch.Tensor:
+    """(B,) positions up to the last real one of each row."""
+    return (mask_BL * torch.arange(1, mask_BL.shape[1] + 1, device=mask_BL.device)).amax(dim=1)
+
+
+def _round_up(length, multiple: int):
+    return -(-length // multiple) * multiple

@@ -1,22 +1,24 @@
-"""The LightningModule. Shapes: B rows a rank, N gallery, D width."""
+"""The LightningModule. Shapes: B rows a rank, M hard negatives a rank, L length, N gallery, D width."""
 
 import math
-import time
-from functools import partial
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 
-from clvp_train.errors import check_number
+from clvp_train.errors import UserError
 from clvp_train.losses import SymmetricContrastiveLoss, gather
 from clvp_train.metrics import retrieval
 from clvp_train.models import CLVPModel
 from clvp_train.models.loading import CONFIG_KEY
+from clvp_train.training.config import TrainingConfig
 from clvp_train.training.encode import encode_in_chunks
-from clvp_train.training.optim import OptimConfig, adamw, warmup_cosine
+from clvp_train.training.hiding import hide
+from clvp_train.training.optim import OptimConfig, adamw, freeze, warmup_cosine
+from clvp_train.training.throughput import Throughput
 
 MAX_LOG_SCALE = math.log(100)  # as in CLIP
 Batch = dict[str, torch.Tensor]
@@ -30,7 +32,8 @@ class CLVPModule(L.LightningModule):
         loss: objective over the two sets of embeddings, see `losses`.
         optim: optimiser and schedule.
         total_steps: length of the schedule in optimiser steps.
-        chunk_size: rows that an encoder takes at once, sorted by length, see `encode_in_chunks`; 0 takes all.
+        training: how a batch is turned into gradients.
+        seed: of dropout and hidden tokens.
     """
 
     def __init__(
@@ -39,41 +42,75 @@ class CLVPModule(L.LightningModule):
         loss: nn.Module | None = None,
         optim: OptimConfig | None = None,
         total_steps: int = 1000,
-        chunk_size: int = 0,
+        training: TrainingConfig | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
-        check_number("chunk_size", chunk_size, 0)
         self.model, self.loss = model, loss or SymmetricContrastiveLoss()
         self.optim, self.total_steps = optim or OptimConfig(), total_steps
-        # a model that ignores masks is served one fixed length, padding and all
-        self.chunk_size = chunk_size if model.config.padding == "mask" else 0
+        self.settings, self.seed = training or TrainingConfig(), seed
+        # with padding="tortoise" the codes come padded as tortoise-tts pads them, under a mask of ones; texts, which it takes
+        # one at a time and unpadded, need theirs to come to the same beside others
+        for half in (model.config.text_config, model.config.speech_config):
+            half.padding = "mask"
+        freeze(model, self.optim.freeze)
+        if self.settings.gradient_checkpointing:
+            model.gradient_checkpointing_enable()
+        if self.settings.compile:
+            for layer in (*model.text_model.layers, *model.speech_model.layers):
+                layer.compile(dynamic=True)  # chunks have many lengths
+        self.throughput = Throughput(model, self.settings.chunk_size)
         self.metrics: dict[str, Any] = {}  # of the last validation or test
         self._embeds: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
-        self._last_step = 0.0
 
     def embed(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """L2-normalised (B, D) embeddings of texts and codes, in float32."""
-        encode = partial(encode_in_chunks, chunk_size=self.chunk_size)
-        text_BD = encode(self.model.get_text_features, batch["input_ids"], batch["text_attention_mask"])
-        speech_BD = encode(self.model.get_speech_features, batch["speech_ids"], batch["speech_attention_mask"])
-        return nn.functional.normalize(text_BD.float(), dim=-1), nn.functional.normalize(speech_BD.float(), dim=-1)
+        """L2-normalised (B, D) embeddings of texts and (B + M, D) of codes and their hard negatives, at least in float32."""
+        text_mask, (speech_ids, speech_mask) = batch["text_attention_mask"], _speech(batch)
+        if self.training:
+            text_mask = hide(text_mask, self.settings.text_mask_percentage)
+            speech_mask = hide(speech_mask, self.settings.voice_mask_percentage)
+        return (
+            self._encode(self.model.get_text_features, batch["input_ids"], text_mask),
+            self._encode(self.model.get_speech_features, speech_ids, speech_mask),
+        )
+
+    def _encode(self, encode: Any, ids_BL: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
+        settings = self.settings
+        embeds_BD = encode_in_chunks(encode, ids_BL, mask_BL, settings.chunk_size, cached=settings.cached_gradients)
+        return nn.functional.normalize(embeds_BD.to(torch.promote_types(embeds_BD.dtype, torch.float32)), dim=-1)
+
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        # a batch's noise is its own, so a run that goes on has no states of generators to restore
+        noise = np.random.SeedSequence((self.seed, self.current_epoch, batch_index, self.global_rank))
+        torch.manual_seed(int(noise.generate_state(1, np.uint64)[0]))
 
     def training_step(self, batch: Batch, batch_index: int) -> torch.Tensor:
         text_BD, speech_BD = self.embed(batch)
-        output = self.loss(text_BD, speech_BD, self.model.logit_scale)
-        now = time.monotonic()
-        pairs_per_second = len(text_BD) * self.trainer.world_size / (now - self._last_step)
-        self._last_step = now
+        speech_BD, negatives_MD = speech_BD.split([len(text_BD), len(speech_BD) - len(text_BD)])
+        # half precision keeps 3 digits: with a scale of 100 that would be half a logit
+        with torch.autocast(self.device.type, enabled=False):
+            output = self.loss(
+                text_BD,
+                speech_BD,
+                self.model.logit_scale,
+                batch.get("key"),
+                negatives_MD if len(negatives_MD) else None,
+            )
         # the mean over ranks of a loss over own rows is the loss of the whole batch
         self.log("train/loss", output.loss, prog_bar=True, sync_dist=True)
         self.log("train/accuracy", output.accuracy, prog_bar=True, sync_dist=True)
         self.log("train/scale", self.model.logit_scale.detach().exp())
-        self.log("train/pairs_per_second", pairs_per_second, prog_bar=True)
         return output.loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
-        with torch.no_grad():
-            self.model.logit_scale.clamp_(0.0, MAX_LOG_SCALE)
+        masks = [batch["text_attention_mask"], _speech(batch)[1]]
+        mixed = "mixed" in str(self.trainer.precision)
+        dtype = torch.get_autocast_dtype(self.device.type) if mixed else self.model.dtype
+        for name, value in self.throughput.measure(masks, self.trainer.world_size, dtype).items():
+            self.log(name, value, prog_bar=name == "train/pairs_per_second")
+
+    def on_validation_start(self) -> None:
+        self.throughput.start()
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         # in full precision whatever training runs in, so that train.py and evaluate.py report the same figures
@@ -105,11 +142,38 @@ class CLVPModule(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         # under a loss scale the fused optimiser unscales inside its step, too late for the clipping below
-        optimizer = adamw(self.model, self.optim, fused=self.trainer.precision != "16-mixed")
+        optimizer = adamw(self, self.optim, fused=self.trainer.precision != "16-mixed")
         schedule = warmup_cosine(optimizer, self.optim, self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
         # by hand, because Lightning's own clipping refuses a fused optimiser under mixed precision
+        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        # with 16-mixed the scaler leaves such a step out and lowers its scale
+        if not norm.isfinite() and self.trainer.precision != "16-mixed":
+            raise UserError(
+                f"training has diverged: the gradients of epoch {self.current_epoch}, batch {self.trainer.fit_loop.batch_idx} "
+                f"are not finite (loss {self.trainer.callback_metrics.get('train/loss', norm):.4g}, step {self.global_step}); "
+                "nothing of it was applied or saved: lower optim.lr, or look at the batch"
+            )
         if self.optim.gradient_clip_norm > 0:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.gradient_clip_norm)
+            nn.utils.clip_grads_with_norm_(self.parameters(), self.optim.gradient_clip_norm, norm)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        with torch.no_grad():
+            self.model.logit_scale.clamp_(0.0, MAX_LOG_SCALE)
+
+
+def _speech(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """(B + M, S) ids and mask of codes and their hard negatives, padded to the longest of both."""
+    rows = [("speech_ids", "negative_ids"), ("speech_attention_mask", "negative_attention_mask")]
+    if "negative_ids" not in batch:
+        return batch["speech_ids"], batch["speech_attention_mask"]
+    length = max(batch[name].shape[1] for name in rows[0])
+    ids, mask = (
+        torch.cat([nn.functional.pad(batch[name], (0, length - batch[name].shape[1])) for name in names])
+        for names in rows
+    )
+    return ids, mask

@@ -12,15 +12,20 @@ from hydra.utils import get_object, instantiate
 from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
 
-from clvp_train import app
+from clvp_train import build
 from clvp_train.codes.manifest import Manifest, write_manifest
 from clvp_train.command import CONF
 from clvp_train.corpus import Corpus, split_of
+from clvp_train.data import CLVPDataModule
 from clvp_train.models import CLVPConfig, CLVPModel
 
 ROOTS = sorted(file.stem for file in CONF.glob("*.yaml"))
 PICKS = sorted(file.relative_to(CONF).with_suffix("").as_posix() for file in CONF.glob("*/*.yaml"))
-VOCABULARIES = {"text_config.vocab_size": 256, "speech_config.vocab_size": 512}
+
+
+def pairs(folder: Path) -> CLVPDataModule:
+    write_manifest(folder, Manifest("f", "corpus", "ar", 0, 256, 512, "nowhere"))
+    return CLVPDataModule(folder)
 
 
 def compose(root: str, *overrides: str, folder: Path = Path("out")) -> DictConfig:
@@ -65,20 +70,21 @@ def make_tortoise(cfg, name, tmp_path):
 
 
 def make_data(cfg, name, tmp_path):
-    write_manifest(tmp_path, Manifest("f", "corpus", "ar", 0, 256, 512, "nowhere"))
+    pairs(tmp_path)
     assert isinstance(instantiate(cfg.data, pairs=tmp_path), L.LightningDataModule)
 
 
 def make_model(cfg, name, tmp_path):
     if name == "pretrained":
-        half = {"vocab_size": 9, "hidden_size": 32, "intermediate_size": 8, "num_hidden_layers": 1}
+        half = {"hidden_size": 32, "intermediate_size": 8, "num_hidden_layers": 1}
         half |= {"num_attention_heads": 1}
-        CLVPModel(CLVPConfig(text_config=half, speech_config=half, projection_dim=8)).save_pretrained(tmp_path)
+        halves = {"text_config": {**half, "vocab_size": 256}, "speech_config": {**half, "vocab_size": 512}}
+        CLVPModel(CLVPConfig(**halves, projection_dim=8)).save_pretrained(tmp_path)
         cfg.model.checkpoint = str(tmp_path)
-        assert app._build_model(cfg.model, VOCABULARIES).config.projection_dim == 8
+        assert build.model(cfg, pairs(tmp_path)).config.projection_dim == 8
         return
     with torch.device("meta"):  # one of them has 244 M parameters
-        model = app._build_model(cfg.model, VOCABULARIES)
+        model = build.model(cfg, pairs(tmp_path))
     assert (model.config.text_config.vocab_size, model.config.speech_config.vocab_size) == (256, 512)
     if name == "clvp":
         assert model.config.text_config.num_hidden_layers == 20 and model.num_parameters() > 200_000_000
@@ -87,7 +93,7 @@ def make_model(cfg, name, tmp_path):
 def make_trainer(cfg, name, tmp_path):
     if cfg.trainer.accelerator == "gpu":
         cfg.trainer.update({"accelerator": "cpu", "devices": 1})
-    assert isinstance(app._instantiate_trainer(cfg, default_root_dir=tmp_path, logger=False), L.Trainer)
+    assert isinstance(build.trainer(cfg, default_root_dir=tmp_path, logger=False), L.Trainer)
 
 
 def make_callbacks(cfg, name, tmp_path):

@@ -1,6 +1,17 @@
+import pytest
 import torch
 
-from clvp_train.data.collate import collate, pad
+from clvp_train.data.collate import Collate, pad
+from clvp_train.tortoise.calm import CALM, CALM_TAIL
+
+
+def pair(text_length, speech_ids, finished=True, **more):
+    return {
+        "input_ids": torch.arange(1, 1 + text_length),
+        "speech_ids": torch.tensor(speech_ids),
+        "finished": finished,
+        **more,
+    }
 
 
 def test_masks_are_true_exactly_on_what_is_real():
@@ -15,14 +26,13 @@ def test_lengths_round_up_to_the_multiple_and_no_further():
     assert pad([torch.arange(8)])[0].shape == (1, 8)
     assert pad([torch.arange(9)])[0].shape == (1, 16)
     assert pad([torch.arange(9)], multiple=1)[0].shape == (1, 9)
+    assert pad([torch.arange(7)], zeros=1)[0].shape == (1, 8)
+    assert pad([torch.arange(8)], zeros=1)[0].shape == (1, 16)
 
 
 def test_both_sides_are_padded_apart_and_texts_keep_their_numbers():
-    pairs = [
-        {"input_ids": torch.ones(3).long(), "speech_ids": torch.ones(20).long(), "text": torch.tensor(7)},
-        {"input_ids": torch.ones(10).long(), "speech_ids": torch.ones(2).long(), "text": torch.tensor(4)},
-    ]
-    batch = collate(pairs)
+    pairs = [pair(3, [1] * 20, text=7), pair(10, [1, 1], text=4)]
+    batch = Collate()(pairs)
     assert {key: tuple(value.shape) for key, value in batch.items()} == {
         "input_ids": (2, 16),
         "text_attention_mask": (2, 16),
@@ -31,4 +41,44 @@ def test_both_sides_are_padded_apart_and_texts_keep_their_numbers():
         "text": (2,),
     }
     assert batch["speech_attention_mask"].sum(dim=1).tolist() == [20, 2] and batch["text"].tolist() == [7, 4]
-    assert "text" not in collate([{key: pair[key] for key in ("input_ids", "speech_ids")} for pair in pairs])
+
+
+def test_keys_of_all_64_bits_and_negatives_stay_with_their_pairs():
+    keys = [-(2**63), 2**63 - 1]
+    negatives = [[torch.tensor([10 * row + copy] * (9 + copy)) for copy in range(2)] for row in range(2)]
+    batch = Collate()([pair(2, [1], key=key, negatives=copies) for key, copies in zip(keys, negatives)])
+    assert batch["key"].tolist() == keys and batch["key"].dtype == torch.int64
+    assert batch["negative_ids"].shape == batch["negative_attention_mask"].shape == (4, 16)
+    assert batch["negative_ids"][:, 0].tolist() == [0, 1, 10, 11]
+    assert batch["negative_attention_mask"].sum(dim=1).tolist() == [9, 10, 9, 10]
+
+
+TAIL = list(CALM_TAIL)
+
+
+@pytest.mark.parametrize(
+    ("codes", "finished", "served", "real"),
+    [
+        ([7, 8], True, [7, 8, *[CALM] * 5, *TAIL], 10),
+        ([7] * 6, True, [*[7] * 6, CALM, *TAIL], 10),
+        ([7] * 9, True, [*[7] * 7, *TAIL], 10),  # the tail takes the place of codes, as in tortoise-tts
+        ([7] * 10, True, [7] * 10, 10),
+        ([7] * 14, True, [7] * 10, 10),
+        ([7] * 14, False, [7] * 10, 10),
+        ([7] * 9, False, [*[7] * 9, 0], 9),
+        ([7] * 3, False, [*[7] * 3, *[0] * 7], 3),
+    ],
+)
+def test_codes_are_padded_as_tortoise_tts_serves_them(codes, finished, served, real):
+    collate = Collate("tortoise", max_codes=10)
+    batch = collate([pair(2, codes, finished, negatives=[torch.tensor(codes)])])
+    for name in ("speech", "negative"):
+        assert batch[f"{name}_ids"].tolist() == [served]
+        assert batch[f"{name}_attention_mask"].tolist() == [[True] * real + [False] * (10 - real)]
+
+
+def test_a_text_for_tortoise_ends_with_one_zero_that_counts():
+    batch = Collate("tortoise", max_codes=10)([pair(8, [1]), pair(3, [1])])
+    assert batch["input_ids"].tolist() == [[*range(1, 9), *[0] * 8], [1, 2, 3, *[0] * 13]]
+    assert batch["text_attention_mask"].sum(dim=1).tolist() == [9, 4]
+    assert batch["text_attention_mask"][1].tolist() == [True] * 4 + [False] * 12

@@ -35,9 +35,60 @@ def test_loaders_give_whole_batches_and_first_candidates(write_pairs):
         assert torch.cat([batch["text"] for batch in batches]).tolist() == list(range(5))
 
 
+def drawn(module):
+    """Batches as plain lists."""
+    return [{name: value.tolist() for name, value in batch.items()} for batch in module.train_dataloader()]
+
+
+@pytest.mark.parametrize(("start", "num_workers"), [("fork", 2), ("spawn", 1)])
+def test_workers_give_the_batches_of_a_single_process(write_pairs, start, num_workers):
+    folder = write_pairs()
+    alone = CLVPDataModule(folder, batch_size=4, num_hard_negatives=2)
+    shared = CLVPDataModule(folder, batch_size=4, num_hard_negatives=2, num_workers=num_workers)
+    shared.loader_settings["multiprocessing_context"] = start
+    assert drawn(shared) == drawn(alone) and len(drawn(alone)) == 5
+    assert {"key", "negative_ids", "negative_attention_mask"} < drawn(alone)[0].keys()
+
+
+@pytest.mark.parametrize("left_out", [0, 2, 3])
+def test_a_run_goes_on_with_the_same_batches_and_negatives(write_pairs, left_out):
+    folder = write_pairs()
+    whole, resumed = (CLVPDataModule(folder, batch_size=6, num_hard_negatives=2) for _ in range(2))
+    resumed.go_on_at(0, left_out)
+    assert drawn(resumed) == drawn(whole)[left_out:] and len(resumed.train_dataloader()) == 3
+    resumed.go_on_at(1, left_out)
+    assert drawn(resumed) == drawn(whole), "another epoch is whole"
+
+
+def test_training_has_keys_and_negatives_and_evaluation_has_texts(write_pairs):
+    module = CLVPDataModule(write_pairs(), batch_size=8, num_hard_negatives=3)
+    batch, evaluated = next(iter(module.train_dataloader())), next(iter(module.val_dataloader()))
+    assert len(set(batch["key"].tolist())) == 8 and len(batch["negative_ids"]) == 24
+    assert evaluated.keys() == batch.keys() - {"key", "negative_ids", "negative_attention_mask"} | {"text"}
+
+
+def test_all_loaders_pad_as_the_model_is_served(write_pairs):
+    module = CLVPDataModule(write_pairs(speech_vocab_size=249), batch_size=8, num_hard_negatives=1, max_codes=20)
+    module.padding = "tortoise"
+    for loader in (module.train_dataloader(), module.val_dataloader(), module.test_dataloader()):
+        batch = next(iter(loader))
+        assert batch["speech_ids"].shape[1] == 20 and [45, 45, 248] in batch["speech_ids"][:, -3:].tolist()
+    module.padding = "mask"
+    assert next(iter(module.train_dataloader()))["speech_ids"].shape[1] == 16
+
+
+def test_codes_that_the_pairs_do_not_know_cannot_be_served(write_pairs):
+    module = CLVPDataModule(write_pairs(speech_vocab_size=248))
+    with pytest.raises(UserError, match="padding=tortoise .* 83 .* 248.* know 248 speech codes only: set model"):
+        module.padding = "tortoise"
+    assert module.padding == "mask"
+
+
 @pytest.mark.parametrize(
     ("settings", "world_size", "message"),
     [
+        ({"batch_size": 1}, 1, "data.batch_size=1 leaves a pair nothing to be told apart from: set 2 or more"),
+        ({"batch_size": 2}, 4, "cannot be shared by 4 processes: set a multiple of 4"),
         ({"batch_size": 21}, 1, "data.batch_size=21 is more than the 20 training texts"),
         ({"batch_size": 9}, 2, "cannot be shared by 2 processes: set a multiple of 2"),
     ],
@@ -47,7 +98,7 @@ def test_a_batch_that_does_not_fit_is_refused(write_pairs, settings, world_size,
         CLVPDataModule(write_pairs(), **settings).check(world_size)
 
 
-@pytest.mark.parametrize("name", ["batch_size", "eval_batch_size", "num_workers"])
+@pytest.mark.parametrize("name", ["batch_size", "eval_batch_size", "num_workers", "num_hard_negatives", "max_codes"])
 @pytest.mark.parametrize("value", [-1, "abc", 1.5, True])
 def test_a_size_that_is_no_whole_number_is_refused(write_pairs, name, value):
     with pytest.raises(UserError, match=f"data.{name}={value}"):

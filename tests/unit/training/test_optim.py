@@ -5,25 +5,43 @@ import torch
 from torch import nn
 
 from clvp_train.errors import UserError
-from clvp_train.training.optim import OptimConfig, adamw, parameter_groups, warmup_cosine
+from clvp_train.training.optim import OptimConfig, adamw, freeze, parameter_groups, warmup_cosine
+
+
+def names_of(model, groups):
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {group["name"]: {names[id(parameter)] for parameter in group["params"]} for group in groups}
 
 
 def test_decay_falls_on_the_matrices_of_linear_layers_and_on_nothing_else(model):
-    decayed, plain = parameter_groups(model, 0.3)
-    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.3, 0.0)
-    linear = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    assert {names[id(parameter)] for parameter in decayed["params"]} == linear
-    spared = {names[id(parameter)] for parameter in plain["params"]}
-    assert spared == set(names.values()) - linear
+    groups = parameter_groups(model, OptimConfig(weight_decay=0.3))
+    decayed = {name for key, names in names_of(model, groups).items() if "no decay" not in key for name in names}
+    spared = {name for key, names in names_of(model, groups).items() if "no decay" in key for name in names}
+    assert {group["weight_decay"] for group in groups if "no decay" in group["name"]} == {0.0}
+    assert {group["weight_decay"] for group in groups if "no decay" not in group["name"]} == {0.3}
+    assert decayed == {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    assert decayed | spared == {name for name, _ in model.named_parameters()} and not decayed & spared
     assert {"logit_scale", "text_model.token_embedding.weight", "text_model.final_layer_norm.weight"} <= spared
 
 
-def test_frozen_parameters_are_left_out(model):
-    model.text_model.requires_grad_(False)
-    groups = parameter_groups(model, 0.1)
-    kept = {id(parameter) for group in groups for parameter in group["params"]}
-    assert kept == {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_each_half_has_its_own_learning_rate(model, prefix):
+    module = nn.ModuleDict({"model": model}) if prefix else model
+    groups = parameter_groups(module, OptimConfig(lr=3.0, text_lr=1.0, speech_lr=0.0))
+    rates = {name: group["lr"] for group, names in zip(groups, names_of(module, groups).values()) for name in names}
+    expected = {"text_model": 1.0, "text_projection": 1.0, "speech_model": 0.0, "speech_projection": 0.0}
+    for name, rate in rates.items():
+        assert rate == expected.get(name.removeprefix(prefix).split(".")[0], 3.0), name
+    assert prefix + "logit_scale" in rates
+    assert {group["lr"] for group in parameter_groups(model, OptimConfig(lr=3.0))} == {3.0}
+
+
+def test_a_frozen_half_learns_nothing_and_drops_nothing_out(model):
+    model.train()
+    freeze(model, ["text"])
+    kept = {name for names in names_of(model, parameter_groups(model, OptimConfig())).values() for name in names}
+    assert kept == {name for name, _ in model.named_parameters() if not name.startswith("text_")}
+    assert not model.text_model.training and model.speech_model.training
 
 
 def rates(config, total_steps, steps):
@@ -69,6 +87,10 @@ def test_the_optimiser_has_the_settings_asked_for():
         ("gradient_clip_norm", -0.5),
         ("betas", 3),
         ("betas", (0.9, 1)),
+        ("text_lr", -1),
+        ("freeze", "text"),
+        ("freeze", ("text", "speech")),
+        ("freeze", ("mouth",)),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_named(name, value):

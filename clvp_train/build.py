@@ -1,0 +1,115 @@
+"""From a config to the objects that it describes."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from omegaconf import DictConfig, OmegaConf
+
+from clvp_train import codes
+from clvp_train.data import CLVPDataModule
+from clvp_train.errors import UserError, check_number
+from clvp_train.launch import on_all_ranks
+from clvp_train.metrics import MODE, PRIMARY
+from clvp_train.models import CLVPModel
+
+PACKAGE = Path(__file__).resolve().parent
+# the wheel carries the folder inside the package
+DATA = PACKAGE / "bundled" if (PACKAGE / "bundled").is_dir() else PACKAGE.parent / "data"
+
+OmegaConf.register_new_resolver("clvp_train_data", lambda: str(DATA), replace=True)
+OmegaConf.register_new_resolver("native_dtype", lambda: "bfloat16" if _native_bfloat16() else "float32", replace=True)
+OmegaConf.register_new_resolver(
+    "native_precision", lambda: "bf16-mixed" if _native_bfloat16() else "32-true", replace=True
+)
+OmegaConf.register_new_resolver("primary_metric", lambda: PRIMARY, replace=True)
+OmegaConf.register_new_resolver("primary_mode", lambda: MODE, replace=True)
+
+
+def _native_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in hardware; emulated, they are slower than float32."""
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def all_ranks(cfg: DictConfig) -> None:
+    """Returns on every rank of the run, see `launch.on_all_ranks`."""
+    logging.disable(logging.INFO)  # the trainer that runs says it again
+    try:
+        wanted = trainer(cfg, logger=False, enable_checkpointing=False, plugins=LightningEnvironment())
+    finally:
+        logging.disable(logging.NOTSET)
+    on_all_ranks(wanted)
+
+
+def seed(cfg: DictConfig) -> None:
+    check_number("seed", cfg.seed, 0)
+    L.seed_everything(cfg.seed, workers=True)
+
+
+def pairs(cfg: DictConfig) -> str:
+    """The folder of pairs that the config describes, made if it is not there yet."""
+    if cfg.get("pairs"):
+        return str(cfg.pairs)
+    return codes.generate(
+        instantiate(cfg.corpus),
+        instantiate(cfg.tortoise),
+        instantiate(cfg.codes),
+        cache_dir=cfg.paths.codes,
+        folder=cfg.get("output_dir"),
+        test_percent=cfg.split.test_percent,
+        val_percent=cfg.split.val_percent,
+    )
+
+
+def model(cfg: DictConfig, datamodule: CLVPDataModule) -> CLVPModel:
+    """The model of `cfg.model`; one from scratch has the vocabularies of the pairs unless it names others. From here on the
+    DataModule pads as the model is served."""
+    settings, manifest = cfg.model.copy(), datamodule.manifest
+    if "config" in settings:
+        for tower, size in (("text", manifest.text_vocab_size), ("speech", manifest.speech_vocab_size)):
+            if OmegaConf.select(settings.config, f"{tower}_config.vocab_size") is None:
+                OmegaConf.update(settings.config, f"{tower}_config.vocab_size", size, force_add=True)
+    built: CLVPModel = instantiate(settings, _convert_="all")
+    fit_together(built, datamodule, "model")
+    return built
+
+
+def fit_together(model: CLVPModel, datamodule: CLVPDataModule, name: str) -> None:
+    """Makes the DataModule pad as the model is served.
+
+    Raises:
+        UserError: the model, called `name`, knows other vocabularies than the pairs have.
+    """
+    manifest, config = datamodule.manifest, model.config
+    for kind, needed, has in (
+        ("text", manifest.text_vocab_size, config.text_config.vocab_size),
+        ("speech", manifest.speech_vocab_size, config.speech_config.vocab_size),
+    ):
+        if needed != has:
+            raise UserError(
+                f"{name} has {has} {kind} tokens, but the pairs in {datamodule.folder} have {needed}: they come from "
+                "another Tortoise; set tortoise=… to the one that the model was trained with"
+            )
+    datamodule.padding = config.padding
+
+
+def callbacks(cfg: DictConfig) -> list[L.Callback]:
+    return [instantiate(callback) for callback in cfg.callbacks.values() if callback is not None]
+
+
+def trainer(cfg: DictConfig, **settings: Any) -> L.Trainer:
+    """The trainer of `cfg.trainer` with further arguments of its constructor."""
+    # Lightning itself takes any value for these and fails later
+    for name in ("max_epochs", "max_steps", "num_nodes", "log_every_n_steps"):
+        if cfg.trainer.get(name) is not None:
+            check_number(f"trainer.{name}", cfg.trainer[name], -1 if name.startswith("max") else 1)
+    try:
+        return instantiate(cfg.trainer, **settings)
+    except InstantiationException as error:
+        raise UserError(f"trainer: {error.__cause__ or error}: check the settings of trainer=…") from None

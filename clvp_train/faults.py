@@ -1,0 +1,79 @@
+"""The mistakes that an autoregressive model makes in speech codes. Shapes: S codes.
+
+A fault takes the codes of a sentence and returns others, at least one, always different, and leaves its argument as it is:
+
+    codes_S: 1-D, at least one code. A single one, which leaves nothing to choose, is said twice whatever the fault.
+    rng: draws the place.
+    share: of the codes that go wrong, 0 to 1; rounded to whole codes, at least one and never all.
+    other_S: codes of another sentence, which `foreign_tail` alone needs.
+
+Choose one with `FAULTS[name](codes_S, rng, share, other_S)`.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+Codes = np.ndarray[Any, np.dtype[Any]]
+Fault = Callable[..., Codes]
+
+
+def _of_a_share(spoil: Callable[[Codes, np.random.Generator, int, Codes | None], Codes]) -> Fault:
+    """A fault from a function of the number of codes that go wrong, 1 to S - 1."""
+
+    @wraps(spoil)
+    def fault(codes_S: Codes, rng: np.random.Generator, share: float, other_S: Codes | None = None) -> Codes:
+        if len(codes_S) < 2:
+            return np.tile(codes_S, 2)
+        return spoil(codes_S, rng, min(max(round(share * len(codes_S)), 1), len(codes_S) - 1), other_S)
+
+    return fault
+
+
+@_of_a_share
+def cut_off(codes_S: Codes, rng: np.random.Generator, length: int, other_S: Codes | None) -> Codes:
+    """The codes end early."""
+    return codes_S[:-length].copy()
+
+
+@_of_a_share
+def repeat(codes_S: Codes, rng: np.random.Generator, length: int, other_S: Codes | None) -> Codes:
+    """A stretch is said twice."""
+    start = rng.integers(len(codes_S) - length + 1)
+    return np.concatenate([codes_S[: start + length], codes_S[start:]])
+
+
+@_of_a_share
+def drop(codes_S: Codes, rng: np.random.Generator, length: int, other_S: Codes | None) -> Codes:
+    """A stretch is left out, and the codes go on after it."""
+    start = rng.integers(len(codes_S) - length)
+    return np.concatenate([codes_S[:start], codes_S[start + length :]])
+
+
+@_of_a_share
+def swap(codes_S: Codes, rng: np.random.Generator, length: int, other_S: Codes | None) -> Codes:
+    """Two neighbouring stretches change places, each at most half of the codes; single codes where no two such stretches
+    differ. Codes that are all the same lose a stretch instead."""
+    for size in (min(length, len(codes_S) // 2), 1):
+        starts = np.flatnonzero(sliding_window_view(codes_S[size:] != codes_S[:-size], size).any(axis=1))
+        if len(starts):
+            start = starts[rng.integers(len(starts))]
+            middle, end = start + size, start + 2 * size
+            return np.concatenate([codes_S[:start], codes_S[middle:end], codes_S[start:middle], codes_S[end:]])
+    return codes_S[:-length].copy()
+
+
+@_of_a_share
+def foreign_tail(codes_S: Codes, rng: np.random.Generator, length: int, other_S: Codes | None) -> Codes:
+    """The same share of another sentence's codes stands in place of the end. If they are the end itself, it is left out."""
+    if other_S is None:
+        raise ValueError("foreign_tail needs other_S, the codes of another sentence")
+    head_S = codes_S[:-length]
+    foreign_S = np.concatenate([head_S, other_S[len(other_S) - -(-len(other_S) * length // len(codes_S)) :]])
+    return head_S.copy() if np.array_equal(foreign_S, codes_S) else foreign_S
+
+
+FAULTS: dict[str, Fault] = {fault.__name__: fault for fault in (cut_off, repeat, drop, swap, foreign_tail)}

@@ -1,0 +1,120 @@
+"""Two and three real processes under DDP against one process with the whole batch, in float64, through CLVP's encoders."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from clvp_train.losses import SigmoidLoss, SymmetricContrastiveLoss, gather
+from clvp_train.losses.gather import world_size
+from clvp_train.models import CLVPConfig, CLVPModel
+from clvp_train.training import CLVPModule, TrainingConfig
+from tests.distributed.ranks import on_ranks
+
+B, RANKS = 5, 3  # rows a rank
+CASES = {
+    "plain": {},
+    "cached gradients": {"cached": True},
+    "equal texts": {"equal": True},
+    "hard negatives": {"hard": True, "cached": True, "equal": True},
+    "logits by rows": {"loss": lambda: SymmetricContrastiveLoss(chunk_size=2), "equal": True, "hard": True},
+    "sigmoid": {"loss": SigmoidLoss},
+    "sigmoid, all of it": {"loss": lambda: SigmoidLoss(chunk_size=2), "cached": True, "equal": True, "hard": True},
+}
+
+
+class Step(nn.Module):
+    """What `CLVPModule.training_step` computes, without a trainer."""
+
+    def __init__(self, loss=SymmetricContrastiveLoss, cached=False, **kwargs):
+        super().__init__()
+        torch.manual_seed(0)
+        half = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+        half |= {"num_attention_heads": 2, "initializer_range": 0.3, "dropout": 0.0, "attention_dropout": 0.0}
+        model = CLVPModel(CLVPConfig(text_config=half, speech_config=half, projection_dim=8))
+        self.clvp = CLVPModule(model, loss(), training=TrainingConfig(chunk_size=2, cached_gradients=cached)).double()
+
+    def forward(self, batch):
+        text_BD, speech_BD = self.clvp.embed(batch)
+        negatives = speech_BD[len(text_BD) :] if "negative_ids" in batch else None
+        scale = self.clvp.model.logit_scale
+        return self.clvp.loss(text_BD, speech_BD[: len(text_BD)], scale, batch.get("key"), negatives)
+
+
+def batch(ranks, equal=False, hard=False, **kwargs):
+    draw = torch.Generator().manual_seed(1)
+
+    def rows(number, width):
+        mask = torch.arange(width) < torch.randint(2, width + 1, (number, 1), generator=draw)
+        return torch.randint(1, 40, mask.shape, generator=draw) * mask, mask
+
+    N = ranks * B
+    (input_ids, text_mask), (speech_ids, speech_mask), (negative_ids, negative_mask) = (
+        rows(number, width) for number, width in ((N, 9), (N, 20), (2 * N, 24))
+    )
+    whole = {"input_ids": input_ids, "text_attention_mask": text_mask}
+    whole |= {"speech_ids": speech_ids, "speech_attention_mask": speech_mask}
+    if equal:  # among them on different ranks
+        whole["key"] = torch.arange(N) % (N - 3)
+    if hard:
+        whole |= {"negative_ids": negative_ids, "negative_attention_mask": negative_mask}
+    return whole
+
+
+def share(whole, rank, ranks):
+    return {name: rows.chunk(ranks)[rank] for name, rows in whole.items()}
+
+
+def results(model, data):
+    output = model(data)
+    output.loss.backward()
+    named = {name.removeprefix("module."): parameter for name, parameter in model.named_parameters()}
+    gradients = {name: parameter.grad.tolist() for name, parameter in named.items()}
+    return output.loss.item(), output.accuracy.item(), gradients
+
+
+def own_shares(rank):
+    found = {}
+    for name, settings in CASES.items():
+        model = DistributedDataParallel(Step(**settings))
+        found[name] = results(model, share(batch(world_size(), **settings), rank, world_size()))
+    return found
+
+
+@pytest.fixture(scope="module", params=[2, RANKS])
+def on_all(request):
+    return request.param, on_ranks(request.param, own_shares)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_mean_loss_and_averaged_gradients_are_those_of_the_whole_batch(on_all, case):
+    ranks, found = on_all
+    loss, accuracy, gradients = results(Step(**CASES[case]), batch(ranks, **CASES[case]))
+    losses = [rank[case][0] for rank in found]
+    assert len(set(losses)) == ranks, "each rank has rows of its own"
+    assert abs(sum(losses) / ranks - loss) < 1e-10
+    assert sum(rank[case][1] for rank in found) / ranks == pytest.approx(accuracy, abs=1e-6)
+    assert {"clvp.model.logit_scale", "clvp.model.text_model.token_embedding.weight"} <= gradients.keys()
+    assert ("clvp.loss.bias" in gradients) == case.startswith("sigmoid")
+    for rank in found:
+        assert rank[case][2].keys() == gradients.keys()
+        for name, expected in gradients.items():
+            difference = (torch.tensor(rank[case][2][name]) - torch.tensor(expected)).abs().max().item()
+            assert torch.tensor(expected).abs().max() > 1e-9 and difference < 1e-10, name
+
+
+def test_the_cases_differ():
+    """Else the cases above would all show the same thing."""
+    losses = {name: results(Step(**settings), batch(2, **settings))[0] for name, settings in CASES.items()}
+    assert losses["plain"] == pytest.approx(losses["cached gradients"], abs=1e-12)
+    assert losses["hard negatives"] == pytest.approx(losses["logits by rows"], abs=1e-12)
+    assert len({round(loss, 9) for loss in losses.values()}) == 5
+
+
+def gathered(rank):
+    rows = torch.tensor([[10.0 * rank], [10.0 * rank + 1]])
+    return gather(rows).tolist()
+
+
+def test_gathered_rows_stand_in_the_order_of_ranks():
+    assert on_ranks(2, gathered) == [[[0.0], [1.0], [10.0], [11.0]]] * 2

@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from clvp_train.codes import arrow_copies
+from clvp_train.data import PairDataset
+from clvp_train.data.negatives import HardNegatives
+from clvp_train.data.views import TrainingPairs
+from clvp_train.errors import UserError
+from clvp_train.faults import FAULTS
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_hard_negatives": -1}, "data.num_hard_negatives=-1: set it to a whole number, 0 or more"),
+        ({"hard_negatives": ["swap", "typo"]}, r"data.hard_negatives=\[swap,typo\]: .*\[cut_off,repeat,drop,swap,for"),
+        ({"hard_negatives": []}, r"data.hard_negatives=\[\]: choose some of"),
+        ({"hard_negatives": None}, r"data.hard_negatives=\[\]: choose some of"),
+        ({"fault_share": [0.5, 0.1]}, r"data.fault_share=\[0.5, 0.1\]: set it to \[LEAST,MOST\]"),
+        ({"fault_share": [0, 0.1]}, r"data.fault_share=\[0, 0.1\]: set it to"),
+        ({"fault_share": [0.1, 1.1]}, r"data.fault_share=\[0.1, 1.1\]: set it to"),
+        ({"fault_share": [0.1]}, r"data.fault_share=\[0.1\]: set it to"),
+        ({"fault_share": 0.1}, r"data.fault_share=\[0.1\]: set it to"),
+        ({"fault_share": ["much", 1]}, "data.fault_share=much: set it to a number"),
+    ],
+)
+def test_a_bad_setting_is_named_with_its_mend(settings, message):
+    with pytest.raises(UserError, match=message):
+        HardNegatives(**settings)
+
+
+def test_settings_of_a_config_become_plain():
+    config = OmegaConf.create({"names": ["swap"], "share": [0.1, 0.2]})
+    negatives = HardNegatives(1, config.names, config.share)
+    assert type(negatives.hard_negatives) is type(negatives.fault_share) is tuple
+    assert HardNegatives(1, "swap").hard_negatives == ("swap",)
+
+
+def draw(number=1, names=tuple(FAULTS), codes=range(100, 120), seed=0, limit=None, share=(0.1, 0.5)):
+    codes_S = np.array(codes)
+    rng = np.random.default_rng(seed)
+    copies = HardNegatives(number, names, share).draw(codes_S, rng, lambda: np.arange(200, 220), limit)
+    return [copy.tolist() for copy in copies]
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_no_copy_is_the_original_within_the_limit(name):
+    for limit in (4, 19, 20, 30):
+        for copy in draw(200, [name], limit=limit):
+            assert copy[:limit] != list(range(100, 120))[:limit]
+
+
+def test_all_named_faults_occur_equally_often_with_shares_in_bounds():
+    copies = draw(2000, ["cut_off", "repeat", "foreign_tail"], share=(0.2, 0.4))
+    short = [copy for copy in copies if len(copy) < 20]
+    long = [copy for copy in copies if len(copy) > 20]
+    foreign = [copy for copy in copies if len(copy) == 20]
+    assert min(map(len, (short, long, foreign))) > 550 and all(copy[-1] == 219 for copy in foreign)
+    assert {20 - len(copy) for copy in short} == {len(copy) - 20 for copy in long} == {4, 5, 6, 7, 8}
+    assert {sum(code >= 200 for code in copy) for copy in foreign} == {4, 5, 6, 7, 8}
+
+
+@pytest.fixture
+def pairs(write_pairs):
+    return PairDataset(arrow_copies(write_pairs(extra=("TRAIN 3?",))), "train")
+
+
+def negatives(pairs, place, epoch, seed=0, number=2):
+    copies = TrainingPairs(pairs, HardNegatives(number), seed, None)[place, epoch]["negatives"]
+    return [copy.tolist() for copy in copies]
+
+
+def test_negatives_are_those_of_seed_epoch_and_place_alone(pairs):
+    places = range(len(pairs))
+    first = [negatives(pairs, place, 0) for place in places]
+    assert first == [negatives(pairs, place, 0) for place in reversed(places)][::-1]
+    assert first != [negatives(pairs, place, 1) for place in places]
+    assert first != [negatives(pairs, place, 0, seed=1) for place in places]
+    assert any(one != other for one, other in first), "each copy has its own mistake"
+
+
+def test_a_foreign_tail_is_never_of_the_same_text(pairs):
+    """Another candidate says the same words: its tail may be no mistake."""
+    view = TrainingPairs(pairs, HardNegatives(1), 0, None)
+    for place in (9, 11, 60):  # "train 3" and the same text written otherwise
+        rng = np.random.default_rng(0)
+        texts = {int(view._another(place, rng)[0]) for _ in range(500)}
+        assert texts == set(range(20)) - {3}
+
+
+def test_pairs_without_negatives_have_a_key_alone(pairs):
+    pair = TrainingPairs(pairs, HardNegatives(0), 0, None)[7, 0]
+    assert pair["key"] == pairs.keys_N[7] and "negatives" not in pair
+    assert torch.equal(pair["speech_ids"], pairs[7]["speech_ids"])

@@ -1,0 +1,97 @@
+"""Every objective against the sum written out, in float64."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from clvp_train.errors import UserError
+from clvp_train.losses import SigmoidLoss, SymmetricContrastiveLoss
+
+B, M, D = 7, 5, 6
+KEYS = torch.tensor([4, 9, 4, 1, 9, 4, 2])
+
+
+def contrastive(text, speech, scale, keys, negatives):
+    """-log of the softmax probability of the own partner, among all that is not of an equal text."""
+    total = 0.0
+    for rows, columns, others in ((text, speech, negatives), (speech, text, [])):
+        for i in range(B):
+            shown = [j for j in range(B) if j == i or keys is None or keys[i] != keys[j]]
+            scores = torch.stack([scale.exp() * rows[i] @ columns[j] for j in shown])
+            further = [scale.exp() * rows[i] @ other for other in others]
+            all_scores = torch.cat([scores, torch.stack(further)]) if len(further) else scores
+            total = total - (scores[shown.index(i)] - all_scores.logsumexp(0)) / B
+    return total / 2
+
+
+def sigmoid(text, speech, scale, keys, negatives, bias=-3.0):
+    """-log of the probability of the right answer, over every pair that is not of equal texts, and every hard negative."""
+    total = 0.0
+    for i in range(B):
+        for j in range(B):
+            if j == i or keys is None or keys[i] != keys[j]:
+                logit = scale.exp() * text[i] @ speech[j] + bias
+                total = total - (logit if i == j else -logit).sigmoid().log() / B
+        for other in negatives:
+            total = total - (-(scale.exp() * text[i] @ other + bias)).sigmoid().log() / B
+    return total
+
+
+OBJECTIVES = {
+    "contrastive": (SymmetricContrastiveLoss, contrastive),
+    "sigmoid": (lambda **settings: SigmoidLoss(bias=-3.0, **settings), sigmoid),
+}
+
+
+def leaves():
+    draw = torch.Generator().manual_seed(0)
+    rows = [torch.randn(size, D, generator=draw, dtype=torch.float64) for size in (B, B, M)]
+    tensors = [*(functional.normalize(row, dim=-1) for row in rows), torch.tensor(1.3, dtype=torch.float64)]
+    return [tensor.requires_grad_() for tensor in tensors]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("keys", [None, KEYS], ids=["all differ", "equal texts"])
+@pytest.mark.parametrize("hard", [False, True], ids=["", "hard negatives"])
+@pytest.mark.parametrize("chunk_size", [1, 3, 7, 100])
+def test_loss_and_gradients_equal_the_sum_written_out(objective, keys, hard, chunk_size):
+    made, naive = OBJECTIVES[objective]
+
+    def run(function):
+        text, speech, negatives, scale = inputs = leaves()
+        loss = function(text, speech, scale, negatives)
+        return loss, torch.autograd.grad(loss, inputs, materialize_grads=True)
+
+    module = made(chunk_size=chunk_size).double()
+    found = run(lambda text, speech, scale, other: module(text, speech, scale, keys, other if hard else None).loss)
+    expected = run(lambda text, speech, scale, other: naive(text, speech, scale, keys, other if hard else []))
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+    assert bool(found[1][2].any()) == hard
+
+
+@pytest.mark.parametrize("chunk_size", [2, 100])
+def test_accuracy_passes_over_equal_texts_and_counts_hard_negatives(chunk_size):
+    text, scale = torch.eye(4), torch.tensor(1.0)
+    speech = torch.eye(4)[[1, 0, 2, 3]]  # the first two say each other
+    for loss, with_both in ((SymmetricContrastiveLoss(chunk_size), 0.5), (SigmoidLoss(chunk_size=chunk_size), 0.5)):
+        assert loss(text, speech, scale).accuracy == with_both
+        assert loss(text, speech, scale, torch.tensor([3, 3, 1, 2])).accuracy == 1.0
+    worse = loss(text, speech, scale, None, 2 * torch.eye(4)[2:3]).accuracy
+    assert worse == 0.25, "a hard negative beats the third text's own codes"
+
+
+def test_the_bias_of_the_sigmoid_is_learned():
+    loss = SigmoidLoss(bias=-3.0).double()
+    text, speech, _, scale = leaves()
+    loss(text, speech, scale).loss.backward()
+    step = 1e-6
+    with torch.no_grad():
+        around = [sigmoid(text, speech, scale, None, [], bias=-3.0 + sign * step) for sign in (1, -1)]
+    assert loss.bias.grad.item() == pytest.approx(((around[0] - around[1]) / (2 * step)).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("made", [SymmetricContrastiveLoss, SigmoidLoss])
+@pytest.mark.parametrize("chunk_size", [0, -1, 1.5, "abc"])
+def test_a_chunk_size_that_makes_no_sense_is_refused(made, chunk_size):
+    with pytest.raises(UserError, match=f"loss.chunk_size={chunk_size}"):
+        made(chunk_size=chunk_size)

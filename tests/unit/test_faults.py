@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+from clvp_train.faults import FAULTS, cut_off, drop, foreign_tail, repeat, swap
+
+CODES = np.arange(100, 120)
+OTHER = np.arange(200, 240)
+
+
+def drawn(fault, share=0.25, codes=CODES, other=OTHER):
+    """What a fault makes with many seeds."""
+    return [fault(codes, np.random.default_rng(seed), share, other).tolist() for seed in range(200)]
+
+
+@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize(
+    "codes",
+    [[3], [3, 3], [3, 4], [3, 3, 3], [3, 4, 3], [5] * 40, [1, 2] * 20, list(range(41))],
+    ids=lambda codes: f"{len(codes)}-{len(set(codes))}",
+)
+def test_every_fault_changes_every_sequence_and_leaves_something(name, share, codes):
+    before = np.array(codes)
+    for seed in range(40):
+        for other in (OTHER, before, before[-1:], before[:0]):
+            faulty = FAULTS[name](before, np.random.default_rng(seed), share, other)
+            assert len(faulty) > 0 and faulty.dtype == before.dtype and not np.array_equal(faulty, before)
+            faulty[:] = -1
+            assert before.tolist() == codes, "the codes themselves are left as they are"
+
+
+def test_the_same_seed_makes_the_same_mistake():
+    for fault in FAULTS.values():
+        assert drawn(fault) == drawn(fault)
+
+
+def test_cut_off_ends_early():
+    assert drawn(cut_off)[0] == CODES[:15].tolist()
+
+
+def test_repeat_says_a_stretch_twice_wherever_it_lies():
+    copies = {tuple(CODES[: start + 5]) + tuple(CODES[start:]) for start in range(16)}
+    assert set(map(tuple, drawn(repeat))) == copies
+
+
+def test_drop_leaves_a_stretch_out_but_never_the_end():
+    copies = {tuple(CODES[:start]) + tuple(CODES[start + 5 :]) for start in range(15)}
+    assert set(map(tuple, drawn(drop))) == copies
+
+
+def test_swap_exchanges_neighbouring_stretches_wherever_they_lie():
+    copies = {(*CODES[:s], *CODES[s + 5 : s + 10], *CODES[s : s + 5], *CODES[s + 10 :]) for s in range(11)}
+    assert set(map(tuple, drawn(swap))) == copies
+
+
+def test_swap_looks_for_stretches_that_differ():
+    assert set(map(tuple, drawn(swap, 0.5, np.array([1, 1, 1, 1, 1, 2])))) == {(1, 1, 2, 1, 1, 1)}
+    codes = np.array([1, 2, 1, 2])
+    assert all(sorted(copy) == [1, 1, 2, 2] for copy in drawn(swap, 0.5, codes)), "of single codes if need be"
+
+
+def test_foreign_tail_ends_with_the_same_share_of_another_sentence():
+    assert drawn(foreign_tail)[0] == [*CODES[:15], *OTHER[30:]]
+    with pytest.raises(ValueError, match="another sentence"):
+        foreign_tail(CODES, np.random.default_rng(0), 0.5)
