@@ -15,11 +15,12 @@ from clvp_train.data import CLVPDataModule
 from clvp_train.errors import UserError
 from clvp_train.metrics import print_report, write_report
 from clvp_train.models import load_clvp
-from clvp_train.training import CLVPModule, TrainingConfig
+from clvp_train.training import CLVPModule, TrainingConfig, WholeFiles
 
 log = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of a deprecated torch name
 warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # the metrics are those of all ranks already
+warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")  # the DataModule begins where it shall
 
 
 def run_generate(cfg: DictConfig) -> None:
@@ -41,14 +42,25 @@ def run_train(cfg: DictConfig) -> float | None:
     # before the pairs, so that a bad setting shows before the work
     loss, optim, training = instantiate(cfg.loss), instantiate(cfg.optim), instantiate(cfg.training)
     logger, output = instantiate(cfg.logger), Path(cfg.paths.output)
-    trainer = build.trainer(cfg, callbacks=build.callbacks(cfg), logger=logger, default_root_dir=cfg.paths.output)
+    callbacks = build.callbacks(cfg)
+    settings = {"logger": logger, "default_root_dir": cfg.paths.output, "plugins": [WholeFiles()]}
+    trainer = build.trainer(cfg, callbacks=callbacks, **settings)
     datamodule: CLVPDataModule = instantiate(cfg.data, pairs=build.pairs(cfg))
     datamodule.check(trainer.world_size, ("val", "test") if cfg.test else ("val",))
     model = build.model(cfg, datamodule)
+    total_steps = _total_steps(trainer, datamodule)
+    module = CLVPModule(model, loss, optim, total_steps, training, cfg.seed)
+    state = build.run_state(cfg, trainer, datamodule, model, total_steps)
+    trainer.callbacks.append(state)  # type: ignore[attr-defined]
+    if cfg.resume:
+        (epoch, batches), changed = state.go_on(cfg.resume, trainer, datamodule.steps_per_epoch)
+        datamodule.go_on_at(epoch, batches)
+        log.info(
+            "going on from %s at epoch %d, batch %d%s", cfg.resume, epoch, batches, "".join(f"; {c}" for c in changed)
+        )
     if trainer.is_global_zero and trainer.logger is not None:
         trainer.logger.log_hyperparams(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)))
-    module = CLVPModule(model, loss, optim, _total_steps(trainer, datamodule), training, cfg.seed)
-    trainer.fit(module, datamodule)
+    trainer.fit(module, datamodule, ckpt_path=cfg.resume, weights_only=True)
 
     best = _best_checkpoint(trainer)
     if trainer.is_global_zero:

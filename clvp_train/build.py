@@ -1,8 +1,9 @@
 """From a config to the objects that it describes."""
 
+import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -17,6 +18,7 @@ from clvp_train.errors import UserError, check_number
 from clvp_train.launch import on_all_ranks
 from clvp_train.metrics import MODE, PRIMARY
 from clvp_train.models import CLVPModel
+from clvp_train.training import RunState
 
 PACKAGE = Path(__file__).resolve().parent
 # the wheel carries the folder inside the package
@@ -97,6 +99,33 @@ def fit_together(model: CLVPModel, datamodule: CLVPDataModule, name: str) -> Non
                 "another Tortoise; set tortoise=… to the one that the model was trained with"
             )
     datamodule.padding = config.padding
+
+
+def run_state(
+    cfg: DictConfig, trainer: L.Trainer, datamodule: CLVPDataModule, model: CLVPModel, total_steps: int
+) -> RunState:
+    """What a checkpoint says of this run."""
+
+    def group(name: str) -> dict[str, Any]:
+        settings = cast(dict[str, Any], OmegaConf.to_container(cfg[name], resolve=True))
+        return {f"{name}.{key}": value for key, value in settings.items()}
+
+    config = model.config.to_dict()
+    fixed: dict[str, Any] = {
+        "model": json.dumps({key: config[key] for key in sorted(config) if key != "transformers_version"}, default=str)
+    }
+    fixed |= {"fingerprint of the pairs": datamodule.manifest.fingerprint, "seed": cfg.seed}
+    fixed |= {
+        "data.batch_size": datamodule.batch_size,
+        "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,
+    }
+    free = {
+        "number of processes": trainer.world_size,
+        "number of steps": total_steps,
+        "precision": str(trainer.precision),
+    }
+    more = group("data") | group("training")
+    return RunState(fixed | group("loss") | group("optim"), free | {key: more[key] for key in more if key not in fixed})
 
 
 def callbacks(cfg: DictConfig) -> list[L.Callback]:

@@ -3,6 +3,7 @@
 import difflib
 import os
 import re
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -10,12 +11,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from clvp_train import launch
-from clvp_train.errors import UserError
+from clvp_train.errors import Stopped, UserError
+from clvp_train.resume import with_run
 
 PACKAGE = Path(__file__).resolve().parent
 # the wheel carries the folder inside the package
@@ -39,7 +42,10 @@ def command(config_name: str, run: Callable[[DictConfig], Any]) -> Callable[[], 
     def called() -> Any:
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands over what it would print
         try:
+            sys.argv[1:] = with_run(sys.argv[1:], Path("outputs", config_name))
             return hydra_main()
+        except UserError as error:
+            message = str(error)
         except CompactHydraException as error:
             message = str(error).split("Config search path:")[0]
         _fail(message + _close_matches(message, config_name))
@@ -55,6 +61,10 @@ def _guarded(run: Callable[[DictConfig], Any], cfg: DictConfig) -> Any:
         return run(cfg)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
+    except Stopped as stopped:
+        folder = shlex.quote(HydraConfig.get().runtime.output_dir)
+        _tell(f"{stopped}; python {Path(sys.argv[0]).name} resume={folder} goes on")
+        sys.exit(128 + stopped.signal_number)
     except UserError as error:
         message = str(error)
     except (InstantiationException, OmegaConfBaseException) as error:
@@ -67,9 +77,13 @@ def _guarded(run: Callable[[DictConfig], Any], cfg: DictConfig) -> Any:
 
 
 def _fail(message: str) -> NoReturn:
-    if launch.is_first_to_fail():
-        print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    _tell(f"error: {' '.join(message.split())}")
     sys.exit(launch.USER_ERROR)
+
+
+def _tell(message: str) -> None:
+    if launch.is_first_to_fail():
+        print(message, file=sys.stderr, flush=True)
 
 
 def _close_matches(message: str, config_name: str) -> str:

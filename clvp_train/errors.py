@@ -6,6 +6,14 @@ class UserError(Exception):
     traceback and exit with status 2."""
 
 
+class Stopped(Exception):
+    """A signal has ended the work, and nothing of it is lost. Commands exit with 128 + `signal_number`."""
+
+    def __init__(self, signal_number: int, message: str) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
 def check_number(setting: str, value: object, least: float, whole: bool = True) -> None:
     """Raises UserError if a setting is no number, or less than it may be."""
     number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)

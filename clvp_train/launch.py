@@ -9,6 +9,7 @@ import sys
 import tempfile
 import uuid
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -24,6 +25,8 @@ from clvp_train.errors import UserError
 
 USER_ERROR = 2  # exit status; the rank has printed its line
 PR_SET_PDEATHSIG = 1  # prctl(2)
+RANKS = "CLVP_TRAIN_RANKS"  # where the ranks that this command has started leave their process ids
+SAVED_FIRST = (signal.SIGTERM, signal.SIGUSR1)  # signals for which training saves before it stops
 
 
 def on_all_ranks(wanted: L.Trainer) -> None:
@@ -51,6 +54,8 @@ def on_all_ranks(wanted: L.Trainer) -> None:
         )
     if rank != 0:
         logging.getLogger().setLevel(logging.WARNING)
+    if RANKS in os.environ:
+        Path(os.environ[RANKS], str(os.getpid())).touch()
     if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
         # nobody else would end a rank that waits for the others' files
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -122,19 +127,35 @@ def _start(command: list[str], count: int) -> int:
             local_addr="127.0.0.1",
             logs_specs=DefaultLogsSpecs(log_dir=folder),
         )
+        _pass_signals_on(Path(folder), count)
         try:
             elastic_launch(config, sys.executable)(*command)
         except SignalException as error:
             return 128 + error.sigval
         except ChildFailedError as error:
             rank, failure = error.get_first_failure()
-            if failure.exitcode == USER_ERROR:
-                return USER_ERROR
+            if failure.exitcode in (USER_ERROR, *(128 + number for number in SAVED_FIRST)):
+                return failure.exitcode  # the rank has said why
             killed = failure.exitcode < 0
             how = f"was killed by {failure.signal_name()}" if killed else f"ended with status {failure.exitcode}"
             print(f"error: rank {rank} {how}, and the other ranks were ended", file=sys.stderr)
             return 128 - failure.exitcode if killed else failure.exitcode
     return 0
+
+
+def _pass_signals_on(folder: Path, count: int) -> None:
+    """Lets the ranks save and end by themselves; the agent's own handlers would kill them half a minute later."""
+    os.environ |= {RANKS: str(folder), "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGINT,SIGHUP,SIGQUIT"}
+
+    def pass_on(number: int, frame: Any) -> None:
+        ranks = [int(file.name) for file in folder.iterdir() if file.name.isdigit()]
+        if len(ranks) < count:
+            raise SystemExit(128 + number)  # nothing to save yet
+        for rank in ranks:
+            os.kill(rank, number)
+
+    for number in SAVED_FIRST:
+        signal.signal(number, pass_on)
 
 
 def _gpu(wanted: L.Trainer, local_rank: int, num_gpus: int) -> int | None:

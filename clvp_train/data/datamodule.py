@@ -128,6 +128,7 @@ class CLVPDataModule(L.LightningDataModule):
         limit = self.collate.max_codes if self.padding == "tortoise" else None
         items = TrainingPairs(pairs, self.negatives, self.seed, limit)
         order = EpochOrder(pairs.candidates, self.seed)
+        order.set_epoch(self._begin[0])  # loader processes fetch ahead before Lightning sets it
         batches = GlobalBatchSampler(order, self.batch_size, rank, world_size, self._begin)
         return DataLoader(items, batch_sampler=batches, collate_fn=self.collate, **self.loader_settings)
 

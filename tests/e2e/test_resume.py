@@ -1,0 +1,203 @@
+"""Runs that are killed or told to stop, and go on: their log and weights are those of a run that nothing disturbed, bit by bit."""
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from tests.e2e.commands import ROOT, TRAIN, environment, run
+from tests.e2e.conftest import BUDGET, CORPUS
+
+PAIR = ["trainer=ddp_cpu", "trainer.devices=2"]
+# three steps an epoch, with noise of every kind, and checkpoints in mid-epoch
+LONG = [*CORPUS, *BUDGET, "trainer.max_steps=8", "test=false", "callbacks.checkpoint.every_n_train_steps=2"]
+LONG += ["callbacks=[default,ema]", "model.config.text_config.dropout=0.1", "training.voice_mask_percentage=0.1"]
+LONG += ["data.num_hard_negatives=1", "codes.num_candidates=1"]
+WAITING = """
+import os, time
+from pathlib import Path
+import lightning as L
+
+class At(L.Callback):
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == int(os.environ.get("WAIT_AT", -1)):
+            Path("waiting", os.environ.get("RANK", "0")).write_text(str(os.getpid()))
+            while not Path("go").exists():
+                time.sleep(0.02)
+"""
+
+
+@pytest.fixture
+def cwd(workplace):
+    (workplace / "waiting.py").write_text(WAITING)
+    return workplace
+
+
+def started(arguments, cwd, wait_at, ranks=1):
+    """A command under way that waits before a step."""
+    shutil.rmtree(cwd / "waiting", ignore_errors=True)
+    (cwd / "waiting").mkdir()
+    (cwd / "go").unlink(missing_ok=True)
+    env = environment(cwd, PYTHONPATH=f"{ROOT}{os.pathsep}{cwd}", WAIT_AT=str(wait_at))
+    command = [sys.executable, str(ROOT / TRAIN), *arguments]
+    process = subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while len([file for file in (cwd / "waiting").iterdir() if file.read_text()]) < ranks:
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1]
+        time.sleep(0.05)
+    return process
+
+
+def disturbed(number, arguments, cwd, wait_at, ranks=1):
+    """Exit status and stderr of a command that gets a signal in a step."""
+    process = started(arguments, cwd, wait_at, ranks)
+    if number == signal.SIGKILL and ranks > 1:
+        os.kill(int((cwd / "waiting" / "1").read_text()), number)  # the others are ended by the command itself
+    else:
+        process.send_signal(number)
+        (cwd / "go").touch()
+    stderr = process.communicate(timeout=120)[1]
+    return process.returncode, stderr
+
+
+def losses(output):
+    with (output / "logs/metrics.csv").open() as file:
+        return [(row["step"], row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+
+
+def rows(output):
+    with (output / "logs/metrics.csv").open() as file:
+        return len(list(csv.DictReader(file)))
+
+
+def weights(output):
+    return torch.load(output / "checkpoints/last.ckpt", weights_only=True)
+
+
+def assert_same(output, undisturbed):
+    assert losses(output) == losses(undisturbed) and len(losses(output)) == 8 and rows(output) == rows(undisturbed)
+    ours, theirs = weights(output), weights(undisturbed)
+    assert ours["global_step"] == theirs["global_step"] == 8
+    for kind in ("state_dict", "current_model_state"):
+        assert ours[kind].keys() == theirs[kind].keys()
+        assert all(torch.equal(ours[kind][name], theirs[kind][name]) for name in ours[kind]), kind
+    assert not list(output.rglob("*.partial")) and (output / "model").is_dir()
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_run_that_is_killed_and_stopped_again_and_again_ends_as_if_nothing_had_happened(cwd, ranks):
+    settings = [*LONG, *(PAIR if ranks > 1 else []), "+callbacks.at._target_=waiting.At"]
+    env = {"PYTHONPATH": f"{ROOT}{os.pathsep}{cwd}"}
+    done = run(TRAIN, [*settings, "hydra.run.dir=undisturbed"], cwd, **env)
+    assert done.status == 0, done.stderr
+
+    status, stderr = disturbed(signal.SIGKILL, settings, cwd, 3, ranks)
+    assert status in (-signal.SIGKILL, 128 + signal.SIGKILL)
+    (output,) = (cwd / "outputs/train").iterdir()
+    assert torch.load(output / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
+
+    # its own settings come along
+    for number, wait_at in ((signal.SIGTERM, 4), (signal.SIGUSR1, 6)):
+        status, stderr = disturbed(number, ["resume=auto"], cwd, wait_at, ranks)
+        assert status == 128 + number and "Traceback" not in stderr, stderr
+        told = [line for line in stderr.splitlines() if line.startswith("stopped by")]
+        assert len(told) == 1 and f"{number.name} after step {wait_at + 1}" in told[0], stderr
+        assert f"resume={output}" in told[0] and not (output / "model").exists()
+        assert weights(output)["global_step"] == wait_at + 1
+
+    done = run(TRAIN, [f"resume={output}"], cwd, **env)
+    assert done.status == 0, done.stderr
+    assert list((cwd / "outputs/train").iterdir()) == [output]
+    assert_same(output, cwd / "undisturbed")
+
+
+@pytest.fixture(scope="module")
+def stopped(trained, tmp_path_factory):
+    """A run that was stopped in its second epoch."""
+    cwd = tmp_path_factory.mktemp("stopped")
+    shutil.copy(trained.cwd / "sentences.txt", cwd)
+    shutil.copytree(trained.cwd / "outputs" / "codes", cwd / "outputs" / "codes")
+    (cwd / "waiting.py").write_text(WAITING)
+    settings = [*CORPUS, *BUDGET, "callbacks.checkpoint.every_n_train_steps=2", "+callbacks.at._target_=waiting.At"]
+    status, stderr = disturbed(signal.SIGTERM, [*settings, "trainer.max_steps=6", "hydra.run.dir=run"], cwd, 4)
+    assert status == 128 + signal.SIGTERM, stderr
+    return cwd
+
+
+@pytest.fixture
+def again(stopped, tmp_path):
+    shutil.copytree(stopped, tmp_path / "again")
+    return tmp_path / "again"
+
+
+def go_on(cwd, *overrides):
+    return run(TRAIN, ["resume=run", *overrides], cwd, PYTHONPATH=f"{ROOT}{os.pathsep}{cwd}")
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(again):
+    last = again / "run/checkpoints/last.ckpt"
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 1
+    last.write_bytes(content)
+    done = go_on(again)
+    assert done.status == 0 and "last.ckpt is damaged; an earlier checkpoint takes its place" in done.stderr, (
+        done.stderr
+    )
+    assert "before-last.ckpt at epoch 1, batch 1" in done.stdout and weights(again / "run")["global_step"] == 6
+
+
+def test_without_a_whole_checkpoint_nothing_goes_on(again):
+    for file in (again / "run/checkpoints").iterdir():
+        file.write_bytes(file.read_bytes()[:5000])
+    done = go_on(again)
+    assert done.status == 2 and "run holds no whole checkpoint" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["model.config.projection_dim=64"], ["model (", "model=pretrained model.checkpoint="]),
+        (["split.val_percent=14"], ["fingerprint of the pairs ("]),
+        (["data.batch_size=16"], ["data.batch_size (32 then, 16 now)"]),
+        (["optim.lr=1e-5"], ["optim.lr (0.0005 then, 1e-05 now)"]),
+        (["seed=1"], ["seed (0 then, 1 now)"]),
+    ],
+    ids=lambda value: value[0] if "=" in value[0] else "",
+)
+def test_what_must_not_change_is_refused(again, overrides, words):
+    done = go_on(again, *overrides)
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.status == 2 and all(word in error for word in words), error
+    assert weights(again / "run")["global_step"] == 5
+
+
+def test_more_steps_and_other_ranks_go_on_and_say_so(again):
+    done = go_on(again, "trainer.max_steps=7", *PAIR)
+    assert done.status == 0, done.stderr
+    assert "number of processes (1 then, 2 now)" in done.stdout and "number of steps (6 then, 7 now)" in done.stdout
+    assert [int(step) for step, _ in losses(again / "run")] == list(range(7))
+
+
+def test_one_command_begins_goes_on_and_knows_when_it_is_finished(again):
+    """As a cluster runs it again and again."""
+    shutil.move(again / "run", again / "old")
+    overrides = [*CORPUS, *BUDGET, "test=false", "resume=auto", "hydra.run.dir=fixed"]
+    env = {"PYTHONPATH": f"{ROOT}{os.pathsep}{again}"}
+    first = run(TRAIN, [*overrides, "trainer.max_steps=2"], again, **env)
+    assert first.status == 0 and "begins anew" in first.stderr, first.stderr
+    second = run(TRAIN, ["resume=fixed"], again, **env)
+    assert second.status == 2 and "fixed is finished: raise trainer.max_epochs" in second.stderr, second.stderr
+    third = run(TRAIN, ["resume=fixed", "trainer.max_steps=5"], again, **env)
+    assert third.status == 0 and weights(again / "fixed")["global_step"] == 5, third.stderr
+    assert [int(step) for step, _ in losses(again / "fixed")] == list(range(5))
+
+
+def test_nothing_to_go_on_from(again):
+    done = run(TRAIN, ["resume=nowhere"], again)
+    assert done.status == 2 and "resume=nowhere is missing: give auto, a run folder, or a .ckpt of one" in done.stderr
