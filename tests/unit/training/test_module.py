@@ -170,7 +170,8 @@ def test_last_ckpt_is_kept_new_while_training_runs(model, batches, trainer_setti
     trainer.fit(CLVPModule(model, total_steps=9), loader(batches))
     assert look.found == list(enumerate(held))
     assert torch.load(path, weights_only=True)["global_step"] == end
-    assert last.last_model_path == str(path) and [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+    assert last.last_model_path == str(path)
+    assert sorted(file.name for file in path.parent.iterdir()) == ["before-last.ckpt", "last.ckpt"]
 
 
 def test_nothing_trained_means_no_checkpoint(model, batches, trainer_settings, tmp_path):
