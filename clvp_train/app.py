@@ -12,9 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 from clvp_train import build, codes
 from clvp_train.command import command
 from clvp_train.data import CLVPDataModule
-from clvp_train.errors import UserError
+from clvp_train.errors import UserError, check_number
 from clvp_train.metrics import print_report, write_report
 from clvp_train.models import load_clvp
+from clvp_train.tortoise.basic_tokenizer import train_basic_tokenizer
 from clvp_train.training import CLVPModule, TrainingConfig, WholeFiles
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def run_generate(cfg: DictConfig) -> None:
 
 
 def run_train(cfg: DictConfig) -> float | None:
-    """Trains, saves the best model, tests it. Returns the primary metric on the test split, for sweeps."""
+    """Trains, saves the best model, tests it. Returns the best value of the primary metric in validation, for sweeps."""
     build.all_ranks(cfg)
     build.seed(cfg)
     # before the pairs, so that a bad setting shows before the work
@@ -68,12 +69,14 @@ def run_train(cfg: DictConfig) -> float | None:
         trained.save_pretrained(output / "model")
         codes.copy_tokenizer(datamodule.folder, output / "model")
         log.info("model: %s", output / "model")
+    scores = [getattr(callback, "best_model_score", None) for callback in trainer.checkpoint_callbacks]
+    score = next((score.item() for score in scores if score is not None), None)
     if not cfg.test:
-        return None
+        return score
     trainer.test(module, datamodule, ckpt_path=best, weights_only=True, verbose=False)
     if trainer.is_global_zero:
         _report(module, datamodule, str(best or "the weights at the end of training"), output)
-    return trainer.callback_metrics["test/R@1"].item()
+    return score
 
 
 def run_evaluate(cfg: DictConfig) -> None:
@@ -89,6 +92,18 @@ def run_evaluate(cfg: DictConfig) -> None:
     trainer.test(module, datamodule, verbose=False)
     if trainer.is_global_zero:
         _report(module, datamodule, str(cfg.checkpoint), Path(cfg.paths.output))
+
+
+def run_train_tokenizer(cfg: DictConfig) -> None:
+    """Learns a tokenizer from a corpus's texts and writes it into a folder."""
+    output = Path(cfg.output_dir)
+    if output.exists() and any(output.iterdir()):
+        raise UserError(f"output_dir={output} is not empty: name a new folder")
+    check_number("vocab_size", cfg.vocab_size, 1)
+    corpus = instantiate(cfg.corpus)
+    tokenizer = train_basic_tokenizer((utterance.text for _, utterance in corpus.stream(audio=False)), cfg.vocab_size)
+    tokenizer.save_pretrained(output)
+    print(f"{len(tokenizer)} tokens: {output}")
 
 
 def _total_steps(trainer: L.Trainer, datamodule: CLVPDataModule) -> int:
@@ -121,3 +136,4 @@ def _report(module: CLVPModule, datamodule: CLVPDataModule, checkpoint: str, out
 train = command("train", run_train)
 evaluate = command("evaluate", run_evaluate)
 generate = command("generate", run_generate)
+train_tokenizer = command("train_tokenizer", run_train_tokenizer)

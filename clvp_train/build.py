@@ -73,13 +73,13 @@ def model(cfg: DictConfig, datamodule: CLVPDataModule) -> CLVPModel:
     """The model of `cfg.model`; one from scratch has the vocabularies of the pairs unless it names others. From here on the
     DataModule pads as the model is served."""
     settings, manifest = cfg.model.copy(), datamodule.manifest
-    if "config" in settings:
+    if "_target_" in settings.get("config", {}):
         for tower, size in (("text", manifest.text_vocab_size), ("speech", manifest.speech_vocab_size)):
             if OmegaConf.select(settings.config, f"{tower}_config.vocab_size") is None:
                 OmegaConf.update(settings.config, f"{tower}_config.vocab_size", size, force_add=True)
     built: CLVPModel = instantiate(settings, _convert_="all")
     fit_together(built, datamodule, "model")
-    return built
+    return built.train()  # a model that was loaded comes without dropout
 
 
 def fit_together(model: CLVPModel, datamodule: CLVPDataModule, name: str) -> None:

@@ -56,6 +56,7 @@ class ARCodes(CodeSource):
         return self.voices == FROM_CORPUS
 
     def check(self, tortoise: FrozenTortoise) -> None:
+        tortoise.check_speaks()
         self._clips = {} if self.needs_audio else folder_voices(self.voices)
         self._speakers = CorpusVoices(self.clips_per_voice)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from transformers import ClvpTokenizer
+from transformers import PreTrainedTokenizerBase
 
 from clvp_train.codes.card import CARD, card
 from clvp_train.codes.manifest import MANIFEST, Manifest, differences, read_manifest, write_manifest
@@ -89,7 +89,7 @@ class PairFolder:
                 of_shard = [entry for entry in skipped if entry["shard"] == index]
                 self.records.write(index, shard, Tally.of(table, of_shard), of_shard)
 
-    def begin(self, tokenizer: ClvpTokenizer) -> None:
+    def begin(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Writes tokenizer and manifest, which lets other ranks begin too."""
         save_tokenizer(tokenizer, self.storage)
         write_manifest(self.storage.folder, self.plan.manifest)

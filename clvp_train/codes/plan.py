@@ -75,7 +75,7 @@ def make_plan(
         corpus=corpus.name,
         source=source.name,
         num_shards=len(num_rows),
-        text_vocab_size=tortoise.autoregressive.text_embedding.num_embeddings,
+        text_vocab_size=tortoise.num_text_tokens,
         speech_vocab_size=tortoise.num_speech_tokens,
         tortoise=str(tortoise.source),
         settings=json.loads(text),

@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from transformers import ClvpTokenizer
+from transformers import PreTrainedTokenizerBase
 
 from clvp_train.codes.storage import Storage
 from clvp_train.errors import UserError
@@ -11,7 +11,7 @@ from clvp_train.errors import UserError
 TOKENIZER = "tokenizer"  # subfolder
 
 
-def save_tokenizer(tokenizer: ClvpTokenizer, storage: Storage) -> None:
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, storage: Storage) -> None:
     """Raises UserError if the folder of pairs cannot be written to."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)

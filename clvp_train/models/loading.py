@@ -25,7 +25,7 @@ def load_clvp(checkpoint: str | Path, config: dict[str, Any] | None = None) -> C
     Args:
         checkpoint: a .ckpt that training wrote, tortoise-tts' `clvp2.pth`, a folder or Hub id of `save_pretrained`, or one
             in transformers' composite Clvp format.
-        config: fields of `CLVPConfig` to set otherwise, `padding` for one.
+        config: fields of `CLVPConfig` to set otherwise, `padding` for one; None leaves a field as it is.
 
     Raises:
         UserError: nothing is there, or it is a checkpoint of another kind.
@@ -42,7 +42,8 @@ def load_clvp(checkpoint: str | Path, config: dict[str, Any] | None = None) -> C
         reason = " ".join(str(error).split())
         raise UserError(f"checkpoint={checkpoint} is not a CLVP ({reason[:400]}): give {KINDS}") from None
     for name, value in (config or {}).items():
-        setattr(model.config, name, value)
+        if value is not None:
+            setattr(model.config, name, value)
     return model.float().eval()
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import ClvpTokenizer
+from transformers import ClvpTokenizer, PreTrainedTokenizerBase
 
 from clvp_train.errors import UserError
 from clvp_train.tortoise.audio import fit_length, log_mel
 from clvp_train.tortoise.autoregressive import Positions
+from clvp_train.tortoise.basic_tokenizer import TOKENIZER_FILE, read_basic_tokenizer
 from clvp_train.tortoise.calm import write_calm
 from clvp_train.tortoise.candidates import Candidate, Prompt, draw
 from clvp_train.tortoise.decoder import Decoder
@@ -31,11 +32,22 @@ class FrozenTortoise:
         parts: the models and their settings.
         source: where they came from, for errors.
         files: those that they were read from, for fingerprints; none stands for those of a composite folder `source`.
+        tokenizer: a folder with another tokenizer for the texts, which the AR cannot read; None: its own.
     """
 
-    def __init__(self, parts: TortoiseParts, source: Path, files: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        parts: TortoiseParts,
+        source: Path,
+        files: Sequence[Path] = (),
+        tokenizer: str | Path | None = None,
+    ) -> None:
         self.source, self.sampling, self._files = source, parts.sampling, tuple(files)
-        self.tokenizer, self.feature_extractor = as_tortoise_reads(parts.tokenizer), parts.feature_extractor
+        self._own_tokenizer, self.feature_extractor = as_tortoise_reads(parts.tokenizer), parts.feature_extractor
+        self.tokenizer: PreTrainedTokenizerBase = self._own_tokenizer
+        self.foreign_tokenizer = tokenizer
+        if tokenizer is not None:
+            self.tokenizer = read_basic_tokenizer(tokenizer)
         self.autoregressive = parts.autoregressive.eval().requires_grad_(False)
         self.dvae = None if parts.dvae is None else parts.dvae.eval().requires_grad_(False)
         self._decoder: Decoder | None = None
@@ -48,6 +60,7 @@ class FrozenTortoise:
         sampling: dict[str, Any] | None = None,
         device: str = "cpu",
         dtype: Dtype = "float32",
+        tokenizer: str | Path | None = None,
     ) -> "FrozenTortoise":
         """Opens a folder or Hub id in transformers' composite Clvp format, see `folder.py`, or a folder of original files,
         see `from_original`.
@@ -59,6 +72,7 @@ class FrozenTortoise:
             device: where the models run.
             dtype: of the AR. In bfloat16 rounding differs with the batch, so that now and then a candidate differs from the
                 one that would be drawn alone; in float32 they are the same.
+            tokenizer: a folder with another tokenizer for the texts, see `basic_tokenizer`; None: Tortoise's own.
 
         Raises:
             UserError: no such folder, no Tortoise in it, weights that do not fit, or an unknown setting.
@@ -66,8 +80,9 @@ class FrozenTortoise:
         _check_dtype(dtype)
         folder = resolve_folder(name_or_path)
         if _is_original(folder):
-            return cls.from_original(folder, positions=positions, sampling=sampling, device=device, dtype=dtype)
-        return cls(_placed(read_folder(folder, positions, _chosen(sampling)), device, dtype), folder)
+            return cls.from_original(folder, None, tokenizer, None, None, None, positions, sampling, device, dtype)
+        parts = _placed(read_folder(folder, positions, _chosen(sampling)), device, dtype)
+        return cls(parts, folder, tokenizer=tokenizer)
 
     @classmethod
     def from_original(
@@ -91,7 +106,8 @@ class FrozenTortoise:
         Args:
             folder: where files lie that are not named below.
             autoregressive: the AR; default `autoregressive.pth`.
-            tokenizer: default `tokenizer.json`, which lies in tortoise-tts' `tortoise/data`.
+            tokenizer: default `tokenizer.json`, which lies in tortoise-tts' `tortoise/data`; or a folder, as in
+                `from_pretrained`.
             mel_norms: divisors of the mel features; default `mel_norms.pth`, which lies there too.
             dvae: DL-Art-School's DVAE; default `dvae.pth` if there is one.
             heads: of the AR's attentions; None takes width // 64, as published.
@@ -101,11 +117,11 @@ class FrozenTortoise:
             UserError: a file is missing, damaged or holds something else, or an unknown setting.
         """
         _check_dtype(dtype)
-        files = OriginalFiles.find(
-            folder, autoregressive=autoregressive, tokenizer=tokenizer, mel_norms=mel_norms, dvae=dvae
-        )
+        foreign = tokenizer if tokenizer is not None and Path(tokenizer).expanduser().is_dir() else None
+        own = None if foreign is not None else tokenizer
+        files = OriginalFiles.find(folder, autoregressive=autoregressive, tokenizer=own, mel_norms=mel_norms, dvae=dvae)
         parts = read_original(files, heads, positions, _chosen(sampling))
-        return cls(_placed(parts, device, dtype), files.autoregressive, files.all())
+        return cls(_placed(parts, device, dtype), files.autoregressive, files.all(), foreign)
 
     @staticmethod
     def load_tokenizer(name_or_path: str | Path) -> ClvpTokenizer:
@@ -123,12 +139,27 @@ class FrozenTortoise:
         """Size of the codebook, without the AR's start and stop tokens."""
         return self.autoregressive.start_speech
 
+    @property
+    def num_text_tokens(self) -> int:
+        """Size of the vocabulary of texts; of Tortoise's own, as many as the AR embeds."""
+        own = self.autoregressive.text_embedding.num_embeddings
+        return own if self.foreign_tokenizer is None else len(self.tokenizer)
+
+    def check_speaks(self) -> None:
+        """Raises UserError if the AR cannot read the tokens of the tokenizer."""
+        if self.foreign_tokenizer is not None:
+            raise UserError(
+                f"the AR of {self.source} cannot read the tokens of tortoise.tokenizer={self.foreign_tokenizer}: use "
+                "codes=dvae, or an AR that was trained with that tokenizer, which then lies beside it"
+            )
+
     def tokenize(self, text: str) -> list[int]:
-        """Token ids of a text.
+        """Token ids of a text, for the AR.
 
         Raises:
-            UserError: the text is longer than the AR's positions allow.
+            UserError: the text is longer than the AR's positions allow, or the tokens are none of its own.
         """
+        self.check_speaks()
         ids = self.tokenizer(text)["input_ids"]
         limit = self.autoregressive.max_text_tokens
         if len(ids) > limit:
@@ -219,12 +250,18 @@ class FrozenTortoise:
         """Hex digest of all that shapes the codes: weights, tokenizer, features, positions and sampling."""
         dtype = str(self.autoregressive.head.weight.dtype)
         settings = [self.autoregressive.positions, repr(self.sampling), dtype, str(self.autoregressive.num_heads)]
-        digests = [f"{file.name} {file_digest(file)}" for file in self._files or folder_files(self.source)]
+        files = list(self._files or folder_files(self.source))
+        if self.foreign_tokenizer is not None:
+            files.append(Path(self.foreign_tokenizer).expanduser() / TOKENIZER_FILE)
+        digests = [f"{file.name} {file_digest(file)}" for file in files]
         return hashlib.sha256("\n".join([*digests, *settings]).encode()).hexdigest()
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
-        """Writes the folder that `from_pretrained` opens, without CLVP encoders. float16 halves its size."""
-        parts = TortoiseParts(self.autoregressive, self.tokenizer, self.feature_extractor, self.dvae, self.sampling)
+        """Writes the folder that `from_pretrained` opens, without CLVP encoders, with its own tokenizer. float16 halves its
+        size."""
+        parts = TortoiseParts(
+            self.autoregressive, self._own_tokenizer, self.feature_extractor, self.dvae, self.sampling
+        )
         write_folder(parts, Path(folder), dtype)
 
 

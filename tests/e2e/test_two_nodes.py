@@ -1,0 +1,45 @@
+"""Two torchrun nodes on this machine, and one process and two: the same weights."""
+
+import subprocess
+import sys
+
+import torch
+
+from clvp_train.models import load_clvp
+from tests.distributed.ranks import free_port
+from tests.e2e.commands import ROOT, TRAIN, environment, execute, run
+from tests.e2e.conftest import BUDGET, CORPUS
+
+TEN = [*CORPUS, *BUDGET, "trainer.max_steps=10", "trainer.max_epochs=100", "data.num_hard_negatives=1"]
+TEN += ["trainer.check_val_every_n_epoch=4", "test=false"]
+
+
+def difference(one, other):
+    ours, theirs = (load_clvp(output / "checkpoints/last.ckpt").state_dict() for output in (one, other))
+    return max((ours[name] - theirs[name]).abs().max().item() for name in ours)
+
+
+def test_ten_steps_give_the_same_weights_in_one_process_in_two_and_on_two_nodes(workplace):
+    alone = run(TRAIN, [*TEN, "hydra.run.dir=one"], workplace)
+    assert alone.status == 0, alone.stderr
+    two = execute([str(ROOT / TRAIN), *TEN, "trainer=ddp_cpu", "trainer.devices=2", "hydra.run.dir=two"], workplace)
+    assert two.status == 0, two.stderr
+    nodes = [
+        "-m",
+        "torch.distributed.run",
+        "--nnodes=2",
+        "--nproc-per-node=1",
+        "--rdzv-backend=c10d",
+        "--rdzv-id=nodes",
+    ]
+    nodes += [f"--rdzv-endpoint=127.0.0.1:{free_port()}", "--local-addr=127.0.0.1", str(ROOT / TRAIN), *TEN]
+    nodes += ["trainer=ddp_cpu", "trainer.devices=1", "trainer.num_nodes=2", "hydra.run.dir=nodes"]
+    settings = {"cwd": workplace, "env": environment(workplace), "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    running = [subprocess.Popen([sys.executable, *nodes], text=True, **settings) for _ in range(2)]
+    told = [process.communicate(timeout=240)[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0], told
+    for name in ("two", "nodes"):
+        assert difference(workplace / "one", workplace / name) < 1e-5, name
+        assert sorted(path.name for path in (workplace / name / "checkpoints").glob("*.ckpt"))
+    stored = torch.load(workplace / "nodes/checkpoints/last.ckpt", weights_only=True)
+    assert stored["global_step"] == 10 and stored["clvp_run"]["free"]["number of processes"] == 2

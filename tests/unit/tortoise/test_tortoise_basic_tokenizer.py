@@ -1,0 +1,70 @@
+import pytest
+from transformers import AutoTokenizer
+
+from clvp_train.codes import ARCodes
+from clvp_train.errors import UserError
+from clvp_train.tortoise import FrozenTortoise
+from clvp_train.tortoise.basic_tokenizer import read_basic_tokenizer, train_basic_tokenizer
+
+TEXTS = [
+    "Ο ήλιος ανατέλλει.",
+    "Όλοι οι άνθρωποι γεννιούνται ελεύθεροι,",
+    "και ίσοι στην αξιοπρέπεια και τα δικαιώματα.",
+]
+TEXTS += ["Все люди рождаются свободными и равными.", "Ｆｕｌｌ  width\tand tabs"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_basic_tokenizer(TEXTS, vocab_size=120)
+
+
+def test_every_letter_is_kept_in_lower_case_and_composed(tokenizer):
+    for text, expected in zip(TEXTS, [*(text.lower() for text in TEXTS[:4]), "full width and tabs"]):
+        ids = tokenizer(text)["input_ids"]
+        assert "".join(tokenizer.convert_ids_to_tokens(ids)) == expected
+        assert min(ids) >= 2 and max(ids) < len(tokenizer) <= 120
+
+
+def test_frequent_stretches_are_one_token_and_none_crosses_a_word(tokenizer):
+    assert len(tokenizer("και")["input_ids"]) == 1
+    assert all(token == " " or " " not in token for token in tokenizer.get_vocab())
+
+
+def test_an_unknown_letter_and_the_name_of_a_special_token_are_text(tokenizer):
+    assert tokenizer("x")["input_ids"] == [1]
+    assert len(tokenizer("[STOP]")["input_ids"]) > 1 and tokenizer.pad_token_id == 0
+
+
+def test_a_saved_one_gives_the_same_ids_here_and_in_transformers_alone(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    for opened in (read_basic_tokenizer(tmp_path), AutoTokenizer.from_pretrained(tmp_path)):
+        for text in [*TEXTS, "[STOP] x"]:
+            assert opened(text)["input_ids"] == tokenizer(text)["input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "vocab_size", "message"),
+    [([], 255, "no letters"), (["  "], 255, "no letters"), (TEXTS, 30, "vocab_size=30 is less than the")],
+)
+def test_a_corpus_that_gives_no_tokenizer_is_refused(texts, vocab_size, message):
+    with pytest.raises(UserError, match=message):
+        train_basic_tokenizer(texts, vocab_size)
+
+
+def test_a_folder_without_one_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"tortoise.tokenizer=.* holds no tokenizer.json: .*train_tokenizer"):
+        read_basic_tokenizer(tmp_path)
+
+
+def test_a_tortoise_takes_it_for_recordings_and_keeps_its_own(nano, tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path / "greek")
+    tortoise = FrozenTortoise.from_pretrained(nano.source, tokenizer=tmp_path / "greek")
+    assert tortoise.num_text_tokens == len(tokenizer) != nano.num_text_tokens
+    assert tortoise.tokenizer("και")["input_ids"] == tokenizer("και")["input_ids"]
+    assert tortoise.fingerprint() != nano.fingerprint()
+    for act in (lambda: tortoise.tokenize("και"), lambda: ARCodes("voices").check(tortoise)):
+        with pytest.raises(UserError, match=r"cannot read the tokens of tortoise.tokenizer=.*: use codes=dvae"):
+            act()
+    tortoise.save_pretrained(tmp_path / "saved")
+    assert FrozenTortoise.from_pretrained(tmp_path / "saved").tokenize("So.") == nano.tokenize("So.")
