@@ -1,0 +1,253 @@
+"""One training step, forward, contrastive loss, backward, clipping and AdamW: ours against the same encoders trained otherwise.
+
+    python benchmarks/train_step.py                     # the nano model, LJSpeech's and LibriTTS' lengths
+    python benchmarks/train_step.py --size full --batch-size 8 --steps 2
+    python benchmarks/train_step.py --grow              # peak memory at 1, 4 and 16 times the batch
+
+All start from the same weights and see the same batches in turn, without dropout, so that a slow spell of the machine meets
+all; the table has medians. tortoise-tts and those of its libraries that are missing are fetched from the package index once.
+"""
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import types
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from lengths import MAX_SPEECH, MAX_TEXT, batch
+from lightning.fabric.utilities.throughput import get_available_flops
+from torch import nn
+from torch.nn import functional
+from transformers import ClvpConfig, ClvpModelForConditionalGeneration
+
+from clvp_train.models import CLVPConfig, CLVPModel
+from clvp_train.models.checkpoints import transformers_state_dict
+from clvp_train.training import CLVPModule, OptimConfig, TrainingConfig
+from clvp_train.training.encode import computed_positions
+from clvp_train.training.optim import adamw
+from clvp_train.training.throughput import Throughput
+
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "tests" / "parity"))
+import tortoise_reference  # noqa: E402
+
+SIZES = {
+    "nano": {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3, "num_attention_heads": 2},
+    "full": {"hidden_size": 768, "intermediate_size": 1536, "num_hidden_layers": 20, "num_attention_heads": 12},
+}
+Batch = dict[str, torch.Tensor]
+Loss = Callable[[Batch], torch.Tensor]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="nano")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--chunk-size", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=5, help="that are timed, after one that is not")
+    parser.add_argument("--corpus", choices=("ljspeech", "libritts"), action="append")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="bfloat16: autocast")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--cache", type=Path, default=ROOT / ".pytest_cache" / "d" / "references")
+    parser.add_argument("--without", action="append", default=[], help="leave out contestants whose names begin so")
+    parser.add_argument("--grow", action="store_true")
+    parser.add_argument("--only", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.grow:
+        grow(args)
+        return
+    for corpus in args.corpus or ("ljspeech", "libritts"):
+        compare(args, corpus)
+
+
+def model_of(args: argparse.Namespace) -> CLVPModel:
+    torch.manual_seed(0)
+    shape = SIZES[args.size] | {"dropout": 0.0, "attention_dropout": 0.0}
+    halves = {"text_config": {**shape, "vocab_size": 256}, "speech_config": {**shape, "vocab_size": 8192}}
+    return CLVPModel(CLVPConfig(**halves, projection_dim=shape["hidden_size"])).to(args.device).train()
+
+
+def ours(args: argparse.Namespace, chunk_size: int, cached: bool = False) -> tuple[nn.Module, Loss]:
+    module = CLVPModule(model_of(args), training=TrainingConfig(chunk_size=chunk_size, cached_gradients=cached)).train()
+
+    def loss(rows: Batch) -> torch.Tensor:
+        text_BD, speech_BD = module.embed(rows)
+        return module.loss(text_BD, speech_BD, module.model.logit_scale).loss
+
+    return module, loss
+
+
+def theirs(args: argparse.Namespace) -> tuple[nn.Module, Loss]:
+    """transformers' two encoders under the same loss. It pools over padding; that costs nothing."""
+    model = model_of(args)
+    for tower in (model.config.text_config, model.config.speech_config):
+        tower.rms_norm = "transformers"  # its norm, which costs the same
+    half = {"hidden_size": model.config.projection_dim, "projection_dim": model.config.projection_dim}
+    half |= {"intermediate_size": SIZES[args.size]["intermediate_size"], "dropout": 0.0, "attention_dropout": 0.0}
+    half |= {name: SIZES[args.size][name] for name in ("num_hidden_layers", "num_attention_heads")}
+    decoder = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1, "num_mel_attn_blocks": 1}
+    config = ClvpConfig(text_config=half, speech_config={**half, "vocab_size": 8192}, decoder_config=decoder)
+    config.projection_dim = model.config.projection_dim
+    whole = ClvpModelForConditionalGeneration(config)
+    missing, unexpected = whole.load_state_dict(transformers_state_dict(model), strict=False)
+    assert not unexpected and all("decoder" in name or "conditioning" in name for name in missing), (
+        missing,
+        unexpected,
+    )
+    both = nn.ModuleList([whole.text_encoder_model, whole.speech_encoder_model]).to(args.device).train()
+    both.register_parameter("logit_scale", whole.logit_scale)
+
+    def loss(rows: Batch) -> torch.Tensor:
+        text = both[0](input_ids=rows["input_ids"], attention_mask=rows["text_attention_mask"]).embeds
+        speech = both[1](input_ids=rows["speech_ids"], attention_mask=rows["speech_attention_mask"]).embeds
+        text, speech = (functional.normalize(embeds.float(), dim=-1) for embeds in (text, speech))
+        logits = both.logit_scale.exp() * text @ speech.T
+        own = torch.arange(len(logits), device=logits.device)
+        return (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
+
+    return both, loss
+
+
+def tortoise(args: argparse.Namespace) -> tuple[nn.Module, Loss]:
+    """tortoise-tts' class and its own loss."""
+    for path in (tortoise_reference.source(args.cache), tortoise_reference.packages(args.cache)):
+        sys.path.append(str(path))
+    stub = types.ModuleType("rotary_embedding_torch")  # of an older transformer that is not run
+    stub.RotaryEmbedding = stub.broadcat = None
+    sys.modules.setdefault(stub.__name__, stub)
+    from tortoise.models.clvp import CLVP
+
+    shape, model = SIZES[args.size], model_of(args)
+    width, heads, depth = shape["hidden_size"], shape["num_attention_heads"], shape["num_hidden_layers"]
+    widths = {"dim_text": width, "dim_speech": width, "dim_latent": width, "num_text_tokens": 256}
+    sizes = {"text_enc_depth": depth, "speech_enc_depth": depth, "text_heads": heads, "speech_heads": heads}
+    lengths = {"text_seq_len": MAX_TEXT, "speech_seq_len": MAX_SPEECH, "num_speech_tokens": 8192}
+    peer = CLVP(**widths, **sizes, **lengths, use_xformers=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        model.save_tortoise(Path(scratch, "clvp2.pth"))
+        peer.load_state_dict(torch.load(Path(scratch, "clvp2.pth"), weights_only=True))
+    for child in peer.modules():
+        if isinstance(child, nn.Dropout):
+            child.p = 0.0
+    peer = peer.to(args.device).train()
+    return peer, lambda rows: peer(rows["input_ids"], rows["speech_ids"], return_loss=True)
+
+
+def padded(rows: Batch) -> Batch:
+    """To the lengths that tortoise-tts builds its CLVP for."""
+    found = {}
+    for name, tensor in rows.items():
+        limit = MAX_TEXT if name in ("input_ids", "text_attention_mask") else MAX_SPEECH
+        found[name] = functional.pad(tensor[:, :limit], (0, max(0, limit - tensor.shape[1])))
+    return found
+
+
+def contestants(args: argparse.Namespace) -> dict[str, tuple[Callable[[], tuple[nn.Module, Loss]], bool]]:
+    """How to make each, and whether it is padded to the fixed lengths."""
+    found = {
+        "clvp_train": (lambda: ours(args, args.chunk_size), False),
+        "clvp_train, cached gradients": (lambda: ours(args, args.chunk_size, cached=True), False),
+        "(a) our model, padded to the longest": (lambda: ours(args, 0), False),
+        "(b) our model, padded to 350 and 430": (lambda: ours(args, 0), True),
+        "(c) transformers, padded to the longest": (lambda: theirs(args), False),
+        "(c) transformers, padded to 350 and 430": (lambda: theirs(args), True),
+        "(d) tortoise-tts, padded to 350 and 430": (lambda: tortoise(args), True),
+    }
+    return {name: how for name, how in found.items() if not any(name.startswith(out) for out in args.without)}
+
+
+def stepper(args: argparse.Namespace, model: nn.Module, loss: Loss) -> Callable[[Batch], tuple[float, float]]:
+    """A function of a batch that takes a step and returns its loss and seconds."""
+    optimizer = adamw(model, OptimConfig(lr=1e-5))
+
+    def step(rows: Batch) -> tuple[float, float]:
+        start = time.perf_counter()
+        with torch.autocast(torch.device(args.device).type, torch.bfloat16, enabled=args.dtype == "bfloat16"):
+            value = loss(rows)
+        value.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        return value.item(), time.perf_counter() - start  # `item` waits for the device
+
+    return step
+
+
+def compare(args: argparse.Namespace, corpus: str) -> None:
+    made = {name: (*make(), fixed) for name, (make, fixed) in contestants(args).items()}
+    steps = {name: (stepper(args, model, loss), fixed) for name, (model, loss, fixed) in made.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(args.steps + 1):
+        rows = batch(corpus, args.batch_size, (256, 8192), seed=number)
+        rows = {name: tensor.to(args.device) for name, tensor in rows.items()}
+        for name, (step, fixed) in steps.items():
+            value, took = step(padded(rows) if fixed else rows)
+            print(f"{corpus}, step {number}, {name}: loss {value:.4f}, {took:.2f} s", file=sys.stderr)
+            if number:
+                seconds[name].append(took)
+    report(args, corpus, {name: statistics.median(took) for name, took in seconds.items()}, rows)
+
+
+def report(args: argparse.Namespace, corpus: str, seconds: dict[str, float], rows: Batch) -> None:
+    masks = [rows["text_attention_mask"], rows["speech_attention_mask"]]
+    tokens = sum(mask.sum().item() for mask in masks)
+    computed = sum(computed_positions(mask, args.chunk_size).item() for mask in masks)
+    longest = sum(mask.numel() for mask in masks)
+    where = torch.cuda.get_device_name() if args.device.startswith("cuda") else f"{args.threads} CPU threads"
+    print(
+        f"\n{corpus}: {args.size}, {args.dtype}, batch {args.batch_size}, chunks of {args.chunk_size}, {where}; padding "
+        f"{1 - tokens / computed:.0%}, to the longest {1 - tokens / longest:.0%}, to 350 and 430 "
+        f"{1 - tokens / (args.batch_size * (MAX_TEXT + MAX_SPEECH)):.0%}\n\n"
+        "| | seconds | pairs/s | tokens/s | ours is × as fast |\n| --- | --- | --- | --- | --- |"
+    )
+    for name, took in seconds.items():
+        ratio = took / seconds["clvp_train"]
+        print(f"| {name} | {took:.2f} | {args.batch_size / took:.0f} | {tokens / took:.0f} | {ratio:.2f} |")
+    peak = get_available_flops(torch.device(args.device), getattr(torch, args.dtype)) if "cuda" in args.device else None
+    if peak:
+        work = Throughput(model_of(args), args.chunk_size).towers
+        flops = sum(
+            6 * weights * mask.sum() + 12 * width * (mask.sum(1).double() ** 2).sum()
+            for mask, (weights, width) in zip(masks, work)
+        )
+        print(
+            f"\nMFU {flops.item() / seconds['clvp_train'] / peak:.1%}, {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
+        )
+
+
+def grow(args: argparse.Namespace) -> None:
+    if args.only:
+        model, loss = ours(args, args.chunk_size, cached=args.only == "cached")
+        step = stepper(args, model, loss)
+        for number in range(2):
+            step(
+                {
+                    name: rows.to(args.device)
+                    for name, rows in batch("ljspeech", args.batch_size, (256, 8192), number).items()
+                }
+            )
+        peak = torch.cuda.max_memory_allocated() / 1024 if args.device.startswith("cuda") else None
+        print(round((peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 1024))
+        return
+    print("| pairs | plain, peak MiB | cached gradients, peak MiB |\n| --- | --- | --- |")
+    for times in (1, 4, 16):
+        row = []
+        for kind in ("plain", "cached"):
+            names = ("size", "chunk_size", "dtype", "device", "threads")
+            settings = [f"--{name.replace('_', '-')}={getattr(args, name)}" for name in names]
+            settings += ["--grow", f"--batch-size={times * args.batch_size}", f"--only={kind}"]
+            done = subprocess.run([sys.executable, __file__, *settings], capture_output=True, text=True)
+            row.append(done.stdout.split()[-1] if done.returncode == 0 else "does not fit")
+        print(f"| {times * args.batch_size} | {row[0]} | {row[1]} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
