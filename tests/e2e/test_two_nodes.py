@@ -1,4 +1,4 @@
-"""Two torchrun nodes on this machine, and one process and two: the same weights."""
+"""One process and two, two torchrun nodes on this machine, and two processes of a SLURM job: the same weights."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ def difference(one, other):
     return max((ours[name] - theirs[name]).abs().max().item() for name in ours)
 
 
-def test_ten_steps_give_the_same_weights_in_one_process_in_two_and_on_two_nodes(workplace):
+def test_ten_steps_give_the_same_weights_however_the_processes_are_started(workplace):
     alone = run(TRAIN, [*TEN, "hydra.run.dir=one"], workplace)
     assert alone.status == 0, alone.stderr
     two = execute([str(ROOT / TRAIN), *TEN, "trainer=ddp_cpu", "trainer.devices=2", "hydra.run.dir=two"], workplace)
@@ -38,7 +38,21 @@ def test_ten_steps_give_the_same_weights_in_one_process_in_two_and_on_two_nodes(
     running = [subprocess.Popen([sys.executable, *nodes], text=True, **settings) for _ in range(2)]
     told = [process.communicate(timeout=240)[0] for process in running]
     assert [process.returncode for process in running] == [0, 0], told
-    for name in ("two", "nodes"):
+    # as srun starts them, without a cluster
+    srun = {"SLURM_JOB_ID": str(free_port()), "SLURM_JOB_NAME": "clvp", "SLURM_NODELIST": "127.0.0.1"}
+    srun |= {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_NODEID": "0"}
+    command = [sys.executable, str(ROOT / TRAIN), *TEN, "trainer=ddp_cpu", "trainer.devices=2", "hydra.run.dir=srun"]
+    running = [
+        subprocess.Popen(
+            [*command, "resume=auto"],
+            text=True,
+            **settings | {"env": environment(workplace, **srun, SLURM_PROCID=rank, SLURM_LOCALID=rank)},
+        )
+        for rank in "01"
+    ]
+    told = [process.communicate(timeout=240)[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0], told
+    for name in ("two", "nodes", "srun"):
         assert difference(workplace / "one", workplace / name) < 1e-5, name
         assert sorted(path.name for path in (workplace / name / "checkpoints").glob("*.ckpt"))
     stored = torch.load(workplace / "nodes/checkpoints/last.ckpt", weights_only=True)
