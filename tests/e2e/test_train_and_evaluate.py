@@ -16,6 +16,9 @@ from tests.e2e.conftest import BUDGET, CORPUS
 RECALLS = ["R@1", "R@5", "R@10", "MRR"]
 
 
+CHECKPOINTS = {"last.ckpt", "before-last.ckpt", "best-step=3.ckpt"}
+
+
 def report(output):
     return json.loads((output / "report" / "metrics.json").read_text())
 
@@ -36,7 +39,7 @@ def numbers(metrics):
 
 def test_the_run_folder_holds_all_that_the_readme_names(trained):
     assert {path.name for path in trained.output.iterdir()} >= {"checkpoints", "model", "report", "config", "logs"}
-    assert {path.name for path in (trained.output / "checkpoints").iterdir()} == {"last.ckpt", "best-step=3.ckpt"}
+    assert {path.name for path in (trained.output / "checkpoints").iterdir()} == CHECKPOINTS
     assert {path.name for path in trained.cwd.iterdir()} == {"sentences.txt", "outputs"}, "nothing else is littered"
 
 
@@ -118,7 +121,7 @@ def test_two_processes_train_and_test_as_one_does(trained, workplace):
     done = execute([str(ROOT / TRAIN), *CORPUS, *BUDGET, *pair], workplace)
     assert done.status == 0, done.stderr
     output = only(workplace / "outputs" / "train")
-    assert {path.name for path in (output / "checkpoints").iterdir()} == {"last.ckpt", "best-step=3.ckpt"}
+    assert {path.name for path in (output / "checkpoints").iterdir()} == CHECKPOINTS
     assert logged(output) == pytest.approx(logged(trained.output), abs=2e-4)
     assert logged(output)[0] == pytest.approx(logged(trained.output)[0], abs=1e-5)
     checkpoint = [f"checkpoint='{output}/checkpoints/best-step=3.ckpt'", "hydra.run.dir=evaluated"]
