@@ -90,11 +90,8 @@ def assert_same(output, undisturbed):
     assert not list(output.rglob("*.partial")) and (output / "model").is_dir()
 
 
-@pytest.mark.parametrize(
-    ("ranks", "signals"),
-    [(1, [(signal.SIGTERM, 4), (signal.SIGUSR1, 6)]), (2, [(signal.SIGTERM, 4)])],
-)
-def test_a_run_that_is_killed_and_stopped_again_and_again_ends_as_if_nothing_had_happened(cwd, ranks, signals):
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_run_that_is_killed_and_stopped_again_and_again_ends_as_if_nothing_had_happened(cwd, ranks):
     settings = [*LONG, *(PAIR if ranks > 1 else []), "+callbacks.at._target_=waiting.At"]
     env = {"PYTHONPATH": f"{ROOT}{os.pathsep}{cwd}"}
     done = run(TRAIN, [*settings, "hydra.run.dir=undisturbed"], cwd, **env)
@@ -106,7 +103,7 @@ def test_a_run_that_is_killed_and_stopped_again_and_again_ends_as_if_nothing_had
     assert torch.load(output / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
 
     # its own settings come along
-    for number, wait_at in signals:
+    for number, wait_at in ((signal.SIGTERM, 4), (signal.SIGUSR1, 6)):
         status, stderr = disturbed(number, ["resume=auto"], cwd, wait_at, ranks)
         assert status == 128 + number and "Traceback" not in stderr, stderr
         told = [line for line in stderr.splitlines() if line.startswith("stopped by")]

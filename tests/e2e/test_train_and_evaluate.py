@@ -14,8 +14,6 @@ from tests.e2e.commands import EVALUATE, ROOT, TRAIN, execute, run
 from tests.e2e.conftest import BUDGET, CORPUS
 
 RECALLS = ["R@1", "R@5", "R@10", "MRR"]
-
-
 CHECKPOINTS = {"last.ckpt", "before-last.ckpt", "best-step=3.ckpt"}
 
 
