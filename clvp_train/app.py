@@ -2,6 +2,8 @@
 
 import logging
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,10 +15,10 @@ from clvp_train import build, codes
 from clvp_train.command import command
 from clvp_train.data import CLVPDataModule
 from clvp_train.errors import UserError, check_number
-from clvp_train.metrics import print_report, write_report
-from clvp_train.models import load_clvp
+from clvp_train.judge import evaluation_data, judge, write_score_table
+from clvp_train.models import CLVPModel, load_clvp
 from clvp_train.tortoise.basic_tokenizer import train_basic_tokenizer
-from clvp_train.training import CLVPModule, TrainingConfig, WholeFiles
+from clvp_train.training import CLVPModule, WholeFiles, log_report
 
 log = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of a deprecated torch name
@@ -71,27 +73,28 @@ def run_train(cfg: DictConfig) -> float | None:
         log.info("model: %s", output / "model")
     scores = [getattr(callback, "best_model_score", None) for callback in trainer.checkpoint_callbacks]
     score = next((score.item() for score in scores if score is not None), None)
-    if not cfg.test:
-        return score
-    trainer.test(module, datamodule, ckpt_path=best, weights_only=True, verbose=False)
-    if trainer.is_global_zero:
-        _report(module, datamodule, str(best or "the weights at the end of training"), output)
+    if cfg.test:
+        name, load = (best, lambda: load_clvp(best)) if best else ("the weights at the end of training", lambda: model)
+        (found,) = judge(cfg, {name: load}, datamodule, evaluation_data(cfg, datamodule), output / "report")
+        if trainer.is_global_zero:
+            write_score_table(found.metrics, output / "model")
+            log_report(trainer.loggers, found.metrics, found.pictures, trainer.global_step)
     return score
 
 
 def run_evaluate(cfg: DictConfig) -> None:
-    """Embeds the test split with a checkpoint and writes the report."""
+    """Judges one checkpoint or several by the test split and writes the report."""
     build.all_ranks(cfg)
     build.seed(cfg)
-    model = load_clvp(cfg.checkpoint)
+    named = [cfg.checkpoint] if isinstance(cfg.checkpoint, str) else list(cfg.checkpoint)
+    checkpoints = list(dict.fromkeys(map(str, named)))
+    loaded = {name: load_clvp(name) for name in checkpoints}  # so that a bad one shows before the work
     datamodule: CLVPDataModule = instantiate(cfg.data, pairs=build.pairs(cfg))
-    build.fit_together(model, datamodule, f"checkpoint={cfg.checkpoint}")
-    datamodule.check_not_empty("test")
-    trainer = build.trainer(cfg, logger=False, enable_checkpointing=False)
-    module = CLVPModule(model, training=TrainingConfig(chunk_size=cfg.chunk_size))
-    trainer.test(module, datamodule, verbose=False)
-    if trainer.is_global_zero:
-        _report(module, datamodule, str(cfg.checkpoint), Path(cfg.paths.output))
+    for name, model in loaded.items():
+        build.fit_together(model, datamodule, f"checkpoint={name}")
+        build.check_tokenizer(name, datamodule)
+    models: dict[str, Callable[[], CLVPModel]] = {name: partial(loaded.pop, name) for name in checkpoints}
+    judge(cfg, models, datamodule, evaluation_data(cfg, datamodule), Path(cfg.paths.output) / "report")
 
 
 def run_train_tokenizer(cfg: DictConfig) -> None:
@@ -118,19 +121,6 @@ def _best_checkpoint(trainer: L.Trainer) -> str | None:
     paths = [getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks]
     paths += [getattr(callback, "last_model_path", "") for callback in trainer.checkpoint_callbacks]
     return next((path for path in paths if path), None)
-
-
-def _report(module: CLVPModule, datamodule: CLVPDataModule, checkpoint: str, output: Path) -> None:
-    manifest = datamodule.manifest
-    metrics: dict[str, Any] = {
-        **module.metrics,
-        "split": "test",
-        "checkpoint": checkpoint,
-        "data": {"corpus": manifest.corpus, "codes": manifest.source, "fingerprint": manifest.fingerprint},
-    }
-    path = write_report(metrics, output / "report")
-    print_report(metrics)
-    print(f"report: {path}")
 
 
 train = command("train", run_train)

@@ -13,12 +13,16 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 
 from clvp_train import codes
+from clvp_train.corpus import Texts
 from clvp_train.data import CLVPDataModule
 from clvp_train.errors import UserError, check_number
+from clvp_train.evaluation import RerankConfig
 from clvp_train.launch import on_all_ranks
 from clvp_train.metrics import MODE, PRIMARY
 from clvp_train.models import CLVPModel
+from clvp_train.tortoise.tokenizer import read_saved_tokenizer
 from clvp_train.training import RunState
+from clvp_train.weights import resolve_folder
 
 PACKAGE = Path(__file__).resolve().parent
 # the wheel carries the folder inside the package
@@ -67,6 +71,61 @@ def pairs(cfg: DictConfig) -> str:
         test_percent=cfg.split.test_percent,
         val_percent=cfg.split.val_percent,
     )
+
+
+def candidates(cfg: DictConfig, datamodule: CLVPDataModule, rerank: RerankConfig) -> tuple[str | None, str]:
+    """The folder of pairs whose test split has several candidates a text, drawn now if need be; or None and the reason."""
+    if rerank.num_texts == 0:
+        return None, "rerank.num_texts=0"
+    if rerank.pairs is not None:
+        return rerank.pairs, ""
+    test = datamodule.splits["test"]
+    if len(test) > len(test.candidates):
+        return str(datamodule.folder), ""
+    mend = (
+        "draw candidates with `python -m clvp_train.generate … num_candidates=16` and set rerank.pairs to their folder"
+    )
+    if (
+        datamodule.manifest.source != codes.ARCodes.name
+        or cfg.codes.get("voices", codes.FROM_CORPUS) == codes.FROM_CORPUS
+    ):
+        return None, f"the pairs have one candidate a text: {mend}"
+    tortoise = instantiate(cfg.tortoise)
+    if tortoise.fingerprint() != datamodule.manifest.settings.get("tortoise"):
+        return (
+            None,
+            f"the pairs have one candidate a text and are not of tortoise={tortoise.source}: name theirs, or {mend}",
+        )
+    places = test.candidates.first()[: rerank.num_texts]
+    texts = test.column("text").take(places).to_pylist()
+    settings = {"num_candidates": rerank.num_candidates, "num_eval_candidates": rerank.num_candidates}
+    drawn = codes.generate(
+        Texts(texts, f"{datamodule.manifest.corpus} test"),
+        tortoise,
+        instantiate(cfg.codes, **settings),
+        cache_dir=cfg.paths.codes,
+        test_percent=100,
+        val_percent=0,
+    )
+    return drawn, ""
+
+
+def check_tokenizer(checkpoint: str, datamodule: CLVPDataModule) -> None:
+    """Raises UserError if a folder or Hub id of `save_pretrained` holds another tokenizer than the pairs were made with."""
+    if Path(checkpoint).is_file():
+        return
+    folder = resolve_folder(checkpoint)
+    if not (folder / "tokenizer_config.json").exists():
+        return
+    own, test = read_saved_tokenizer(folder), datamodule.splits["test"]
+    places = test.candidates.first()[:100].tolist()
+    for place, text in zip(places, test.column("text").take(places).to_pylist()):
+        ids = own(text)["input_ids"]
+        if ids != test[place]["input_ids"].tolist():
+            raise UserError(
+                f"checkpoint={checkpoint} has another tokenizer than the pairs in {datamodule.folder}: it reads {text[:40]!r} "
+                f"as {ids[:8]}…, they as {test[place]['input_ids'].tolist()[:8]}…; give pairs made with its own"
+            )
 
 
 def model(cfg: DictConfig, datamodule: CLVPDataModule) -> CLVPModel:

@@ -5,7 +5,7 @@ A fault takes the codes of a sentence and returns others, at least one, always d
     codes_S: 1-D, at least one code. A single one, which leaves nothing to choose, is said twice whatever the fault.
     rng: draws the place.
     share: of the codes that go wrong, 0 to 1; rounded to whole codes, at least one and never all.
-    other_S: codes of another sentence, which `foreign_tail` alone needs.
+    other_S: codes of another sentence, which the faults of `FOREIGN` need.
 
 Choose one with `FAULTS[name](codes_S, rng, share, other_S)`.
 """
@@ -69,11 +69,36 @@ def swap(codes_S: Codes, rng: np.random.Generator, length: int, other_S: Codes |
 @_of_a_share
 def foreign_tail(codes_S: Codes, rng: np.random.Generator, length: int, other_S: Codes | None) -> Codes:
     """The same share of another sentence's codes stands in place of the end. If they are the end itself, it is left out."""
-    if other_S is None:
-        raise ValueError("foreign_tail needs other_S, the codes of another sentence")
-    head_S = codes_S[:-length]
+    head_S, other_S = codes_S[:-length], _given(other_S, "foreign_tail")
     foreign_S = np.concatenate([head_S, other_S[len(other_S) - -(-len(other_S) * length // len(codes_S)) :]])
     return head_S.copy() if np.array_equal(foreign_S, codes_S) else foreign_S
 
 
-FAULTS: dict[str, Fault] = {fault.__name__: fault for fault in (cut_off, repeat, drop, swap, foreign_tail)}
+@_of_a_share
+def foreign_stretch(codes_S: Codes, rng: np.random.Generator, length: int, other_S: Codes | None) -> Codes:
+    """A stretch of another sentence stands in place of one of the same length; of a shorter sentence, all of it. If it is the
+    same, it is left out."""
+    other_S = _given(other_S, "foreign_stretch")
+    start, other = rng.integers(len(codes_S) - length + 1), rng.integers(max(len(other_S) - length, 0) + 1)
+    head_S, tail_S = codes_S[:start], codes_S[start + length :]
+    foreign_S = np.concatenate([head_S, other_S[other : other + length], tail_S])
+    return np.concatenate([head_S, tail_S]) if np.array_equal(foreign_S, codes_S) else foreign_S
+
+
+@_of_a_share
+def babble(codes_S: Codes, rng: np.random.Generator, length: int, other_S: Codes | None) -> Codes:
+    """After the end come single codes of another sentence, drawn at random; its own where that has none."""
+    other_S = _given(other_S, "babble")
+    return np.concatenate([codes_S, rng.choice(other_S if len(other_S) else codes_S, length)])
+
+
+def _given(other_S: Codes | None, name: str) -> Codes:
+    if other_S is None:
+        raise ValueError(f"{name} needs other_S, the codes of another sentence")
+    return other_S
+
+
+FAULTS: dict[str, Fault] = {
+    fault.__name__: fault for fault in (cut_off, repeat, drop, swap, foreign_tail, foreign_stretch, babble)
+}
+FOREIGN = ("foreign_tail", "foreign_stretch", "babble")

@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from clvp_train.codes.storage import Storage
 from clvp_train.errors import UserError
+from clvp_train.tortoise.tokenizer import read_saved_tokenizer
 
 TOKENIZER = "tokenizer"  # subfolder
 
@@ -31,3 +32,10 @@ def copy_tokenizer(folder: str | Path, target: Path) -> None:
         raise UserError(f"{storage.path(TOKENIZER)} is missing: copy it from the Tortoise that made the pairs")
     for name in names:
         copy.write(name, storage.read(f"{TOKENIZER}/{name}"))
+
+
+def open_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder of pairs. Raises UserError if there is none."""
+    with tempfile.TemporaryDirectory() as scratch:
+        copy_tokenizer(folder, Path(scratch))
+        return read_saved_tokenizer(Path(scratch))

@@ -7,6 +7,7 @@ from clvp_train.corpus.ljspeech import LJSpeech
 from clvp_train.corpus.manifest import Manifest
 from clvp_train.corpus.splits import Split, fingerprint, split_of, text_key
 from clvp_train.corpus.text import TextLines
+from clvp_train.corpus.texts import Texts
 from clvp_train.corpus.utterance import Corpus, Row, Utterance, clean_text
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Row",
     "Split",
     "TextLines",
+    "Texts",
     "Utterance",
     "clean_text",
     "fingerprint",

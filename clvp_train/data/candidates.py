@@ -43,6 +43,14 @@ class Candidates:
         """The places of one text's pairs; int64."""
         return self.places_N[self.offsets[text] : self.offsets[text + 1]]
 
+    def first(self) -> np.ndarray:
+        """(U,) the place of each text's first pair."""
+        return self.places_N[self.offsets[:-1]]
+
+    def sizes(self) -> np.ndarray:
+        """(U,) how many pairs each text has."""
+        return np.diff(self.offsets)
+
     def pick(self, texts_B: np.ndarray, turns_B: np.ndarray) -> np.ndarray:
         """(B,) places: of each text the candidate whose turn it is, from the first again after the last."""
         starts_B = self.offsets[texts_B]

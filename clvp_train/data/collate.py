@@ -33,11 +33,9 @@ class Collate:
     max_codes: int = 500  # with "tortoise": codes that it serves
 
     def __call__(self, pairs: Sequence[Pair]) -> Batch:
-        texts = [pair["input_ids"] for pair in pairs]
-        # tortoise-tts ends a text with one 0, and takes one at a time, hence without padding
-        input_ids, text_mask = pad(texts, zeros=1 if self.padding == "tortoise" else 0)
+        input_ids, text_mask = self.texts([pair["input_ids"] for pair in pairs])
         finished = [pair["finished"] for pair in pairs]
-        speech_ids, speech_mask = self._speech([pair["speech_ids"] for pair in pairs], finished)
+        speech_ids, speech_mask = self.speech([pair["speech_ids"] for pair in pairs], finished)
         batch = {
             "input_ids": input_ids,
             "text_attention_mask": text_mask,
@@ -50,10 +48,16 @@ class Collate:
             batch["text"] = torch.tensor([pair["text"] for pair in pairs])
         if "negatives" in pairs[0]:
             negatives = [(codes_S, pair["finished"]) for pair in pairs for codes_S in pair["negatives"]]
-            batch["negative_ids"], batch["negative_attention_mask"] = self._speech(*zip(*negatives))
+            batch["negative_ids"], batch["negative_attention_mask"] = self.speech(*zip(*negatives))
         return batch
 
-    def _speech(self, sequences: Sequence[torch.Tensor], finished: Sequence[bool]) -> tuple[torch.Tensor, torch.Tensor]:
+    def texts(self, sequences: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, T) ids and mask."""
+        # tortoise-tts ends a text with one 0, and takes one at a time, hence without padding
+        return pad(sequences, zeros=1 if self.padding == "tortoise" else 0)
+
+    def speech(self, sequences: Sequence[torch.Tensor], finished: Sequence[bool]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, S) ids and mask. `finished` says of each whether the AR ended it itself."""
         if self.padding == "mask":
             return pad(sequences)
         codes_BS = pad_sequence(list(sequences), batch_first=True, padding_value=NO_CODE)

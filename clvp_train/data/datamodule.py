@@ -11,13 +11,12 @@ from torch.utils.data import DataLoader
 from clvp_train.codes import arrow_copies, read_manifest
 from clvp_train.corpus import Split
 from clvp_train.data.collate import Collate
-from clvp_train.data.negatives import HardNegatives
+from clvp_train.data.negatives import HARD_NEGATIVES, HardNegatives
 from clvp_train.data.pairs import PairDataset
 from clvp_train.data.ranks import check_same_pairs
 from clvp_train.data.sampler import EpochOrder, EvaluationSampler, GlobalBatchSampler
 from clvp_train.data.views import FirstCandidates, TrainingPairs
 from clvp_train.errors import UserError, check_number
-from clvp_train.faults import FAULTS
 from clvp_train.tortoise.calm import CALM, CALM_TAIL
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -48,7 +47,7 @@ class CLVPDataModule(L.LightningDataModule):
         seed: int = 0,
         pin_memory: bool = False,
         num_hard_negatives: int = 0,
-        hard_negatives: Sequence[str] = tuple(FAULTS),
+        hard_negatives: Sequence[str] = HARD_NEGATIVES,
         fault_share: Sequence[float] = (0.1, 0.5),
         max_codes: int = 500,
     ) -> None:
@@ -133,14 +132,8 @@ class CLVPDataModule(L.LightningDataModule):
         return DataLoader(items, batch_sampler=batches, collate_fn=self.collate, **self.loader_settings)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        return self._evaluation_loader("val")
-
-    def test_dataloader(self) -> DataLoader[Any]:
-        return self._evaluation_loader("test")
-
-    def _evaluation_loader(self, split: Split) -> DataLoader[Any]:
-        self.check_not_empty(split)
-        texts = FirstCandidates(self.splits[split])
+        self.check_not_empty("val")
+        texts = FirstCandidates(self.splits["val"])
         sampler = EvaluationSampler(len(texts), *self._rank())
         settings = self.loader_settings | {"batch_size": self.eval_batch_size}
         return DataLoader(texts, sampler=sampler, collate_fn=self.collate, **settings)

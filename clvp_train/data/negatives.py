@@ -7,7 +7,9 @@ import numpy as np
 import torch
 
 from clvp_train.errors import UserError, check_number
-from clvp_train.faults import FAULTS, Codes, drop, foreign_tail
+from clvp_train.faults import FAULTS, FOREIGN, Codes, drop
+
+HARD_NEGATIVES = ("cut_off", "repeat", "drop", "swap", "foreign_tail")
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,7 @@ class HardNegatives:
     settings in `data`."""
 
     num_hard_negatives: int = 0  # K for each pair
-    hard_negatives: Sequence[str] = tuple(FAULTS)  # faults to draw from, each as likely
+    hard_negatives: Sequence[str] = HARD_NEGATIVES  # faults to draw from, each as likely
     fault_share: Sequence[float] = (0.1, 0.5)  # of the codes that go wrong: least and most
 
     def __post_init__(self) -> None:
@@ -49,9 +51,9 @@ class HardNegatives:
         ]
 
     def _copy(self, codes_S: Codes, rng: np.random.Generator, another: Callable[[], Codes], limit: int | None) -> Codes:
-        fault = FAULTS[self.hard_negatives[int(rng.integers(len(self.hard_negatives)))]]
+        name = self.hard_negatives[int(rng.integers(len(self.hard_negatives)))]
         least, most = self.fault_share
         share = rng.uniform(least, most)
-        faulty_S = fault(codes_S, rng, share, another() if fault is foreign_tail else None)
+        faulty_S = FAULTS[name](codes_S, rng, share, another() if name in FOREIGN else None)
         lies_behind_the_limit = np.array_equal(faulty_S[:limit], codes_S)
         return drop(codes_S, rng, share) if lies_behind_the_limit else faulty_S

@@ -82,6 +82,10 @@ class PairDataset(Dataset[Pair]):
         self.__dict__ |= state
         self._map()
 
+    def column(self, name: str) -> pa.ChunkedArray:
+        """A column of `codes.SCHEMA`, one value a pair."""
+        return open_copies(self.files, [name])[name].take(pa.array(self.rows_N))
+
     def __len__(self) -> int:
         return len(self.rows_N)
 

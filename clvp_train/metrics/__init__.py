@@ -1,6 +1,33 @@
 """What a checkpoint is judged by."""
 
-from clvp_train.metrics.report import METRICS_FILE, print_report, write_report
-from clvp_train.metrics.retrieval import MODE, PRIMARY, ranks, retrieval, summary
+from clvp_train.metrics.bootstrap import Interval, interval, median_interval
+from clvp_train.metrics.breakdown import by_label, by_quartile
+from clvp_train.metrics.frechet import clvp_score, frechet_distance
+from clvp_train.metrics.rerank import Candidates, of_picks, rerank
+from clvp_train.metrics.retrieval import MODE, PRIMARY, Ranks, ranks, retrieval, summary
+from clvp_train.metrics.scores import NUM_MISMATCHED, auc, percentile, roc, score_table, win_rate
 
-__all__ = ["METRICS_FILE", "MODE", "PRIMARY", "print_report", "ranks", "retrieval", "summary", "write_report"]
+__all__ = [
+    "MODE",
+    "NUM_MISMATCHED",
+    "PRIMARY",
+    "Candidates",
+    "Interval",
+    "Ranks",
+    "auc",
+    "by_label",
+    "by_quartile",
+    "clvp_score",
+    "frechet_distance",
+    "interval",
+    "median_interval",
+    "of_picks",
+    "percentile",
+    "ranks",
+    "rerank",
+    "retrieval",
+    "roc",
+    "score_table",
+    "summary",
+    "win_rate",
+]

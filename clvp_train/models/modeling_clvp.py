@@ -12,6 +12,7 @@ H heads, K width of a head, R rotated dims of a head.
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -173,10 +174,16 @@ class CLVPAttention(nn.Module):
         implementation = "eager" if eager else self.config._attn_implementation
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
         dropout = self.config.attention_dropout if self.training else 0.0
-        out_BLHK, probs_BHLL = attend(
-            self, q_BHLK, k_BHLK, v_BHLK, mask, scaling=self.scaling, dropout=dropout, is_causal=False
-        )
-        return self.out_proj(out_BLHK.flatten(2)), probs_BHLL
+        # On a CPU attention in bfloat16 is no faster, and its backward pass over short sequences 4 times as slow.
+        dtype = q_BHLK.dtype
+        widen = dtype == torch.bfloat16 and q_BHLK.device.type == "cpu" and implementation == "sdpa"
+        if widen:
+            q_BHLK, k_BHLK, v_BHLK = q_BHLK.float(), k_BHLK.float(), v_BHLK.float()
+        with torch.autocast("cpu", enabled=False) if widen else nullcontext():
+            out_BLHK, probs_BHLL = attend(
+                self, q_BHLK, k_BHLK, v_BHLK, mask, scaling=self.scaling, dropout=dropout, is_causal=False
+            )
+        return self.out_proj(out_BLHK.flatten(2).to(dtype)), probs_BHLL
 
 
 class CLVPGate(nn.Module):

@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import soundfile
 import torch
@@ -18,6 +19,8 @@ SAMPLE_RATE = 22_050
 HOP_LENGTH = 256
 N_FFT = 1024
 NUM_MELS = 80
+MEL: dict[str, Any] = {"sample_rate": SAMPLE_RATE, "n_mels": NUM_MELS, "f_min": 0.0, "f_max": 8000.0}
+MEL |= {"norm": "slaney", "mel_scale": "htk"}
 SHORTEST = 0.03  # seconds; the first mel frame mirrors half a window of samples
 CONDITIONING_SAMPLES = 132_300  # 6 s, what tortoise-tts cuts or pads a reference clip to
 
@@ -57,17 +60,7 @@ def load_audio(source: Path | str | bytes, name: str | None = None) -> torch.Ten
 
 @cache
 def _mel_transform(device: torch.device) -> torchaudio.transforms.MelSpectrogram:
-    return torchaudio.transforms.MelSpectrogram(
-        sample_rate=SAMPLE_RATE,
-        n_fft=N_FFT,
-        hop_length=HOP_LENGTH,
-        n_mels=NUM_MELS,
-        f_min=0.0,
-        f_max=8000.0,
-        power=2.0,
-        norm="slaney",
-        mel_scale="htk",
-    ).to(device)
+    return torchaudio.transforms.MelSpectrogram(n_fft=N_FFT, hop_length=HOP_LENGTH, power=2.0, **MEL).to(device)
 
 
 def log_mel(samples_N: torch.Tensor, mel_norms: Sequence[float] | torch.Tensor | None = None) -> torch.Tensor:

@@ -5,9 +5,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import regex
-from transformers import ClvpTokenizer
+from transformers import ClvpTokenizer, PreTrainedTokenizerBase
 
 from clvp_train.errors import UserError
+from clvp_train.tortoise.basic_tokenizer import TOKENIZER_FILE, read_basic_tokenizer
 from clvp_train.tortoise.english import TortoiseNormalizer
 
 HEADER = "#version: 0.2\n"
@@ -38,6 +39,13 @@ def read_tokenizer(folder: Path) -> ClvpTokenizer:
         return as_tortoise_reads(ClvpTokenizer.from_pretrained(folder))
     except (OSError, TypeError, ValueError):
         raise UserError(f"{folder} holds no ClvpTokenizer: copy its files beside the weights") from None
+
+
+def read_saved_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Opens a tokenizer of either kind that `save_pretrained` wrote: Tortoise's, or a basic one. Raises UserError."""
+    if (folder / TOKENIZER_FILE).exists() and not (folder / "merges.txt").exists():
+        return read_basic_tokenizer(folder)
+    return read_tokenizer(folder)
 
 
 def read_original_tokenizer(file: Path) -> ClvpTokenizer:

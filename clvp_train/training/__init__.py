@@ -8,6 +8,7 @@ from clvp_train.training.going_on import RunState
 from clvp_train.training.loggers import wandb_logger
 from clvp_train.training.module import CLVPModule
 from clvp_train.training.optim import OptimConfig
+from clvp_train.training.pictures import ValidationPictures, log_report
 
 __all__ = [
     "EMA",
@@ -17,6 +18,8 @@ __all__ = [
     "OptimConfig",
     "RunState",
     "TrainingConfig",
+    "ValidationPictures",
     "WholeFiles",
+    "log_report",
     "wandb_logger",
 ]

@@ -9,7 +9,7 @@ from clvp_train.errors import UserError, check_number
 class TrainingConfig:
     """What a training step saves, and what it hides. None of it changes what is learned but the two shares."""
 
-    chunk_size: int = 16  # rows that an encoder takes at once, sorted by length; 0: the whole batch, padding and all
+    chunk_size: int = 32  # rows that an encoder takes at once, sorted by length; 0: the whole batch, padding and all
     cached_gradients: bool = False  # memory of one chunk and the embeddings, for one more forward
     gradient_checkpointing: bool = False  # memory of one layer of a chunk, likewise
     compile: bool = False  # layer by layer

@@ -1,7 +1,7 @@
 """The LightningModule. Shapes: B rows a rank, M hard negatives a rank, L length, N gallery, D width."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import numpy as np
@@ -11,7 +11,7 @@ from torch import nn
 
 from clvp_train.errors import UserError
 from clvp_train.losses import SymmetricContrastiveLoss, gather
-from clvp_train.metrics import retrieval
+from clvp_train.metrics import Ranks, ranks, summary
 from clvp_train.models import CLVPModel
 from clvp_train.models.loading import CONFIG_KEY
 from clvp_train.training.config import TrainingConfig
@@ -22,6 +22,7 @@ from clvp_train.training.throughput import Throughput
 
 MAX_LOG_SCALE = math.log(100)  # as in CLIP
 Batch = dict[str, torch.Tensor]
+Half = Literal["text", "speech"]
 
 
 class CLVPModule(L.LightningModule):
@@ -60,7 +61,9 @@ class CLVPModule(L.LightningModule):
             for layer in (*model.text_model.layers, *model.speech_model.layers):
                 layer.compile(dynamic=True)  # chunks have many lengths
         self.throughput = Throughput(model, self.settings.chunk_size)
-        self.metrics: dict[str, Any] = {}  # of the last validation or test
+        self.validated: tuple[torch.Tensor, torch.Tensor, Ranks] | None = (
+            None  # (N, D) texts and codes, and how they rank
+        )
         self._embeds: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
 
     def embed(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -70,14 +73,16 @@ class CLVPModule(L.LightningModule):
             text_mask = hide(text_mask, self.settings.text_mask_percentage)
             speech_mask = hide(speech_mask, self.settings.voice_mask_percentage)
         return (
-            self._encode(self.model.get_text_features, batch["input_ids"], text_mask),
-            self._encode(self.model.get_speech_features, speech_ids, speech_mask),
+            nn.functional.normalize(self.project("text", batch["input_ids"], text_mask), dim=-1),
+            nn.functional.normalize(self.project("speech", speech_ids, speech_mask), dim=-1),
         )
 
-    def _encode(self, encode: Any, ids_BL: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
+    def project(self, half: Half, ids_BL: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
+        """(B, D) projections of one half, not normalised, at least in float32."""
+        encode = self.model.get_text_features if half == "text" else self.model.get_speech_features
         settings = self.settings
         embeds_BD = encode_in_chunks(encode, ids_BL, mask_BL, settings.chunk_size, cached=settings.cached_gradients)
-        return nn.functional.normalize(embeds_BD.to(torch.promote_types(embeds_BD.dtype, torch.float32)), dim=-1)
+        return embeds_BD.to(torch.promote_types(embeds_BD.dtype, torch.float32))
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         # a batch's noise is its own, so a run that goes on has no states of generators to restore
@@ -118,24 +123,16 @@ class CLVPModule(L.LightningModule):
             self._embeds.append((batch["text"], *self.embed(batch)))
 
     def on_validation_epoch_end(self) -> None:
-        self._evaluate("val")
-
-    def test_step(self, batch: Batch, batch_index: int) -> None:
-        self.validation_step(batch, batch_index)
-
-    def on_test_epoch_end(self) -> None:
-        self._evaluate("test")
-
-    def _evaluate(self, split: str) -> None:
         numbers, texts, speeches = (gather(torch.cat(parts)) for parts in zip(*self._embeds))
         self._embeds.clear()
         size = int(numbers.max()) + 1
         text_ND, speech_ND = texts.new_zeros(size, texts.shape[1]), speeches.new_zeros(size, speeches.shape[1])
         text_ND[numbers], speech_ND[numbers] = texts, speeches  # a text embedded twice lands in one place
-        self.metrics = retrieval(text_ND, speech_ND)
-        both = self.metrics["text_to_speech"], self.metrics["speech_to_text"]
+        found = ranks(text_ND, speech_ND)
+        both = summary(found.text_to_speech), summary(found.speech_to_text)
         for name in both[0]:
-            self.log(f"{split}/{name}", (both[0][name] + both[1][name]) / 2, prog_bar=name == "R@1")
+            self.log(f"val/{name}", (both[0][name] + both[1][name]) / 2, prog_bar=name == "R@1")
+        self.validated = (text_ND, speech_ND, found)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[CONFIG_KEY] = self.model.config.to_dict()

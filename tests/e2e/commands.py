@@ -7,6 +7,7 @@ import resource
 import runpy
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ def environment(home: Path, **extra: str) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
         "COLUMNS": "200",
+        "MPLCONFIGDIR": os.path.join(tempfile.gettempdir(), "clvp_train_matplotlib"),  # its font cache, made once
     }
     return kept | fixed | {"HOME": str(home)} | extra
 

@@ -57,6 +57,9 @@ def refused(script, overrides, cwd, *words):
         (["split.test_percent=abc"], ["split.test_percent=abc"]),
         (["split.test_percent=90"], ["test_percent=90"]),
         (["split.test_percent=0"], ["test split", "raise split.test_percent"]),
+        (["faults.shares=[2]"], ["faults.shares", "between 0 and 1"]),
+        (["faults.num_pairs=-1"], ["faults.num_pairs=-1"]),
+        (["rerank.num_candidates=1"], ["rerank.num_candidates=1", "2 or more"]),
         (["split.val_percent=0"], ["val split", "raise split.val_percent"]),
         (["tortoise.sampling.top_q=1"], ["top_q", "top_p"]),
         (["tortoise.name_or_path=nowhere/at/all"], ["nowhere/at/all"]),
@@ -138,7 +141,7 @@ def test_a_model_that_knows_other_codes_than_the_pairs(trained, workplace):
 
 
 def test_a_damaged_shard_is_named_where_it_cannot_be_made_again_and_made_again_where_it_can(workplace):
-    (shard,) = workplace.glob("outputs/codes/*/*.parquet")
+    (shard,) = workplace.glob("outputs/codes/sentences-txt-ar-*/*.parquet")
     shard.write_bytes(shard.read_bytes()[:1000])
     shutil.rmtree(shard.parent / ".arrow", ignore_errors=True)
     refused(TRAIN, [f"pairs={shard.parent}", *BUDGET], workplace, shard.name, "run the same generate command again")

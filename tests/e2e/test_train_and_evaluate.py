@@ -11,7 +11,7 @@ from transformers import ClvpTokenizer
 from clvp_train import CLVPModel
 from clvp_train.models import load_clvp
 from tests.e2e.commands import EVALUATE, ROOT, TRAIN, execute, run
-from tests.e2e.conftest import BUDGET, CORPUS
+from tests.e2e.conftest import BUDGET, CORPUS, JUDGE
 
 RECALLS = ["R@1", "R@5", "R@10", "MRR"]
 CHECKPOINTS = {"last.ckpt", "before-last.ckpt", "best-step=3.ckpt"}
@@ -32,13 +32,17 @@ def only(folder):
 
 
 def numbers(metrics):
-    return {key: metrics[key] for key in ("gallery", "text_to_speech", "speech_to_text", "data")}
+    """All but the name of the checkpoint."""
+    return {key: value for key, value in metrics.items() if key != "checkpoint"}
 
 
 def test_the_run_folder_holds_all_that_the_readme_names(trained):
     assert {path.name for path in trained.output.iterdir()} >= {"checkpoints", "model", "report", "config", "logs"}
     assert {path.name for path in (trained.output / "checkpoints").iterdir()} == CHECKPOINTS
-    assert {path.name for path in trained.cwd.iterdir()} == {"sentences.txt", "outputs"}, "nothing else is littered"
+    visible = {
+        path.name for path in trained.cwd.iterdir() if path.name not in (".cache", ".config")
+    }  # it is the home too
+    assert visible == {"sentences.txt", "outputs"}, "nothing else is littered"
 
 
 def test_checkpoints_hold_the_steps_their_names_say(trained):
@@ -69,9 +73,12 @@ def test_the_report_has_its_schema_and_says_what_was_measured(trained):
         assert all(0 <= metrics[direction][name] <= 1 for name in RECALLS)
         assert 1 <= metrics[direction]["mean_rank"] <= metrics["gallery"]
     assert metrics["checkpoint"] == str(trained.output / "checkpoints" / "best-step=3.ckpt")
-    manifest = json.loads((only(trained.cwd / "outputs/codes") / "manifest.json").read_text())
+    (pairs,) = trained.cwd.glob("outputs/codes/sentences-txt-ar-*")
+    manifest = json.loads((pairs / "manifest.json").read_text())
     assert metrics["data"] == {"corpus": "sentences.txt", "codes": "ar", "fingerprint": manifest["fingerprint"]}
-    assert "R@1" in trained.finished.stdout and "metrics.json" in trained.finished.stdout
+    assert "R@1" in trained.finished.stdout and "report/index.html" in trained.finished.stdout
+    table = json.loads((trained.output / "model" / "score_table.json").read_text())
+    assert {name: table[name] for name in metrics["scores"]["table"]} == metrics["scores"]["table"]
 
 
 def test_config_and_logs_say_how_it_was_made(trained):
@@ -87,7 +94,7 @@ def test_config_and_logs_say_how_it_was_made(trained):
 @pytest.mark.parametrize("checkpoint", ["checkpoints/best-step=3.ckpt", "model"])
 def test_evaluate_gives_the_metrics_of_the_training_run(trained, workplace, checkpoint):
     path = trained.output / checkpoint
-    done = run(EVALUATE, [f"checkpoint='{path}'", *CORPUS, "hydra.run.dir=evaluated"], workplace)
+    done = run(EVALUATE, [f"checkpoint='{path}'", *CORPUS, *JUDGE, "hydra.run.dir=evaluated"], workplace)
     assert done.status == 0, done.stderr
     found = report(workplace / "evaluated")
     assert numbers(found) == numbers(report(trained.output)) and found["checkpoint"] == str(path)
@@ -95,7 +102,7 @@ def test_evaluate_gives_the_metrics_of_the_training_run(trained, workplace, chec
 
 def test_evaluate_tells_checkpoints_apart(trained, workplace):
     path = trained.output / "checkpoints/last.ckpt"
-    done = run(EVALUATE, [f"checkpoint={path}", *CORPUS, "hydra.run.dir=evaluated"], workplace)
+    done = run(EVALUATE, [f"checkpoint={path}", *CORPUS, *JUDGE, "hydra.run.dir=evaluated"], workplace)
     assert done.status == 0 and numbers(report(workplace / "evaluated")) != numbers(report(trained.output))
 
 
@@ -123,11 +130,13 @@ def test_two_processes_train_and_test_as_one_does(trained, workplace):
     assert logged(output) == pytest.approx(logged(trained.output), abs=2e-4)
     assert logged(output)[0] == pytest.approx(logged(trained.output)[0], abs=1e-5)
     checkpoint = [f"checkpoint='{output}/checkpoints/best-step=3.ckpt'", "hydra.run.dir=evaluated"]
-    assert run(EVALUATE, [*checkpoint, *CORPUS], workplace).status == 0
+    assert run(EVALUATE, [*checkpoint, *CORPUS, *JUDGE], workplace).status == 0
     alone, together = report(workplace / "evaluated"), report(output)
     assert alone["gallery"] == together["gallery"] == report(trained.output)["gallery"]
     for direction in ("text_to_speech", "speech_to_text"):
         assert together[direction] == pytest.approx(alone[direction], abs=1e-6)
+    for here, there in zip(alone["faults"], together["faults"]):
+        assert here["pairs"] == there["pairs"] and here["rate"] == pytest.approx(there["rate"], abs=0.05)
     assert done.stdout.count("report: ") == 1
 
 

@@ -9,7 +9,7 @@ import torch
 
 from clvp_train.models import load_clvp
 from tests.e2e.commands import EVALUATE, TRAIN, run
-from tests.e2e.conftest import BUDGET, CORPUS
+from tests.e2e.conftest import BUDGET, CORPUS, JUDGE
 from tests.e2e.test_train_and_evaluate import report
 
 
@@ -85,7 +85,9 @@ def test_a_model_that_is_served_without_masks_is_evaluated_as_it_is_served(workp
         and load_clvp(output / "model").config.padding == "tortoise"
     )
     done = run(
-        EVALUATE, [f"checkpoint={output / 'model'}", *CORPUS, "data.max_codes=24", "hydra.run.dir=again"], workplace
+        EVALUATE,
+        [f"checkpoint={output / 'model'}", *CORPUS, *JUDGE, "data.max_codes=24", "hydra.run.dir=again"],
+        workplace,
     )
     assert done.status == 0, done.stderr
     assert report(workplace / "again")["text_to_speech"] == report(output)["text_to_speech"]

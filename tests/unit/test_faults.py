@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from clvp_train.faults import FAULTS, cut_off, drop, foreign_tail, repeat, swap
+from clvp_train.faults import FAULTS, FOREIGN, babble, cut_off, drop, foreign_stretch, foreign_tail, repeat, swap
 
 CODES = np.arange(100, 120)
 OTHER = np.arange(200, 240)
@@ -61,5 +61,25 @@ def test_swap_looks_for_stretches_that_differ():
 
 def test_foreign_tail_ends_with_the_same_share_of_another_sentence():
     assert drawn(foreign_tail)[0] == [*CODES[:15], *OTHER[30:]]
-    with pytest.raises(ValueError, match="another sentence"):
-        foreign_tail(CODES, np.random.default_rng(0), 0.5)
+
+
+def test_a_foreign_stretch_of_the_same_length_stands_anywhere():
+    starts = set()
+    for copy in drawn(foreign_stretch):
+        (start,) = {place - offset for offset, place in enumerate(np.flatnonzero(np.array(copy) >= 200))}
+        assert [*copy[:start], *CODES[start : start + 5], *copy[start + 5 :]] == CODES.tolist()
+        assert np.diff(copy[start : start + 5]).tolist() == [1] * 4
+        starts.add(start)
+    assert starts == set(range(16))
+
+
+def test_babble_goes_on_with_single_codes_of_another_sentence():
+    copies = drawn(babble)
+    assert all(copy[:20] == CODES.tolist() and len(copy) == 25 and min(copy[20:]) >= 200 for copy in copies)
+    assert len({tuple(copy) for copy in copies}) > 190
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_is_foreign_must_come_from_somewhere(name):
+    with pytest.raises(ValueError, match=f"{name} needs .*another sentence"):
+        FAULTS[name](CODES, np.random.default_rng(0), 0.5)

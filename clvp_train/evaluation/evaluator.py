@@ -1,0 +1,184 @@
+"""All that is measured of one checkpoint. Shapes: N held-out pairs, D width."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from clvp_train import metrics
+from clvp_train.errors import UserError
+from clvp_train.evaluation.embed import Embedder
+from clvp_train.evaluation.evaluation_data import EvaluationData
+from clvp_train.evaluation.pools import Pools
+from clvp_train.report.pictures import Pictures
+
+PerText = dict[str, np.ndarray]
+DIRECTIONS = {"text_to_speech": "text → speech", "speech_to_text": "speech → text"}
+NUM_CONFUSIONS = 20
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found.
+
+    Attributes:
+        metrics: numbers and words, fit for JSON.
+        per_text: by name of a quantity one value a text, whose mean it is: what comparisons are made of.
+        pictures: what figures are drawn from.
+    """
+
+    metrics: dict[str, Any]
+    per_text: PerText
+    pictures: Pictures
+
+
+def evaluate(data: EvaluationData, embedder: Embedder) -> Evaluation:
+    """Embeds the data with a model and measures everything. All ranks must call it.
+
+    Raises:
+        UserError: there are less than two texts to tell apart, or the embeddings are not finite.
+    """
+    if len(data.pairs) < 2:
+        raise UserError(
+            "the test split holds a single text, which leaves nothing to tell it from: raise split.test_percent, or bring more "
+            "texts"
+        )
+    pools = Pools(data, embedder)
+    text_ND, speech_ND = pools.texts(pools.pairs[0]), pools.speech(pools.pairs[1])
+    found = metrics.ranks(text_ND, speech_ND)
+    per_text = _retrieved(found)
+    true_N = pools.scores(pools.pairs)
+    mismatched = pools.scores(_mismatched(pools))
+    faults, faulty = _faults(data, pools, true_N, per_text)
+    lengths_N = {
+        "text tokens": np.array([len(ids) for ids in data.pairs.input_ids]),
+        "speech codes": np.array([len(codes) for codes in data.pairs.codes]),
+    }
+    scale = embedder.module.model.logit_scale.item()
+    numbers: dict[str, Any] = {
+        "gallery": len(text_ND),
+        "chance_R@1": 1 / len(text_ND),
+        "text_to_speech": metrics.summary(found.text_to_speech),
+        "speech_to_text": metrics.summary(found.speech_to_text),
+        "intervals": _intervals(found, per_text),
+        "breakdown": {
+            **{name: metrics.by_quartile(lengths, found) for name, lengths in lengths_N.items()},
+            "voice": metrics.by_label(data.pairs.voices, found),
+        },
+        "scores": {
+            "true": _moments(true_N),
+            "mismatched": _moments(mismatched) | {"auc": metrics.auc(true_N, mismatched)},
+            "clvp_score": metrics.clvp_score(text_ND, speech_ND, scale),
+            "table": metrics.score_table(true_N, mismatched),
+        },
+        "faults": faults,
+        "left_out": data.left_out,
+        "confusions": _confusions(data, text_ND, speech_ND, found),
+    }
+    if len(faulty):
+        numbers["scores"]["faulty"] = _moments(faulty) | {"auc": metrics.auc(true_N, faulty)}
+    if data.candidates is not None:
+        numbers["rerank"] = _rerank(data, pools, per_text)
+    if data.reference is not None:
+        numbers["reference"] = {
+            "codes": len(data.reference),
+            "frechet_distance": metrics.frechet_distance(
+                pools.projections(pools.pairs[1]), pools.projections(pools.reference)
+            ),
+        }
+    pictures = Pictures.of_retrieval(text_ND, speech_ND, found)
+    pictures.faults = faults
+    if len(faulty):
+        pictures.scores["faulty"] = faulty
+    pictures.voices, pictures.lengths = data.pairs.voices, lengths_N["speech codes"]
+    return Evaluation(numbers, per_text, pictures)
+
+
+def _retrieved(found: metrics.Ranks) -> PerText:
+    per_text: PerText = {}
+    for name, words in DIRECTIONS.items():
+        ranks_N = getattr(found, name).numpy()
+        per_text |= {f"R@{k}, {words}": (ranks_N <= k).astype(float) for k in (1, 5, 10)}
+        per_text |= {f"MRR, {words}": 1 / ranks_N, f"mean_rank, {words}": ranks_N}
+    return per_text
+
+
+def _intervals(found: metrics.Ranks, per_text: PerText) -> dict[str, dict[str, metrics.Interval]]:
+    intervals: dict[str, dict[str, metrics.Interval]] = {}
+    for name, words in DIRECTIONS.items():
+        own = {key.split(",")[0]: values_N for key, values_N in per_text.items() if key.endswith(words)}
+        intervals[name] = {key: metrics.interval(values_N) for key, values_N in own.items()}
+        intervals[name]["median_rank"] = metrics.median_interval(own["mean_rank"])
+    return intervals
+
+
+def _mismatched(pools: Pools) -> tuple[np.ndarray, np.ndarray]:
+    """Every text with the codes of some others."""
+    texts_N, codes_N = pools.pairs
+    size = len(texts_N)
+    steps = 1 + np.random.default_rng(0).permutation(size - 1)[: metrics.NUM_MISMATCHED]
+    return np.tile(texts_N, len(steps)), np.concatenate([np.roll(codes_N, step) for step in steps])
+
+
+def _moments(scores: np.ndarray) -> dict[str, float]:
+    return {"mean": float(scores.mean()), "standard_deviation": float(scores.std())}
+
+
+def _faults(
+    data: EvaluationData, pools: Pools, true_N: np.ndarray, per_text: PerText
+) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """How often true pairs outscore their faulty copies, and all scores of these."""
+    of_candidates = pools.scores(pools.candidates) if data.candidates else np.empty(0)
+    origins = [true_N] * len(data.faults) + [of_candidates] * len(data.voice_faults)
+    rows, faulty = [], []
+    for fault, origin, places in zip([*data.faults, *data.voice_faults], origins, pools.faults):
+        scores = pools.scores(places)
+        wins = metrics.win_rate(origin[fault.rows], scores)
+        rows.append(
+            {
+                "side": fault.side,
+                "fault": fault.name,
+                "share": fault.share,
+                "pairs": len(wins),
+                "rate": float(wins.mean()),
+                "interval": metrics.interval(wins),
+            }
+        )
+        per_text[f"catches {fault.name}" + (f", {fault.share:.0%}" if fault.share else "")] = wins
+        faulty.append(scores)
+    return rows, np.concatenate(faulty) if faulty else np.empty(0)
+
+
+def _rerank(data: EvaluationData, pools: Pools, per_text: PerText) -> dict[str, Any]:
+    sets = data.candidates
+    assert sets is not None
+    candidates = metrics.Candidates(
+        scores_NK=sets.by_text(pools.scores(pools.candidates)),
+        finished_NK=sets.by_text(sets.pairs.finished),
+        log_probabilities_NK=sets.by_text(sets.pairs.log_probabilities),
+        num_codes_NK=sets.by_text([len(codes) for codes in sets.pairs.codes]),
+        word_errors_NK=None if data.word_errors is None else sets.by_text(data.word_errors),
+        num_words_N=data.num_words,
+    )
+    per_text |= {f"pick: {name}": values_N for name, values_N in metrics.of_picks(candidates).items()}
+    return metrics.rerank(candidates) | {"texts_with_one_candidate": sets.num_single}
+
+
+def _confusions(
+    data: EvaluationData, text_ND: torch.Tensor, speech_ND: torch.Tensor, found: metrics.Ranks
+) -> list[dict[str, Any]]:
+    """The texts that are retrieved worst, and what is retrieved instead."""
+    worst = found.text_to_speech.argsort(descending=True, stable=True)[:NUM_CONFUSIONS]
+    worst = worst[found.text_to_speech[worst] > 1]
+    scores_XN = text_ND[worst.to(text_ND.device)] @ speech_ND.T
+    return [
+        {
+            "text": data.pairs.texts[row],
+            "rank": float(found.text_to_speech[row]),
+            "score": float(scores_N[row]),
+            "instead": data.pairs.texts[int(scores_N.argmax())],
+            "its_score": float(scores_N.max()),
+        }
+        for row, scores_N in zip(worst.tolist(), scores_XN.cpu())
+    ]

@@ -1,0 +1,97 @@
+"""Controlled mistakes in held-out pairs: how often does the true pair outscore the faulty one?"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from clvp_train.errors import UserError, check_number
+from clvp_train.evaluation.held_out import CandidateSets, HeldOut
+from clvp_train.faults import FAULTS, FOREIGN, foreign_tail
+from clvp_train.text_faults import TEXT_FAULTS, WHATEVER_THE_SHARE, text_of, words_of
+
+Side = Literal["speech", "text"]
+
+
+@dataclass(frozen=True)
+class FaultSuite:
+    """Which mistakes are made in how many pairs."""
+
+    num_pairs: int = 1000  # held-out pairs at most, drawn at random; 0 leaves the suite out
+    shares: Sequence[float] = (0.1, 0.25, 0.5)  # of the codes or words that go wrong
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_number("faults.num_pairs", self.num_pairs, 0)
+        check_number("faults.seed", self.seed, 0)
+        shares = tuple(self.shares) if isinstance(self.shares, Sequence) else (self.shares,)
+        for share in shares:
+            check_number("faults.shares", share, 0, whole=False)
+        if not shares or not all(0 < share < 1 for share in shares):
+            raise UserError(f"faults.shares={list(shares)}: set it to shares between 0 and 1, as in [0.1,0.5]")
+        object.__setattr__(self, "shares", shares)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One mistake at one size, in as many pairs as it can be made in."""
+
+    side: Side
+    name: str
+    share: float | None  # None: of one place, whatever the length
+    rows: list[int] = field(default_factory=list)  # of the pairs
+    faulty: list[np.ndarray] = field(default_factory=list)  # their codes or text tokens with the mistake
+
+
+def in_codes(pairs: HeldOut, suite: FaultSuite) -> list[Fault]:
+    """Mistakes that an AR makes, see `clvp_train.faults`."""
+    rows = _drawn(len(pairs), suite)
+    found = [Fault("speech", name, share) for name in FAULTS for share in suite.shares]
+    for fault in found if len(pairs) > 1 else ():
+        rng = np.random.default_rng(suite.seed)
+        for row in rows:
+            other = pairs.codes[(row + 1 + int(rng.integers(len(pairs) - 1))) % len(pairs)]
+            faulty = FAULTS[fault.name](pairs.codes[row], rng, fault.share, other if fault.name in FOREIGN else None)
+            fault.rows.append(row)
+            fault.faulty.append(faulty)
+    return found
+
+
+def in_voices(candidates: CandidateSets, suite: FaultSuite) -> list[Fault]:
+    """The codes go on in another voice: from a place on, they are those of a candidate of the same text in that voice. The rows
+    are those of `candidates.pairs`. Empty where no text was drawn in two voices."""
+    pairs, found = candidates.pairs, [Fault("speech", "other_voice", share) for share in suite.shares]
+    for fault in found:
+        rng = np.random.default_rng(suite.seed)
+        for start, size in zip(candidates.starts, candidates.sizes):
+            others = [row for row in range(start, start + size) if pairs.voices[row] != pairs.voices[start]]
+            if others:
+                other = pairs.codes[others[int(rng.integers(len(others)))]]
+                fault.rows.append(start)
+                fault.faulty.append(foreign_tail(pairs.codes[start], rng, fault.share, other))
+    return [fault for fault in found if fault.rows]
+
+
+def in_texts(pairs: HeldOut, suite: FaultSuite, tokenize: Callable[[str], list[int]]) -> list[Fault]:
+    """Mistakes in the words of a text, see `clvp_train.text_faults`. Texts in which one cannot be made, or whose tokens stay
+    the same, are left out of it."""
+    rows = _drawn(len(pairs), suite)
+    words = {row: words_of(pairs.texts[row]) for row in rows}
+    found = []
+    for name, spoil in TEXT_FAULTS.items():
+        for share in (None,) if name in WHATEVER_THE_SHARE else suite.shares:
+            fault, rng = Fault("text", name, share), np.random.default_rng(suite.seed)
+            for row in rows:
+                other = words[rows[int(rng.integers(len(rows)))]]
+                spoilt = spoil(words[row], rng, share or 0.0, other)
+                ids = np.array(tokenize(text_of(spoilt, pairs.texts[row])) if spoilt else [], dtype=np.int64)
+                if len(ids) and not np.array_equal(ids, pairs.input_ids[row]):
+                    fault.rows.append(row)
+                    fault.faulty.append(ids)
+            found.append(fault)
+    return [fault for fault in found if fault.rows]
+
+
+def _drawn(size: int, suite: FaultSuite) -> list[int]:
+    return np.random.default_rng(suite.seed).permutation(size)[: suite.num_pairs].tolist()

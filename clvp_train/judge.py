@@ -1,0 +1,135 @@
+"""Checkpoints to reports, as `train.py` and `evaluate.py` write them."""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from clvp_train import build
+from clvp_train.data import CLVPDataModule
+from clvp_train.evaluation import Embedder, Evaluation, EvaluationData, add_candidates, compare, evaluate, prepare
+from clvp_train.models import CLVPModel
+from clvp_train.report import Page, comparison, draw, print_report, print_table, tables, write_report
+from clvp_train.training import CLVPModule, TrainingConfig
+
+SCORE_TABLE_FILE = "score_table.json"
+log = logging.getLogger(__name__)
+
+
+def evaluation_data(cfg: DictConfig, datamodule: CLVPDataModule) -> EvaluationData:
+    """What the checkpoints of a config are judged by; candidates are drawn now if there are none yet."""
+    faults, rerank = instantiate(cfg.faults), instantiate(cfg.rerank)
+    data = prepare(datamodule, faults, cfg.reference)
+    folder, why_none = build.candidates(cfg, datamodule, rerank)
+    tortoise = instantiate(cfg.tortoise) if folder and rerank.asr else None
+    return add_candidates(data, datamodule, folder, why_none, rerank, faults, tortoise)
+
+
+def judge(
+    cfg: DictConfig,
+    models: dict[str, Callable[[], CLVPModel]],
+    datamodule: CLVPDataModule,
+    data: EvaluationData,
+    folder: Path,
+) -> list[Evaluation]:
+    """Evaluates models by name, one after the other, and on rank 0 writes and prints their report: that of one into `folder`,
+    those of several into folders below it, beside the comparison."""
+    trainer = build.trainer(cfg, logger=False, enable_checkpointing=False)
+    found = []
+    for name, load in models.items():
+        model = load()
+        build.fit_together(model, datamodule, f"checkpoint={name}")
+        chunk_size = cfg.training.chunk_size if "training" in cfg else cfg.chunk_size
+        module = CLVPModule(model, training=TrainingConfig(chunk_size=chunk_size)).eval()
+        found.append(evaluate(data, Embedder(module, trainer, datamodule.collate, datamodule.eval_batch_size)))
+        found[-1].metrics.update(_origin(name, datamodule))
+    if trainer.is_global_zero:
+        _write(list(models), found, folder)
+    return found
+
+
+def _origin(name: str, datamodule: CLVPDataModule) -> dict[str, Any]:
+    manifest = datamodule.manifest
+    data = {"corpus": manifest.corpus, "codes": manifest.source, "fingerprint": manifest.fingerprint}
+    return {"split": "test", "checkpoint": name, "data": data}
+
+
+def _write(names: list[str], found: list[Evaluation], folder: Path) -> None:
+    if len(found) == 1:
+        _write_one(found[0], folder)
+        return
+    short = _short(names)
+    for name, one in zip(short, found):
+        print(f"{name}: {one.metrics['checkpoint']}")
+        _write_one(one, folder / name)
+    rows = compare([one.per_text for one in found])
+    table = comparison(short, rows)
+    print_table(table)
+    facts = _facts(found[0].metrics) | {"checkpoint": "; ".join(f"{word}: {name}" for word, name in zip(short, names))}
+    page = Page("Checkpoints compared", facts, [table], links={name: f"{name}/index.html" for name in short})
+    path = write_report({"checkpoints": dict(zip(short, names)), "comparison": rows}, page, folder)
+    print(f"report: {path}")
+
+
+def _write_one(one: Evaluation, folder: Path) -> None:
+    metrics = one.metrics
+    page = Page(
+        title="CLVP evaluation",
+        facts=_facts(metrics),
+        headline=_headline(metrics),
+        tables=tables(metrics),
+        figures=draw(one.pictures),
+        left_out=metrics["left_out"],
+    )
+    path = write_report(metrics, page, folder)
+    write_score_table(metrics, folder)
+    print_report(metrics)
+    print(f"report: {path}")
+
+
+def write_score_table(metrics: dict[str, Any], folder: Path) -> None:
+    """Writes what scores mean, for `metrics.percentile`, beside a report or a model."""
+    table = metrics["scores"]["table"] | {"data": metrics["data"], "texts": metrics["gallery"]}
+    partial = folder / f"{SCORE_TABLE_FILE}.partial"
+    partial.write_text(json.dumps(table) + "\n")
+    partial.replace(folder / SCORE_TABLE_FILE)
+
+
+def _facts(metrics: dict[str, Any]) -> dict[str, str]:
+    data = metrics["data"]
+    return {
+        "checkpoint": metrics["checkpoint"],
+        "corpus": f"{data['corpus']}, {metrics['gallery']} texts of the {metrics['split']} split",
+        "codes": {"ar": "drawn by the autoregressive model", "dvae": "of recordings"}.get(data["codes"], data["codes"]),
+        "fingerprint of the pairs": data["fingerprint"],
+    }
+
+
+def _headline(metrics: dict[str, Any]) -> dict[str, str]:
+    both = [metrics[name]["R@1"] for name in ("text_to_speech", "speech_to_text")]
+    shown = {
+        f"R@1 of {metrics['gallery']} (text → speech / speech → text)": " / ".join(f"{value:.3f}" for value in both)
+    }
+    shown["true pairs outscore mismatched ones (AUC)"] = f"{metrics['scores']['mismatched']['auc']:.3f}"
+    if "faulty" in metrics["scores"]:
+        rates = [row["rate"] for row in metrics["faults"]]
+        shown["mistakes caught, mean of all kinds"] = f"{sum(rates) / len(rates):.3f}"
+    for name, words in (("word_error_rate", "word error rate"), ("finished", "finished candidates")):
+        if name in metrics.get("rerank", {}):
+            one = metrics["rerank"][name]
+            shown[f"{words}: random → pick"] = f"{one['random']['value']:.3f} → {one['pick']['value']:.3f}"
+    return shown
+
+
+def _short(names: list[str]) -> list[str]:
+    """The last part of each that tells them apart, fit for a folder."""
+    paths = [[part for part in Path(name).parts if part != "/"] for name in names]
+    for depth in range(1, max(map(len, paths)) + 1):
+        short = ["-".join(parts[-depth:]) for parts in paths]
+        if len(set(short)) == len(names):
+            return short
+    return [f"{number}-{parts[-1]}" for number, parts in enumerate(paths, start=1)]

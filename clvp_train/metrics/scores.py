@@ -1,0 +1,54 @@
+"""What a score means: how those of true pairs lie to those of others. Shapes: N true pairs, M others."""
+
+from typing import Any
+
+import numpy as np
+
+NUM_MISMATCHED = 10  # other texts' codes that each text is scored with
+GRID = tuple(range(101))  # per cent
+
+
+def win_rate(ours_N: np.ndarray, theirs_N: np.ndarray) -> np.ndarray:
+    """(N,) 1 where ours is higher, 0.5 where both are equal, 0 else."""
+    return (ours_N > theirs_N) + 0.5 * (ours_N == theirs_N)
+
+
+def auc(true_N: np.ndarray, other_M: np.ndarray) -> float:
+    """How likely a true pair outscores another one, both drawn at random: the area under the ROC curve. Equal scores count
+    half, so that scores which tell nothing give 0.5."""
+    sorted_M = np.sort(other_M)
+    below, up_to = (np.searchsorted(sorted_M, true_N, side=side) for side in ("left", "right"))
+    return float((below + up_to).mean() / 2 / len(other_M))
+
+
+def roc(true_N: np.ndarray, other_M: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """False and true positive rates at every threshold that changes them, from (0, 0) to (1, 1)."""
+    thresholds = np.unique(np.concatenate([true_N, other_M]))[::-1]
+    rates = [
+        1 - np.searchsorted(np.sort(scores), thresholds, side="left") / len(scores) for scores in (other_M, true_N)
+    ]
+    return np.concatenate([[0.0], rates[0]]), np.concatenate([[0.0], rates[1]])
+
+
+def score_table(true_N: np.ndarray, mismatched_M: np.ndarray) -> dict[str, Any]:
+    """The table that travels with a model, from which `percentile` reads.
+
+    Returns:
+        {"percent": 0 to 100, "true": score below which so many per cent of true pairs lie, "mismatched": likewise of texts
+        with other texts' codes}.
+    """
+    return {
+        "percent": list(GRID),
+        "true": np.percentile(true_N, GRID).tolist(),
+        "mismatched": np.percentile(mismatched_M, GRID).tolist(),
+    }
+
+
+def percentile(table: dict[str, Any], score: float, among: str = "true") -> float:
+    """Per cent of the pairs "true" or "mismatched" of a `score_table` that a score lies above, read between its lines."""
+    scores, percent = np.asarray(table[among]), np.asarray(table["percent"], dtype=np.float64)
+    # equal scores stand for a jump: its middle
+    left, right = (np.searchsorted(scores, score, side=side) for side in ("left", "right"))
+    if left != right:
+        return float((percent[left] + percent[right - 1]) / 2)
+    return float(np.interp(score, scores, percent))

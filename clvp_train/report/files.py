@@ -1,0 +1,46 @@
+"""A report's files, and what of it a terminal shows."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as ConsoleTable
+
+from clvp_train.report import tables as make
+from clvp_train.report.page import Page, html, markdown, svg
+
+METRICS_FILE, PAGE_FILE, MARKDOWN_FILE, FIGURES = "metrics.json", "index.html", "report.md", "figures"
+
+
+def write_report(metrics: dict[str, Any], page: Page, folder: Path) -> Path:
+    """Writes `metrics.json`, `index.html`, `report.md` and the figures it shows, each whole or not at all. Returns the path of
+    `index.html`."""
+    for name, (_, figure) in page.figures.items():
+        _write(folder / FIGURES / f"{name}.svg", svg(figure))
+    _write(folder / MARKDOWN_FILE, markdown(page, FIGURES))
+    _write(folder / METRICS_FILE, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
+    return _write(folder / PAGE_FILE, html(page))
+
+
+def print_report(metrics: dict[str, Any], console: Console | None = None) -> None:
+    """Prints what matters most as tables."""
+    for table in (make.retrieval(metrics), make.faults(metrics), make.rerank(metrics)):
+        if table:
+            print_table(table, console)
+    for part, reason in metrics.get("left_out", {}).items():
+        (console or Console()).print(f"not measured: {part}: {reason}", markup=False, highlight=False)
+
+
+def print_table(table: make.Table, console: Console | None = None) -> None:
+    shown = ConsoleTable(*table.header, title=table.title, caption=table.note)
+    for row in table.rows:
+        shown.add_row(*row)
+    (console or Console()).print(shown)
+
+
+def _write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    return partial.replace(path)

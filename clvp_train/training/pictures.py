@@ -1,0 +1,59 @@
+"""Tables and pictures to TensorBoard and W&B."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+import numpy as np
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from matplotlib.figure import Figure
+from PIL.Image import Image
+
+from clvp_train.report import Pictures, draw, png, table_lines, tables
+from clvp_train.training.module import CLVPModule
+
+
+class ValidationPictures(L.Callback):
+    """Draws every validation: recall, ranks, scores, similarities."""
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, CLVPModule)
+        if module.validated is None or trainer.sanity_checking:
+            return
+        if trainer.is_global_zero and _shows_pictures(trainer.loggers):
+            _log_figures(trainer.loggers, draw(Pictures.of_retrieval(*module.validated)), "val", trainer.global_step)
+        module.validated = None
+
+
+def log_report(loggers: Sequence[Logger], metrics: dict[str, Any], pictures: Pictures, step: int) -> None:
+    """What the report of the test split shows, and its numbers as `test/…`; on rank 0."""
+    both = metrics["text_to_speech"], metrics["speech_to_text"]
+    for logger in loggers:
+        logger.log_metrics({f"test/{name}": (both[0][name] + both[1][name]) / 2 for name in both[0]}, step)
+    if not _shows_pictures(loggers):
+        return
+    _log_figures(loggers, draw(pictures), "test", step)
+    for table in tables(metrics):
+        key = f"test/{table.title.partition(' (')[0]}"
+        for logger in loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_text(key, "\n".join(table_lines(table)), step)
+            elif isinstance(logger, WandbLogger) and table.rows:
+                columns = [word or "quantity" for word in table.header]
+                logger.log_table(key, columns=columns, data=[list(row) for row in table.rows], step=step)
+    for logger in loggers:
+        logger.save()
+
+
+def _shows_pictures(loggers: Sequence[Logger]) -> bool:
+    return any(isinstance(logger, (TensorBoardLogger, WandbLogger)) for logger in loggers)
+
+
+def _log_figures(loggers: Sequence[Logger], figures: dict[str, tuple[str, Figure]], prefix: str, step: int) -> None:
+    for name, (title, figure) in figures.items():
+        image: Image = png(figure)
+        for logger in loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image(f"{prefix}/{name}", np.asarray(image), step, dataformats="HWC")
+            elif isinstance(logger, WandbLogger):
+                logger.log_image(f"{prefix}/{name}", [image], step=step, caption=[title])

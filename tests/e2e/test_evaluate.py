@@ -1,0 +1,201 @@
+"""`evaluate.py`: what it finds out of one checkpoint and of several, and what it refuses."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import (
+    ClvpTokenizer,
+    SeamlessM4TFeatureExtractor,
+    Wav2Vec2BertConfig,
+    Wav2Vec2BertForCTC,
+    Wav2Vec2BertProcessor,
+    Wav2Vec2CTCTokenizer,
+)
+
+from clvp_train.metrics import percentile
+from tests.e2e.commands import EVALUATE, GENERATE, ROOT, TRAIN, execute, run
+from tests.e2e.conftest import BUDGET, CORPUS, JUDGE
+from tests.e2e.test_bad_input import refused
+from tests.e2e.test_train_and_evaluate import report
+
+CANDIDATES = [*CORPUS[:2], "tortoise.sampling.max_codes=16", "split.test_percent=100", "split.val_percent=0"]
+
+
+def evaluate(cwd, *overrides):
+    done = run(EVALUATE, [*CORPUS, *JUDGE, "hydra.run.dir=evaluated", *overrides], cwd)
+    assert done.status == 0, done.stderr
+    return done
+
+
+@pytest.fixture
+def model(trained):
+    return f"checkpoint='{trained.output}/model'"
+
+
+def test_a_report_holds_all_parts_and_says_what_is_left_out(trained):
+    folder, metrics = trained.output / "report", report(trained.output)
+    assert {file.name for file in folder.iterdir()} == {
+        "figures",
+        "index.html",
+        "metrics.json",
+        "report.md",
+        "score_table.json",
+    }
+    page = (folder / "index.html").read_text()
+    for title in (
+        "Retrieval among",
+        "Mistakes that the score notices",
+        "Re-ranking 9 texts × 3 candidates",
+        "Not measured",
+    ):
+        assert title in page and title in (folder / "report.md").read_text(), title
+    assert {row["fault"] for row in metrics["faults"]} >= {"cut_off", "babble", "other_voice", "drop_words", "negate"}
+    assert metrics["rerank"]["finished"]["random"]["value"] <= 1 and metrics["rerank"]["candidates"] == 3
+    assert set(metrics["left_out"]) == {"word error rate", "Fréchet distance"}
+    assert sum(row["texts"] for row in metrics["breakdown"]["voice"]) == metrics["gallery"]
+    table = json.loads((folder / "score_table.json").read_text())
+    assert percentile(table, metrics["scores"]["true"]["mean"]) == pytest.approx(50, abs=25)
+
+
+def test_checkpoints_are_compared_on_the_same_texts(trained, workplace):
+    best, last = (f"{trained.output}/checkpoints/{name}.ckpt" for name in ("best-step=3", "last"))
+    done = evaluate(workplace, f"checkpoint=['{best}','{last}']")
+    assert "Comparison" in done.stdout and done.stdout.count("report: ") == 3
+    found = json.loads((workplace / "evaluated/report/metrics.json").read_text())
+    assert found["checkpoints"] == {"best-step=3.ckpt": best, "last.ckpt": last}
+    alone = {
+        name: json.loads((workplace / f"evaluated/report/{name}/metrics.json").read_text())
+        for name in found["checkpoints"]
+    }
+    row = next(row for row in found["comparison"] if row["quantity"] == "MRR, text → speech")
+    assert row["values"] == pytest.approx([one["text_to_speech"]["MRR"] for one in alone.values()], abs=1e-12)
+    assert row["differences"][0]["value"] == pytest.approx(row["values"][1] - row["values"][0], abs=1e-12)
+    low, high = row["differences"][0]["interval"]
+    assert low <= row["differences"][0]["value"] <= high
+    assert 'href="last.ckpt/index.html"' in (workplace / "evaluated/report/index.html").read_text()
+
+
+def test_candidates_and_a_reference_of_ones_own(model, workplace):
+    made = [*CANDIDATES, "num_candidates=2", "output_dir=candidates"]
+    assert run(GENERATE, [*made, "codes.seed=1"], workplace).status == 0
+    evaluate(
+        workplace, model, "rerank.pairs=candidates", "rerank.num_texts=20", "reference=candidates", "faults.num_pairs=0"
+    )
+    found = report(workplace / "evaluated")
+    assert (found["rerank"]["texts"], found["rerank"]["candidates"]) == (20, 2)
+    assert found["reference"]["codes"] > 100 and found["reference"]["frechet_distance"] > 0
+    assert found["faults"] == [] and found["left_out"]["mistakes"] == "faults.num_pairs=0"
+
+
+def tiny_recogniser(folder):
+    letters = {letter: number for number, letter in enumerate(["[PAD]", "[UNK]", "|", *"abcdefghijklmnopqrstuvwxyz"])}
+    (folder / "letters.json").write_text(json.dumps(letters))
+    tokenizer = Wav2Vec2CTCTokenizer(
+        str(folder / "letters.json"), unk_token="[UNK]", pad_token="[PAD]", word_delimiter_token="|"
+    )
+    torch.manual_seed(0)
+    settings = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 16}
+    config = Wav2Vec2BertConfig(vocab_size=len(tokenizer), conv_depthwise_kernel_size=3, pad_token_id=0, **settings)
+    Wav2Vec2BertForCTC(config).save_pretrained(folder / "asr")
+    Wav2Vec2BertProcessor(SeamlessM4TFeatureExtractor(), tokenizer).save_pretrained(folder / "asr")
+
+
+def test_a_recogniser_of_transformers_hears_what_the_dvae_makes_audible(model, workplace):
+    tiny_recogniser(workplace)
+    done = evaluate(workplace, model, "rerank.asr=asr", "faults.num_pairs=5")
+    assert "heard 27 of 27 candidates" in done.stdout
+    found = report(workplace / "evaluated")
+    assert "word error rate" not in found["left_out"]
+    rates = {name: one["value"] for name, one in found["rerank"]["word_error_rate"].items()}
+    assert rates["best"] <= rates["pick"] and rates["random"] > 0.9, "it has learnt nothing"
+    assert "word error rate" in (workplace / "evaluated/report/index.html").read_text()
+
+
+def test_two_processes_find_what_one_finds(trained, model, workplace):
+    pair = ["trainer=ddp_cpu", "trainer.devices=2", "hydra.run.dir=evaluated"]
+    done = execute([str(ROOT / EVALUATE), model, *CORPUS, *JUDGE, *pair], workplace)
+    assert done.status == 0, done.stderr
+    alone, together = report(trained.output), report(workplace / "evaluated")
+    for name in ("text_to_speech", "speech_to_text", "intervals", "breakdown"):
+        assert json.loads(json.dumps(together[name]), parse_float=lambda x: round(float(x), 5)) == json.loads(
+            json.dumps(alone[name]), parse_float=lambda x: round(float(x), 5)
+        )
+    assert done.stdout.count("report: ") == 1
+
+
+def test_pictures_and_tables_go_to_tensorboard(workplace):
+    done = run(TRAIN, [*CORPUS, *BUDGET, "logger=tensorboard", "hydra.run.dir=run"], workplace)
+    assert done.status == 0, done.stderr
+    events = EventAccumulator(str(workplace / "run/logs"))
+    events.Reload()
+    tags = events.Tags()
+    assert {"val/recall_curve", "val/similarity", "test/recall_curve", "test/fault_rates"} <= set(tags["images"])
+    assert "test/R@1" in tags["scalars"]
+    assert any("Mistakes that the score notices" in tag for tag in tags["tensors"])
+
+
+def test_pictures_and_tables_go_to_wandb(workplace):
+    done = run(TRAIN, [*CORPUS, *BUDGET, "logger=wandb", "logger.offline=true", "hydra.run.dir=run"], workplace)
+    assert done.status == 0, done.stderr
+    media = [file.relative_to(workplace / "run").as_posix() for file in (workplace / "run/wandb").rglob("media/**/*.*")]
+    assert any("val/recall_curve" in file for file in media) and any("test/fault_rates" in file for file in media)
+    assert any("Mistakes that the score notices" in file and file.endswith(".table.json") for file in media)
+
+
+def test_another_tokenizer_is_noticed(trained, workplace):
+    checkpoint = workplace / "other"
+    shutil.copytree(trained.output / "model", checkpoint)
+    tokenizer = ClvpTokenizer.from_pretrained(checkpoint)
+    vocabulary = json.loads((checkpoint / "vocab.json").read_text())
+    vocabulary["a"], vocabulary["e"] = vocabulary["e"], vocabulary["a"]
+    (checkpoint / "vocab.json").write_text(json.dumps(vocabulary))
+    assert tokenizer("a")["input_ids"] != ClvpTokenizer.from_pretrained(checkpoint)("a")["input_ids"]
+    refused(EVALUATE, [f"checkpoint={checkpoint}", *CORPUS], workplace, "has another tokenizer than the pairs")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["rerank.pairs=single"], ["rerank.pairs=single", "more than one candidate", "num_candidates=16"]),
+        (["rerank.pairs=nowhere"], ["nowhere", "manifest.json"]),
+        (["reference=nowhere"], ["nowhere", "manifest.json"]),
+        (["rerank.asr=nowhere"], ["rerank.asr=nowhere", "transformers"]),
+    ],
+)
+def test_what_cannot_be_judged_by_is_refused(model, workplace, overrides, words):
+    if "single" in overrides[0]:
+        made = [*CANDIDATES, "num_candidates=1", "output_dir=single"]
+        assert run(GENERATE, made, workplace).status == 0
+    refused(EVALUATE, [model, *CORPUS, *JUDGE, *overrides], workplace, *words)
+
+
+def test_a_single_text_cannot_be_told_from_others(model, workplace):
+    lines = (workplace / "sentences.txt").read_text().splitlines()
+    (workplace / "one.txt").write_text(lines[0] + "\n")
+    corpus = ["corpus=text", "corpus.path=one.txt", "split.test_percent=100", "split.val_percent=0"]
+    refused(EVALUATE, [model, *corpus, *JUDGE], workplace, "single text", "bring more texts")
+
+
+def test_texts_that_have_lost_their_candidates_are_counted(model, workplace):
+    import pyarrow.parquet as pq
+
+    from clvp_train.codes import read_manifest
+    from tests.unit.pairs_folder import write_folder
+
+    assert run(GENERATE, [*CANDIDATES, "num_candidates=3", "output_dir=whole"], workplace).status == 0
+    (shard,) = (workplace / "whole").glob("*.parquet")
+    rows = [row for row in pq.read_table(shard).to_pylist() if row["candidate"] == 0 or int(row["id"]) % 2]
+    manifest = read_manifest(workplace / "whole")
+    write_folder(
+        workplace / "broken",
+        [rows],
+        text_vocab_size=manifest.text_vocab_size,
+        speech_vocab_size=manifest.speech_vocab_size,
+    )
+    evaluate(workplace, model, "rerank.pairs=broken", "rerank.num_texts=10")
+    found = report(workplace / "evaluated")["rerank"]
+    assert found["texts"] == 10 and 8 <= found["texts_with_one_candidate"] <= 10
+    assert "with a single candidate are left out" in (workplace / "evaluated/report/index.html").read_text()

@@ -1,0 +1,153 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from clvp_train import metrics
+from clvp_train.errors import UserError
+from clvp_train.evaluation import EvaluationData, FaultSuite, compare, evaluate
+from clvp_train.evaluation.faults import in_codes, in_texts, in_voices
+from clvp_train.report import draw, tables
+
+
+class Perfect:
+    """Embeds texts and the codes that say them alike: as counts of tokens, in order of halves."""
+
+    def __init__(self, module):
+        self.module = module
+
+    @staticmethod
+    def _counts(sequence):
+        halves = np.array_split(sequence, 2)
+        return torch.from_numpy(np.concatenate([np.bincount(half, minlength=30)[:30] for half in halves])).float()
+
+    def texts(self, sequences):
+        return torch.stack([self._counts(sequence) for sequence in sequences])
+
+    def speech(self, sequences, finished):
+        return torch.stack([self._counts(np.asarray(sequence)[::2] // 2) for sequence in sequences])
+
+
+@pytest.fixture
+def data(held_out, candidate_sets):
+    pairs, suite = held_out(23), FaultSuite(shares=[0.5])
+    faults = [
+        *in_codes(pairs, suite),
+        *in_texts(pairs, suite, lambda text: [int(word[1:]) % 30 for word in text.split()]),
+    ]
+    return EvaluationData(
+        pairs,
+        faults,
+        candidates=candidate_sets,
+        voice_faults=in_voices(candidate_sets, suite),
+        reference=held_out(9, seed=5),
+        left_out={"a part": "why"},
+    )
+
+
+def test_a_perfect_model_finds_everything_and_picks_the_right_candidate(data, embedder):
+    found = evaluate(data, Perfect(embedder.module))
+    for direction in ("text_to_speech", "speech_to_text"):
+        assert found.metrics[direction]["R@1"] == 1
+        assert found.metrics["intervals"][direction]["R@1"] == [1, 1]
+    assert found.metrics["scores"]["mismatched"]["auc"] == 1
+    rates = {row["fault"]: row["rate"] for row in found.metrics["faults"]}
+    for fault in ("cut_off", "foreign_stretch", "babble", "drop_words", "replace_words", "repeat_words"):
+        assert rates[fault] > 0.95, fault
+    assert rates["drop"] > 0.9
+    first = data.candidates.starts
+    assert found.metrics["rerank"]["texts"] == 12
+    picks = found.per_text["pick: log_probability_per_code"]
+    expected = data.candidates.pairs.log_probabilities[first] / [
+        len(data.candidates.pairs.codes[row]) + 1 for row in first
+    ]
+    assert picks == pytest.approx(expected), "the first candidate of every text is the right one"
+
+
+def test_an_untrained_model_is_at_chance(held_out, embedder):
+    pairs = held_out(400)
+    found = evaluate(EvaluationData(pairs, in_codes(pairs, FaultSuite(shares=[0.5]))), embedder)
+    assert found.metrics["text_to_speech"]["R@10"] < 0.1
+    assert found.metrics["scores"]["mismatched"]["auc"] == pytest.approx(0.5, abs=0.06)
+    assert "rerank" not in found.metrics and "reference" not in found.metrics
+
+
+def test_every_number_is_what_it_says(data, embedder):
+    found = evaluate(data, embedder)
+    pairs = data.pairs
+    text = torch.nn.functional.normalize(embedder.texts(pairs.input_ids), dim=1)
+    projected = embedder.speech(pairs.codes, pairs.finished)
+    speech = torch.nn.functional.normalize(projected, dim=1)
+    ranks = metrics.ranks(text, speech)
+    assert found.metrics["text_to_speech"] == metrics.summary(ranks.text_to_speech)
+    own = (text * speech).sum(1).double().numpy()
+    assert found.metrics["scores"]["true"]["mean"] == pytest.approx(own.mean(), abs=1e-6)
+    scale = embedder.module.model.logit_scale.exp().item()
+    assert found.metrics["scores"]["clvp_score"] == pytest.approx(own.mean() * scale, rel=1e-5)
+    reference = embedder.speech(data.reference.codes, data.reference.finished)
+    distance = metrics.frechet_distance(projected, reference)
+    assert found.metrics["reference"] == {"codes": 9, "frechet_distance": pytest.approx(distance, rel=1e-4)}
+    for fault, row in zip([*data.faults, *data.voice_faults], found.metrics["faults"]):
+        if fault.side == "text":
+            wrong = torch.nn.functional.normalize(embedder.texts(fault.faulty), dim=1)
+            scores, right = (wrong * speech[fault.rows]).sum(1), own[fault.rows]
+        elif fault.name == "other_voice":
+            sets = data.candidates.pairs
+            texts = torch.nn.functional.normalize(embedder.texts([sets.input_ids[r] for r in fault.rows]), dim=1)
+            codes = [embedder.speech(one, [True] * 12) for one in ([sets.codes[r] for r in fault.rows], fault.faulty)]
+            right, scores = ((texts * torch.nn.functional.normalize(one, dim=1)).sum(1) for one in codes)
+            right = right.numpy()
+        else:
+            finished = [pairs.finished[r] for r in fault.rows]
+            wrong = torch.nn.functional.normalize(embedder.speech(fault.faulty, finished), dim=1)
+            scores, right = (text[fault.rows] * wrong).sum(1), own[fault.rows]
+        assert row["rate"] == pytest.approx((right > scores.numpy()).mean(), abs=0.05), fault.name
+        assert row["pairs"] == len(fault.rows) and row["interval"][0] <= row["rate"] <= row["interval"][1]
+    assert [row["texts"] for row in found.metrics["breakdown"]["voice"]] == [8, 8, 7]
+    worst = found.metrics["confusions"][0]
+    assert worst["rank"] == ranks.text_to_speech.max() and worst["text"] in pairs.texts
+    assert worst["its_score"] > worst["score"]
+
+
+def test_all_of_it_goes_into_json_tables_and_figures(data, embedder):
+    found = evaluate(data, embedder)
+    read = json.loads(json.dumps(found.metrics, allow_nan=False))
+    titles = [table.title for table in tables(read)]
+    assert titles[0].startswith("Retrieval among 23") and "Re-ranking 12 texts × 2.417 candidates" in titles
+    assert {"Mistakes that the score notices", "Fréchet distance", "What a score means", "Worst confusions"} <= set(
+        titles
+    )
+    assert len(draw(found.pictures)) == 8
+
+
+def test_a_comparison_is_paired_and_signed(data, embedder):
+    weak, strong = evaluate(data, embedder), evaluate(data, Perfect(embedder.module))
+    rows = {row["quantity"]: row for row in compare([weak.per_text, strong.per_text])}
+    first = rows["R@1, text → speech"]
+    assert first["values"] == [weak.metrics["text_to_speech"]["R@1"], 1.0]
+    assert first["differences"][0]["value"] == pytest.approx(1 - first["values"][0])
+    assert first["differences"][0]["interval"][0] > 0
+    same = compare([weak.per_text, weak.per_text])
+    assert all(row["differences"][0] == {"value": 0, "interval": [0, 0]} for row in same)
+
+
+def test_a_single_text_is_refused(held_out, embedder):
+    with pytest.raises(UserError, match="single text.*raise split.test_percent"):
+        evaluate(EvaluationData(held_out(1)), embedder)
+
+
+def test_a_model_that_has_diverged_is_reported_in_words(held_out, embedder):
+    with torch.no_grad():
+        embedder.module.model.text_projection.weight.fill_(float("nan"))
+    with pytest.raises(UserError, match="NaN or infinite: the model has diverged"):
+        evaluate(EvaluationData(held_out(5)), embedder)
+
+
+def test_word_errors_reach_the_report(data, embedder):
+    errors = np.array([0.0] * len(data.candidates.pairs))
+    errors[np.array(data.candidates.starts) + 1] = 2
+    spoken = dataclasses.replace(data, word_errors=errors, num_words=np.full(12, 4))
+    found = evaluate(spoken, Perfect(embedder.module)).metrics["rerank"]["word_error_rate"]
+    assert found["pick"]["value"] == 0 and found["random"]["value"] == pytest.approx(2 / 4 * (5 / 3 + 7 / 2) / 12)
