@@ -15,7 +15,7 @@ from clvp_train import build, codes
 from clvp_train.command import command
 from clvp_train.data import CLVPDataModule
 from clvp_train.errors import UserError, check_number
-from clvp_train.judge import evaluation_data, judge, write_score_table
+from clvp_train.judge import check_settings, evaluation_data, judge, write_score_table
 from clvp_train.models import CLVPModel, load_clvp
 from clvp_train.tortoise.basic_tokenizer import train_basic_tokenizer
 from clvp_train.training import CLVPModule, WholeFiles, log_report
@@ -44,6 +44,7 @@ def run_train(cfg: DictConfig) -> float | None:
     build.seed(cfg)
     # before the pairs, so that a bad setting shows before the work
     loss, optim, training = instantiate(cfg.loss), instantiate(cfg.optim), instantiate(cfg.training)
+    faults, rerank = check_settings(cfg)
     logger, output = instantiate(cfg.logger), Path(cfg.paths.output)
     callbacks = build.callbacks(cfg)
     settings = {"logger": logger, "default_root_dir": cfg.paths.output, "plugins": [WholeFiles()]}
@@ -75,7 +76,8 @@ def run_train(cfg: DictConfig) -> float | None:
     score = next((score.item() for score in scores if score is not None), None)
     if cfg.test:
         name, load = (best, lambda: load_clvp(best)) if best else ("the weights at the end of training", lambda: model)
-        (found,) = judge(cfg, {name: load}, datamodule, evaluation_data(cfg, datamodule), output / "report")
+        data = evaluation_data(cfg, datamodule, faults, rerank)
+        (found,) = judge(cfg, {name: load}, datamodule, data, output / "report")
         if trainer.is_global_zero:
             write_score_table(found.metrics, output / "model")
             log_report(trainer.loggers, found.metrics, found.pictures, trainer.global_step)
@@ -86,6 +88,7 @@ def run_evaluate(cfg: DictConfig) -> None:
     """Judges one checkpoint or several by the test split and writes the report."""
     build.all_ranks(cfg)
     build.seed(cfg)
+    faults, rerank = check_settings(cfg)
     named = [cfg.checkpoint] if isinstance(cfg.checkpoint, str) else list(cfg.checkpoint)
     checkpoints = list(dict.fromkeys(map(str, named)))
     loaded = {name: load_clvp(name) for name in checkpoints}  # so that a bad one shows before the work
@@ -94,7 +97,8 @@ def run_evaluate(cfg: DictConfig) -> None:
         build.fit_together(model, datamodule, f"checkpoint={name}")
         build.check_tokenizer(name, datamodule)
     models: dict[str, Callable[[], CLVPModel]] = {name: partial(loaded.pop, name) for name in checkpoints}
-    judge(cfg, models, datamodule, evaluation_data(cfg, datamodule), Path(cfg.paths.output) / "report")
+    data = evaluation_data(cfg, datamodule, faults, rerank)
+    judge(cfg, models, datamodule, data, Path(cfg.paths.output) / "report")
 
 
 def run_train_tokenizer(cfg: DictConfig) -> None:

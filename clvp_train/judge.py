@@ -10,8 +10,20 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from clvp_train import build
+from clvp_train.codes import read_manifest
 from clvp_train.data import CLVPDataModule
-from clvp_train.evaluation import Embedder, Evaluation, EvaluationData, add_candidates, compare, evaluate, prepare
+from clvp_train.evaluation import (
+    Embedder,
+    Evaluation,
+    EvaluationData,
+    FaultSuite,
+    RerankConfig,
+    add_candidates,
+    check_recogniser,
+    compare,
+    evaluate,
+    prepare,
+)
 from clvp_train.models import CLVPModel
 from clvp_train.report import Page, comparison, draw, print_report, print_table, tables, write_report
 from clvp_train.training import CLVPModule, TrainingConfig
@@ -20,9 +32,25 @@ SCORE_TABLE_FILE = "score_table.json"
 log = logging.getLogger(__name__)
 
 
-def evaluation_data(cfg: DictConfig, datamodule: CLVPDataModule) -> EvaluationData:
-    """What the checkpoints of a config are judged by; candidates are drawn now if there are none yet."""
+def check_settings(cfg: DictConfig) -> tuple[FaultSuite, RerankConfig]:
+    """What the settings of the evaluation stand for, before any work is done.
+
+    Raises:
+        UserError: a bad setting, or a folder or recogniser that is not there.
+    """
     faults, rerank = instantiate(cfg.faults), instantiate(cfg.rerank)
+    for folder in (rerank.pairs, cfg.reference):
+        if folder is not None:
+            read_manifest(folder)
+    if rerank.asr is not None:
+        check_recogniser(rerank.asr)
+    return faults, rerank
+
+
+def evaluation_data(
+    cfg: DictConfig, datamodule: CLVPDataModule, faults: FaultSuite, rerank: RerankConfig
+) -> EvaluationData:
+    """What the checkpoints of a config are judged by; candidates are drawn now if there are none yet."""
     data = prepare(datamodule, faults, cfg.reference)
     folder, why_none = build.candidates(cfg, datamodule, rerank)
     tortoise = instantiate(cfg.tortoise) if folder and rerank.asr else None

@@ -5,12 +5,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.progress import Progress
 
 from clvp_train import metrics
 from clvp_train.errors import UserError
 from clvp_train.evaluation.embed import Embedder
 from clvp_train.evaluation.evaluation_data import EvaluationData
 from clvp_train.evaluation.pools import Pools
+from clvp_train.losses.gather import rank
 from clvp_train.report.pictures import Pictures
 
 PerText = dict[str, np.ndarray]
@@ -46,7 +48,9 @@ def evaluate(data: EvaluationData, embedder: Embedder) -> Evaluation:
         )
     pools = Pools(data, embedder)
     text_ND, speech_ND = pools.texts(pools.pairs[0]), pools.speech(pools.pairs[1])
-    found = metrics.ranks(text_ND, speech_ND)
+    with Progress(transient=True, disable=rank() != 0) as progress:
+        ranking = progress.add_task("Ranking")
+        found = metrics.ranks(text_ND, speech_ND, lambda done, of: progress.update(ranking, completed=done, total=of))
     per_text = _retrieved(found)
     true_N = pools.scores(pools.pairs)
     mismatched = pools.scores(_mismatched(pools))

@@ -16,6 +16,7 @@ from clvp_train.tortoise.audio import SAMPLE_RATE
 from clvp_train.tortoise.vocoder import speak
 
 AT_ONCE = 64
+BAD_MODEL = (OSError, ValueError, KeyError, ImportError, TypeError)
 log = logging.getLogger(__name__)
 
 
@@ -53,15 +54,27 @@ def count_word_errors(
     return np.array(errors), np.array([len(text.split()) for text in texts])
 
 
+def check_recogniser(asr: str) -> None:
+    """Raises UserError if there is no model of transformers in a folder or at a Hub id; loads no weights."""
+    try:
+        transformers.AutoConfig.from_pretrained(str(asr))
+    except BAD_MODEL as error:
+        raise _refused(asr, error) from None
+
+
 def _open(asr: str, device: torch.device) -> Any:
     try:
         return transformers.pipeline("automatic-speech-recognition", model=str(asr), device=device)
-    except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"rerank.asr={asr} cannot be opened as a speech recogniser ({reason}): give a folder or Hub id of one that "
-            "transformers knows"
-        ) from None
+    except BAD_MODEL as error:
+        raise _refused(asr, error) from None
+
+
+def _refused(asr: str, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:300]
+    return UserError(
+        f"rerank.asr={asr} cannot be opened as a speech recogniser ({reason}): give a folder or Hub id of one "
+        "that transformers knows"
+    )
 
 
 def _errors(heard: str, text: str) -> float:

@@ -22,7 +22,7 @@ STYLE: Any = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
-    "font.size": 9,
+    "font.size": 10,
     "legend.frameon": False,
     "legend.labelcolor": INK,
     "svg.fonttype": "none",
@@ -125,7 +125,7 @@ def projection_by_voice(pictures: Pictures) -> Figure:
         others = ~np.isin(voices, largest)
         axes.scatter(*pictures.projection[others].T, s=8, alpha=0.4, linewidths=0, color=INK, label="others")
     axes.set(xlabel="1st component", ylabel="2nd component", xticks=[], yticks=[])
-    axes.legend(markerscale=2)
+    axes.legend(markerscale=2, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=4)
     return figure
 
 
@@ -144,9 +144,9 @@ TITLES: dict[Callable[[Pictures], Figure], str] = {
     score_distributions: "Scores",
     roc_curve: "Telling true pairs by their score (ROC)",
     similarity: "Some texts and their codes",
-    fault_rates: "Mistakes that the score notices",
     projection_by_voice: "Embedded codes, by voice",
     projection_by_length: "Embedded codes, by length",
+    fault_rates: "Mistakes that the score notices",
 }
 
 

@@ -27,6 +27,12 @@ class Run:
     output: Path
     finished: Finished
 
+    @property
+    def pairs(self) -> Path:
+        """What it was trained on; candidates for re-ranking lie beside it."""
+        (folder,) = self.cwd.glob("outputs/codes/sentences-txt-ar-*")
+        return folder
+
 
 def write_sentences(folder: Path) -> None:
     lines = (ROOT / "data/nano/sentences.txt").read_text().splitlines()[:152]

@@ -27,11 +27,9 @@ def test_generate_writes_the_pairs_that_train_finds(trained, tmp_path, workplace
     done = execute(command, workplace)
     assert done.status == 0, done.stderr
     assert done.stdout.strip().splitlines()[-1] == "pairs: elsewhere/pairs"
-    (of_train,) = (trained.cwd / "outputs" / "codes").iterdir()
     folder = workplace / "elsewhere/pairs"
-    assert read_manifest(folder).shards == read_manifest(of_train).shards and read_pairs(folder).equals(
-        read_pairs(of_train)
-    )
+    assert read_manifest(folder).shards == read_manifest(trained.pairs).shards
+    assert read_pairs(folder).equals(read_pairs(trained.pairs))
     done = run(TRAIN, ["pairs=" + str(folder), *BUDGET, "trainer.max_steps=1", "test=false"], workplace)
     assert done.status == 0, done.stderr
 

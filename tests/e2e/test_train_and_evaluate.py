@@ -73,8 +73,7 @@ def test_the_report_has_its_schema_and_says_what_was_measured(trained):
         assert all(0 <= metrics[direction][name] <= 1 for name in RECALLS)
         assert 1 <= metrics[direction]["mean_rank"] <= metrics["gallery"]
     assert metrics["checkpoint"] == str(trained.output / "checkpoints" / "best-step=3.ckpt")
-    (pairs,) = trained.cwd.glob("outputs/codes/sentences-txt-ar-*")
-    manifest = json.loads((pairs / "manifest.json").read_text())
+    manifest = json.loads((trained.pairs / "manifest.json").read_text())
     assert metrics["data"] == {"corpus": "sentences.txt", "codes": "ar", "fingerprint": manifest["fingerprint"]}
     assert "R@1" in trained.finished.stdout and "report/index.html" in trained.finished.stdout
     table = json.loads((trained.output / "model" / "score_table.json").read_text())

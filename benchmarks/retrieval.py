@@ -1,0 +1,126 @@
+"""Ranks in both directions, one after the other on the same embeddings: ours, open_clip's, and the bare product of matrices.
+
+    python benchmarks/retrieval.py                                         # open_clip as the package index has it: a full sort
+    python benchmarks/retrieval.py --open-clip CHECKOUT/src                # and the metric by chunks that its repository has
+    python benchmarks/retrieval.py --size 100000 --only clvp_train         # memory and seconds of a large gallery
+
+The embeddings are those of a model that finds most of its pairs: codes are texts with noise. Medians of several rounds; the
+peak is that of a process of its own.
+"""
+
+import argparse
+import ast
+import importlib.util
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from clvp_train.metrics import ranks, summary
+
+ROOT = Path(__file__).parents[1]
+OPEN_CLIP = "open_clip_torch==3.3.0"
+Contestant = Callable[[torch.Tensor, torch.Tensor], object]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=8192)
+    parser.add_argument("--width", type=int, default=768)
+    parser.add_argument("--noise", type=float, default=0.2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--open-clip", type=Path, help="the folder src of a checkout")
+    parser.add_argument("--only", help="this contestant alone")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    contestants = find_contestants(args)
+    if args.only:
+        seconds, found = timed(contestants[args.only], *embeddings(args), args.rounds if args.size < 20_000 else 1)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        print(f"{args.only}: {seconds:.2f} s, peak {peak:.0f} MiB{'' if found is None else f', {found}'}")
+        return
+    text, speech = embeddings(args)
+    took: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(args.rounds):  # in turn, so that a slow spell of the machine meets all
+        for name, contestant in contestants.items():
+            took[name].append(timed(contestant, text, speech, 1)[0])
+    own = statistics.median(took["clvp_train"])
+    print(f"{args.size} × {args.width}, float32, {args.threads} threads, R@1 {recall(text, speech):.3f}\n")
+    print("| | seconds | ours is × as fast | peak MiB |\n| --- | --- | --- | --- |")
+    for name, seconds in took.items():
+        median = statistics.median(seconds)
+        print(f"| {name} | {median:.2f} | {median / own:.2f} | {peak_of(name)} |", flush=True)
+
+
+def embeddings(args: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    text = torch.nn.functional.normalize(torch.randn(args.size, args.width, generator=draw), dim=1)
+    speech = torch.randn(args.size, args.width, generator=draw).mul_(args.noise).add_(text)
+    return text, torch.nn.functional.normalize(speech, dim=1)
+
+
+def find_contestants(args: argparse.Namespace) -> dict[str, Contestant]:
+    found: dict[str, Contestant] = {"clvp_train": lambda text, speech: recall(text, speech)}
+    found["bare product of matrices"] = lambda text, speech: (text @ speech.T, None)[1]
+    if args.only not in found:
+        found["open_clip, full sort"] = full_sort()
+    if args.open_clip:
+        found["open_clip, by chunks"] = by_chunks(args.open_clip / "open_clip_train" / "metrics.py")
+    return found
+
+
+def recall(text: torch.Tensor, speech: torch.Tensor) -> float:
+    found = ranks(text, speech)
+    return (summary(found.text_to_speech)["R@1"] + summary(found.speech_to_text)["R@1"]) / 2
+
+
+def full_sort() -> Contestant:
+    """`get_clip_metrics` of the package, without the rest of its training script and what that imports."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, OPEN_CLIP]
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+        (wheel,) = Path(folder).glob("*.whl")
+        source = zipfile.ZipFile(wheel).read("open_clip_train/train.py").decode()
+    functions = [node for node in ast.parse(source).body if getattr(node, "name", "") == "get_clip_metrics"]
+    space = {"np": np, "torch": torch}
+    exec(compile(ast.Module(functions, []), "open_clip_train/train.py", "exec"), space)
+    metrics = space["get_clip_metrics"]
+    return lambda text, speech: round(float(metrics(text, speech, 1.0)["image_to_text_R@1"]), 3)
+
+
+def by_chunks(file: Path) -> Contestant:
+    spec = importlib.util.spec_from_file_location("open_clip_metrics", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return lambda text, speech: (
+        module._paired_retrieval_ranks(text, speech, 1.0, module.DEFAULT_RETRIEVAL_CHUNK_SIZE) and None
+    )
+
+
+def timed(contestant: Contestant, text: torch.Tensor, speech: torch.Tensor, rounds: int) -> tuple[float, object]:
+    seconds, found = [], None
+    for _ in range(rounds):
+        start = time.perf_counter()
+        found = contestant(text, speech)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds), found
+
+
+def peak_of(name: str) -> str:
+    command = [sys.executable, __file__, *sys.argv[1:], "--rounds=1", f"--only={name}"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return printed.split("peak ")[1].split(" MiB")[0]
+
+
+if __name__ == "__main__":
+    main()
