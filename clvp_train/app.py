@@ -54,6 +54,7 @@ def run_train(cfg: DictConfig) -> float | None:
     model = build.model(cfg, datamodule)
     total_steps = _total_steps(trainer, datamodule)
     module = CLVPModule(model, loss, optim, total_steps, training, cfg.seed)
+    judged_by = evaluation_data(cfg, datamodule, faults, rerank, datamodule.served_codes) if cfg.test else None
     state = build.run_state(cfg, trainer, datamodule, model, total_steps)
     trainer.callbacks.append(state)  # type: ignore[attr-defined]
     if cfg.resume:
@@ -74,10 +75,9 @@ def run_train(cfg: DictConfig) -> float | None:
         log.info("model: %s", output / "model")
     scores = [getattr(callback, "best_model_score", None) for callback in trainer.checkpoint_callbacks]
     score = next((score.item() for score in scores if score is not None), None)
-    if cfg.test:
+    if judged_by is not None:
         name, load = (best, lambda: load_clvp(best)) if best else ("the weights at the end of training", lambda: model)
-        data = evaluation_data(cfg, datamodule, faults, rerank)
-        (found,) = judge(cfg, {name: load}, datamodule, data, output / "report")
+        (found,) = judge(cfg, {name: load}, datamodule, judged_by, output / "report")
         if trainer.is_global_zero:
             write_score_table(found.metrics, output / "model")
             log_report(trainer.loggers, found.metrics, found.pictures, trainer.global_step)
@@ -89,15 +89,18 @@ def run_evaluate(cfg: DictConfig) -> None:
     build.all_ranks(cfg)
     build.seed(cfg)
     faults, rerank = check_settings(cfg)
-    named = [cfg.checkpoint] if isinstance(cfg.checkpoint, str) else list(cfg.checkpoint)
-    checkpoints = list(dict.fromkeys(map(str, named)))
+    checkpoints = _named(cfg.checkpoint)
     loaded = {name: load_clvp(name) for name in checkpoints}  # so that a bad one shows before the work
     datamodule: CLVPDataModule = instantiate(cfg.data, pairs=build.pairs(cfg))
+    limits: list[int | None] = []
     for name, model in loaded.items():
         build.fit_together(model, datamodule, f"checkpoint={name}")
         build.check_tokenizer(name, datamodule)
+        limits.append(datamodule.served_codes)
     models: dict[str, Callable[[], CLVPModel]] = {name: partial(loaded.pop, name) for name in checkpoints}
-    data = evaluation_data(cfg, datamodule, faults, rerank)
+    # what one of them cannot see, none is asked about
+    limit = min((limit for limit in limits if limit is not None), default=None)
+    data = evaluation_data(cfg, datamodule, faults, rerank, limit)
     judge(cfg, models, datamodule, data, Path(cfg.paths.output) / "report")
 
 
@@ -111,6 +114,14 @@ def run_train_tokenizer(cfg: DictConfig) -> None:
     tokenizer = train_basic_tokenizer((utterance.text for _, utterance in corpus.stream(audio=False)), cfg.vocab_size)
     tokenizer.save_pretrained(output)
     print(f"{len(tokenizer)} tokens: {output}")
+
+
+def _named(checkpoint: Any) -> list[str]:
+    """One checkpoint or several, each once."""
+    named = [checkpoint] if isinstance(checkpoint, (str, int)) else list(checkpoint or ())
+    if not named or not all(isinstance(name, (str, int)) for name in named):
+        raise UserError(f"checkpoint={checkpoint}: name one, or several as in checkpoint=[A,B]")
+    return list(dict.fromkeys(map(str, named)))
 
 
 def _total_steps(trainer: L.Trainer, datamodule: CLVPDataModule) -> int:

@@ -55,7 +55,7 @@ def all_ranks(cfg: DictConfig) -> None:
 
 def seed(cfg: DictConfig) -> None:
     check_number("seed", cfg.seed, 0)
-    L.seed_everything(cfg.seed, workers=True)
+    L.seed_everything(cfg.seed, workers=True, verbose=codes.rank_and_world_size()[0] == 0)
 
 
 def pairs(cfg: DictConfig) -> str:
@@ -79,28 +79,26 @@ def candidates(cfg: DictConfig, datamodule: CLVPDataModule, rerank: RerankConfig
         return None, "rerank.num_texts=0"
     if rerank.pairs is not None:
         return rerank.pairs, ""
-    test = datamodule.splits["test"]
-    if len(test) > len(test.candidates):
+    test, manifest = datamodule.splits["test"], datamodule.manifest
+    if manifest.source == codes.ARCodes.name and manifest.settings.get("codes.num_eval_candidates", 1) > 1:
         return str(datamodule.folder), ""
     mend = (
         "draw candidates with `python -m clvp_train.generate … num_candidates=16` and set rerank.pairs to their folder"
     )
-    if (
-        datamodule.manifest.source != codes.ARCodes.name
-        or cfg.codes.get("voices", codes.FROM_CORPUS) == codes.FROM_CORPUS
-    ):
+    if manifest.source != codes.ARCodes.name or cfg.codes.get("voices", codes.FROM_CORPUS) == codes.FROM_CORPUS:
         return None, f"the pairs have one candidate a text: {mend}"
     tortoise = instantiate(cfg.tortoise)
-    if tortoise.fingerprint() != datamodule.manifest.settings.get("tortoise"):
+    if tortoise.fingerprint() != manifest.settings.get("tortoise"):
         return (
             None,
             f"the pairs have one candidate a text and are not of tortoise={tortoise.source}: name theirs, or {mend}",
         )
-    places = test.candidates.first()[: rerank.num_texts]
-    texts = test.column("text").take(places).to_pylist()
+    # in one voice, as Tortoise re-ranks; in small shards, so that all ranks draw
     settings = {"num_candidates": rerank.num_candidates, "num_eval_candidates": rerank.num_candidates}
+    settings |= {"one_voice": True, "shard_size": 16}
+    texts = test.column("text", test.candidates.first()[: rerank.num_texts])
     drawn = codes.generate(
-        Texts(texts, f"{datamodule.manifest.corpus} test"),
+        Texts(texts, f"{manifest.corpus} test"),
         tortoise,
         instantiate(cfg.codes, **settings),
         cache_dir=cfg.paths.codes,
@@ -112,14 +110,14 @@ def candidates(cfg: DictConfig, datamodule: CLVPDataModule, rerank: RerankConfig
 
 def check_tokenizer(checkpoint: str, datamodule: CLVPDataModule) -> None:
     """Raises UserError if a folder or Hub id of `save_pretrained` holds another tokenizer than the pairs were made with."""
-    if Path(checkpoint).is_file():
+    if Path(checkpoint).expanduser().is_file():
         return
     folder = resolve_folder(checkpoint)
     if not (folder / "tokenizer_config.json").exists():
         return
     own, test = read_saved_tokenizer(folder), datamodule.splits["test"]
-    places = test.candidates.first()[:100].tolist()
-    for place, text in zip(places, test.column("text").take(places).to_pylist()):
+    places = test.candidates.first()[:100]
+    for place, text in zip(places, test.column("text", places)):
         ids = own(text)["input_ids"]
         if ids != test[place]["input_ids"].tolist():
             raise UserError(
@@ -189,6 +187,12 @@ def run_state(
 
 def callbacks(cfg: DictConfig) -> list[L.Callback]:
     return [instantiate(callback) for callback in cfg.callbacks.values() if callback is not None]
+
+
+def judging_trainer(cfg: DictConfig) -> L.Trainer:
+    """The trainer of `cfg.trainer` without log and checkpoints, in full precision, that leaves nothing out."""
+    whole = {"precision": "32-true", "limit_test_batches": 1.0, "fast_dev_run": False}
+    return trainer(cfg, logger=False, enable_checkpointing=False, **whole)
 
 
 def trainer(cfg: DictConfig, **settings: Any) -> L.Trainer:

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,15 @@ from clvp_train.evaluation import (
     FaultSuite,
     RerankConfig,
     add_candidates,
+    add_word_errors,
     check_recogniser,
     compare,
     evaluate,
     prepare,
 )
+from clvp_train.evaluation.prepare import WORD_ERRORS
 from clvp_train.models import CLVPModel
-from clvp_train.report import Page, comparison, draw, print_report, print_table, tables, write_report
+from clvp_train.report import Page, comparison, draw, print_report, print_table, tables, write_metrics, write_report
 from clvp_train.training import CLVPModule, TrainingConfig
 
 SCORE_TABLE_FILE = "score_table.json"
@@ -48,13 +51,26 @@ def check_settings(cfg: DictConfig) -> tuple[FaultSuite, RerankConfig]:
 
 
 def evaluation_data(
-    cfg: DictConfig, datamodule: CLVPDataModule, faults: FaultSuite, rerank: RerankConfig
+    cfg: DictConfig, datamodule: CLVPDataModule, faults: FaultSuite, rerank: RerankConfig, limit: int | None
 ) -> EvaluationData:
-    """What the checkpoints of a config are judged by; candidates are drawn now if there are none yet."""
-    data = prepare(datamodule, faults, cfg.reference)
+    """What the checkpoints of a config are judged by; candidates are drawn now if there are none yet.
+
+    Args:
+        cfg: the whole config.
+        datamodule: of the pairs.
+        faults, rerank: of `check_settings`.
+        limit: codes that are served at most; None: all.
+    """
+    data = prepare(datamodule, faults, cfg.reference, limit)
     folder, why_none = build.candidates(cfg, datamodule, rerank)
-    tortoise = instantiate(cfg.tortoise) if folder and rerank.asr else None
-    return add_candidates(data, datamodule, folder, why_none, rerank, faults, tortoise)
+    if folder is None:
+        return replace(data, left_out=data.left_out | {"re-ranking": why_none})
+    data = add_candidates(data, datamodule, folder, rerank.num_texts, faults, limit)
+    if rerank.asr is None:
+        return replace(
+            data, left_out=data.left_out | {WORD_ERRORS: "set rerank.asr to a speech recogniser of transformers"}
+        )
+    return add_word_errors(data, folder, instantiate(cfg.tortoise), rerank.asr)
 
 
 def judge(
@@ -66,7 +82,7 @@ def judge(
 ) -> list[Evaluation]:
     """Evaluates models by name, one after the other, and on rank 0 writes and prints their report: that of one into `folder`,
     those of several into folders below it, beside the comparison."""
-    trainer = build.trainer(cfg, logger=False, enable_checkpointing=False)
+    trainer = build.judging_trainer(cfg)
     found = []
     for name, load in models.items():
         model = load()
@@ -99,12 +115,14 @@ def _write(names: list[str], found: list[Evaluation], folder: Path) -> None:
     print_table(table)
     facts = _facts(found[0].metrics) | {"checkpoint": "; ".join(f"{word}: {name}" for word, name in zip(short, names))}
     page = Page("Checkpoints compared", facts, [table], links={name: f"{name}/index.html" for name in short})
-    path = write_report({"checkpoints": dict(zip(short, names)), "comparison": rows}, page, folder)
+    write_metrics({"checkpoints": dict(zip(short, names)), "comparison": rows}, folder)
+    path = write_report(page, folder)
     print(f"report: {path}")
 
 
 def _write_one(one: Evaluation, folder: Path) -> None:
     metrics = one.metrics
+    write_metrics(metrics, folder)
     page = Page(
         title="CLVP evaluation",
         facts=_facts(metrics),
@@ -113,7 +131,7 @@ def _write_one(one: Evaluation, folder: Path) -> None:
         figures=draw(one.pictures),
         left_out=metrics["left_out"],
     )
-    path = write_report(metrics, page, folder)
+    path = write_report(page, folder)
     write_score_table(metrics, folder)
     print_report(metrics)
     print(f"report: {path}")

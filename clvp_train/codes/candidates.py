@@ -22,7 +22,7 @@ FROM_CORPUS = "corpus"
 
 @dataclass(eq=False)
 class ARCodes(CodeSource):
-    """Candidates drawn by the AR, each in one of the voices in turn.
+    """Candidates drawn by the AR, those of a text in one of the voices after another.
 
     Attributes:
         voices: a folder with one subfolder of reference clips a voice; or "corpus" to speak each text in its own
@@ -31,6 +31,7 @@ class ARCodes(CodeSource):
         num_eval_candidates: K for each validation and test text.
         seed: another seed gives other candidates.
         clips_per_voice: reference clips of a speaker whose latents are averaged, with voices=corpus.
+        one_voice: all candidates of a text in the same voice, as they are re-ranked, rather than in one after another.
     """
 
     voices: str
@@ -39,6 +40,7 @@ class ARCodes(CodeSource):
     _: KW_ONLY
     seed: int = 0
     clips_per_voice: int = 4
+    one_voice: bool = False
     name: ClassVar[str] = "ar"
 
     def __post_init__(self) -> None:
@@ -68,13 +70,14 @@ class ARCodes(CodeSource):
 
     def settings(self) -> dict[str, Any]:
         clips = [f"{voice} {file_digest(clip)}" for voice, clips in self._clips.items() for clip in clips]
-        of_corpus = {"codes.clips_per_voice": self.clips_per_voice} if self.needs_audio else {}
+        more: dict[str, Any] = {"codes.clips_per_voice": self.clips_per_voice} if self.needs_audio else {}
+        more |= {"codes.one_voice": True} if self.one_voice else {}
         return {
             "codes.voices": FROM_CORPUS if self.needs_audio else hashlib.sha256("\n".join(clips).encode()).hexdigest(),
             "codes.num_candidates": self.num_candidates,
             "codes.num_eval_candidates": self.num_eval_candidates,
             "codes.seed": self.seed,
-        } | of_corpus
+        } | more
 
     def begin(self, tortoise: FrozenTortoise, corpus: Corpus, bad: BadRows) -> None:
         if self.needs_audio:
@@ -131,11 +134,12 @@ class ARCodes(CodeSource):
                 "text": utterance.text,
                 "split": split,
                 "input_ids": input_ids,
-                "voice": speaker if self.needs_audio else names[(digest[0] + candidate) % len(names)],
+                "voice": speaker if self.needs_audio else names[(digest[0] + turn) % len(names)],
                 "candidate": candidate,
                 "seed": int.from_bytes(digest[1:7], "big") + candidate,
             }
             for candidate in range(self.num_rows(split) if input_ids else 0)
+            for turn in (0 if self.one_voice else candidate,)
         ]
 
 

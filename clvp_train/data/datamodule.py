@@ -80,6 +80,11 @@ class CLVPDataModule(L.LightningDataModule):
         return len(self.splits["train"].candidates) // self.batch_size
 
     @property
+    def served_codes(self) -> int | None:
+        """How many codes a model sees at most; None: all."""
+        return self.collate.max_codes if self.padding == "tortoise" else None
+
+    @property
     def padding(self) -> str:
         """How loaders made from now on pad, see `Collate`. Setting it raises UserError if the pairs cannot be padded so."""
         return self.collate.padding
@@ -116,6 +121,8 @@ class CLVPDataModule(L.LightningDataModule):
             )
         for split in evaluated:
             self.check_not_empty(split)
+        if "test" in evaluated:
+            self.check_tells_apart()
 
     def setup(self, stage: str) -> None:
         """Raises UserError if the ranks have different pairs."""
@@ -124,8 +131,7 @@ class CLVPDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         pairs, (rank, world_size) = self.splits["train"], self._rank()
-        limit = self.collate.max_codes if self.padding == "tortoise" else None
-        items = TrainingPairs(pairs, self.negatives, self.seed, limit)
+        items = TrainingPairs(pairs, self.negatives, self.seed, self.served_codes)
         order = EpochOrder(pairs.candidates, self.seed)
         order.set_epoch(self._begin[0])  # loader processes fetch ahead before Lightning sets it
         batches = GlobalBatchSampler(order, self.batch_size, rank, world_size, self._begin)
@@ -143,6 +149,15 @@ class CLVPDataModule(L.LightningDataModule):
         if not self.splits[split].candidates:
             raise UserError(
                 f"the {split} split of {self.folder} is empty: raise split.{split}_percent, or bring more texts"
+            )
+
+    def check_tells_apart(self) -> None:
+        """Raises UserError if the test split holds less than two texts."""
+        self.check_not_empty("test")
+        if len(self.splits["test"].candidates) < 2:
+            raise UserError(
+                f"the test split of {self.folder} holds a single text, which leaves nothing to tell it from: raise "
+                "split.test_percent, or bring more texts"
             )
 
     def _rank(self) -> tuple[int, int]:

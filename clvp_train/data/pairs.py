@@ -82,9 +82,15 @@ class PairDataset(Dataset[Pair]):
         self.__dict__ |= state
         self._map()
 
-    def column(self, name: str) -> pa.ChunkedArray:
-        """A column of `codes.SCHEMA`, one value a pair."""
-        return open_copies(self.files, [name])[name].take(pa.array(self.rows_N))
+    def column(self, name: str, places: np.ndarray) -> list[Any]:
+        """What a column of `codes.SCHEMA` says of the pairs at these places. Chunk by chunk: Arrow cannot join large ones."""
+        rows, column = self.rows_N[places], open_copies(self.files, [name])[name]
+        starts = np.cumsum([0, *(len(chunk) for chunk in column.chunks)])
+        chunk_of, found = np.searchsorted(starts, rows, side="right") - 1, np.empty(len(rows), dtype=object)
+        for number in np.unique(chunk_of):
+            here = chunk_of == number
+            found[here] = column.chunk(number).take(pa.array(rows[here] - starts[number])).to_pylist()
+        return found.tolist()
 
     def __len__(self) -> int:
         return len(self.rows_N)

@@ -1,5 +1,6 @@
 """Embedding sequences on all ranks. Shapes: N sequences, B batch, L length, D width."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from clvp_train.data.collate import Collate
+from clvp_train.data.ranks import check_same_pairs
 from clvp_train.data.sampler import EvaluationSampler
 from clvp_train.losses import gather
 from clvp_train.training import CLVPModule
@@ -21,8 +23,8 @@ class Embedder:
     """Projects sequences in the order that they come in, whatever the ranks and batches.
 
     Args:
-        module: whose model embeds; in full precision, whatever the trainer runs in.
-        trainer: runs it on its devices and shows progress.
+        module: whose model embeds.
+        trainer: runs it on its devices in its precision and shows progress.
         collate: pads as the model is served.
         batch_size: sequences that a rank embeds at once.
     """
@@ -31,7 +33,11 @@ class Embedder:
         self.module, self.trainer, self.collate, self.batch_size = module, trainer, collate, batch_size
 
     def texts(self, sequences: Sequences) -> torch.Tensor:
-        """(N, D) projections of text tokens, float32, not normalised, on every rank."""
+        """(N, D) projections of text tokens, float32, not normalised, on every rank.
+
+        Raises:
+            UserError: ranks have different sequences.
+        """
         return self._run("text", sequences, lambda rows: self.collate.texts([_ids(sequences[row]) for row in rows]))
 
     def speech(self, sequences: Sequences, finished: Sequence[bool]) -> torch.Tensor:
@@ -53,21 +59,27 @@ class Embedder:
             sampler=EvaluationSampler(len(order), self.trainer.global_rank, self.trainer.world_size),
             collate_fn=lambda rows: (torch.tensor(rows), *batch(rows)),
         )
-        embedding = _Embedding(self.module, half)
+        embedding = _Embedding(self.module, half, sequences)
         self.trainer.test(embedding, loader, verbose=False)
         return embedding.found(len(order))
 
 
 class _Embedding(L.LightningModule):
-    def __init__(self, module: CLVPModule, half: Half) -> None:
+    def __init__(self, module: CLVPModule, half: Half, sequences: Sequences) -> None:
         super().__init__()
-        self.module, self.which = module, half
+        self.module, self.which, self.sequences = module, half, sequences
         self._parts: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def setup(self, stage: str) -> None:
+        if self.trainer.world_size > 1:
+            digest = hashlib.blake2b(digest_size=8)
+            for sequence in self.sequences:
+                digest.update(sequence.tobytes())
+            check_same_pairs("the test split", f"{len(self.sequences)} sequences of {self.which}, {digest.hexdigest()}")
 
     def test_step(self, batch: Any, batch_index: int) -> None:
         rows_B, ids_BL, mask_BL = batch
-        with torch.autocast(self.device.type, enabled=False):
-            self._parts.append((rows_B, self.module.project(self.which, ids_BL, mask_BL)))
+        self._parts.append((rows_B, self.module.project(self.which, ids_BL, mask_BL)))
 
     def on_test_epoch_end(self) -> None:
         self._parts = [tuple(gather(torch.cat(parts)) for parts in zip(*self._parts))]  # type: ignore[list-item]

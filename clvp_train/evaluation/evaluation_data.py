@@ -16,7 +16,6 @@ class EvaluationData:
     pairs: HeldOut  # one of each distinct text
     faults: Sequence[Fault] = ()  # in `pairs`
     candidates: CandidateSets | None = None
-    voice_faults: Sequence[Fault] = ()  # in `candidates.pairs`
     word_errors: np.ndarray | None = None  # of each candidate, by an ASR model
     num_words: np.ndarray | None = None  # of each of the candidates' texts
     reference: HeldOut | None = None  # whose codes the pairs' are compared with, as a set

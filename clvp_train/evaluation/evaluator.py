@@ -8,7 +8,6 @@ import torch
 from rich.progress import Progress
 
 from clvp_train import metrics
-from clvp_train.errors import UserError
 from clvp_train.evaluation.embed import Embedder
 from clvp_train.evaluation.evaluation_data import EvaluationData
 from clvp_train.evaluation.pools import Pools
@@ -39,13 +38,8 @@ def evaluate(data: EvaluationData, embedder: Embedder) -> Evaluation:
     """Embeds the data with a model and measures everything. All ranks must call it.
 
     Raises:
-        UserError: there are less than two texts to tell apart, or the embeddings are not finite.
+        UserError: the embeddings are not finite, or ranks have other data.
     """
-    if len(data.pairs) < 2:
-        raise UserError(
-            "the test split holds a single text, which leaves nothing to tell it from: raise split.test_percent, or bring more "
-            "texts"
-        )
     pools = Pools(data, embedder)
     text_ND, speech_ND = pools.texts(pools.pairs[0]), pools.speech(pools.pairs[1])
     with Progress(transient=True, disable=rank() != 0) as progress:
@@ -53,7 +47,7 @@ def evaluate(data: EvaluationData, embedder: Embedder) -> Evaluation:
         found = metrics.ranks(text_ND, speech_ND, lambda done, of: progress.update(ranking, completed=done, total=of))
     per_text = _retrieved(found)
     true_N = pools.scores(pools.pairs)
-    mismatched = pools.scores(_mismatched(pools))
+    mismatched = pools.scores(tuple(rows[which] for rows, which in zip(pools.pairs, metrics.mismatched(len(text_ND)))))
     faults, faulty = _faults(data, pools, true_N, per_text)
     lengths_N = {
         "text tokens": np.array([len(ids) for ids in data.pairs.input_ids]),
@@ -91,10 +85,9 @@ def evaluate(data: EvaluationData, embedder: Embedder) -> Evaluation:
                 pools.projections(pools.pairs[1]), pools.projections(pools.reference)
             ),
         }
-    pictures = Pictures.of_retrieval(text_ND, speech_ND, found)
+    scores = {"true": true_N, "mismatched": mismatched} | ({"faulty": faulty} if len(faulty) else {})
+    pictures = Pictures.of_retrieval(text_ND, speech_ND, found, scores)
     pictures.faults = faults
-    if len(faulty):
-        pictures.scores["faulty"] = faulty
     pictures.voices, pictures.lengths = data.pairs.voices, lengths_N["speech codes"]
     return Evaluation(numbers, per_text, pictures)
 
@@ -117,14 +110,6 @@ def _intervals(found: metrics.Ranks, per_text: PerText) -> dict[str, dict[str, m
     return intervals
 
 
-def _mismatched(pools: Pools) -> tuple[np.ndarray, np.ndarray]:
-    """Every text with the codes of some others."""
-    texts_N, codes_N = pools.pairs
-    size = len(texts_N)
-    steps = 1 + np.random.default_rng(0).permutation(size - 1)[: metrics.NUM_MISMATCHED]
-    return np.tile(texts_N, len(steps)), np.concatenate([np.roll(codes_N, step) for step in steps])
-
-
 def _moments(scores: np.ndarray) -> dict[str, float]:
     return {"mean": float(scores.mean()), "standard_deviation": float(scores.std())}
 
@@ -133,12 +118,10 @@ def _faults(
     data: EvaluationData, pools: Pools, true_N: np.ndarray, per_text: PerText
 ) -> tuple[list[dict[str, Any]], np.ndarray]:
     """How often true pairs outscore their faulty copies, and all scores of these."""
-    of_candidates = pools.scores(pools.candidates) if data.candidates else np.empty(0)
-    origins = [true_N] * len(data.faults) + [of_candidates] * len(data.voice_faults)
     rows, faulty = [], []
-    for fault, origin, places in zip([*data.faults, *data.voice_faults], origins, pools.faults):
+    for fault, places in zip(data.faults, pools.faults):
         scores = pools.scores(places)
-        wins = metrics.win_rate(origin[fault.rows], scores)
+        wins = metrics.win_rate(true_N[fault.rows], scores)
         rows.append(
             {
                 "side": fault.side,
@@ -149,7 +132,7 @@ def _faults(
                 "interval": metrics.interval(wins),
             }
         )
-        per_text[f"catches {fault.name}" + (f", {fault.share:.0%}" if fault.share else "")] = wins
+        per_text[f"catches {fault.name}" + (f", {fault.share:g}" if fault.share else "")] = wins
         faulty.append(scores)
     return rows, np.concatenate(faulty) if faulty else np.empty(0)
 
@@ -166,7 +149,8 @@ def _rerank(data: EvaluationData, pools: Pools, per_text: PerText) -> dict[str, 
         num_words_N=data.num_words,
     )
     per_text |= {f"pick: {name}": values_N for name, values_N in metrics.of_picks(candidates).items()}
-    return metrics.rerank(candidates) | {"texts_with_one_candidate": sets.num_single}
+    passed_over = {"texts_with_one_candidate": sets.num_single, "texts_in_several_voices": sets.num_mixed}
+    return metrics.rerank(candidates) | passed_over
 
 
 def _confusions(
@@ -175,14 +159,16 @@ def _confusions(
     """The texts that are retrieved worst, and what is retrieved instead."""
     worst = found.text_to_speech.argsort(descending=True, stable=True)[:NUM_CONFUSIONS]
     worst = worst[found.text_to_speech[worst] > 1]
-    scores_XN = text_ND[worst.to(text_ND.device)] @ speech_ND.T
+    scores_XN = (text_ND[worst.to(text_ND.device)] @ speech_ND.T).cpu()
+    own_X = scores_XN[torch.arange(len(worst)), worst].tolist()
+    scores_XN[torch.arange(len(worst)), worst] = -torch.inf
     return [
         {
             "text": data.pairs.texts[row],
             "rank": float(found.text_to_speech[row]),
-            "score": float(scores_N[row]),
+            "score": own,
             "instead": data.pairs.texts[int(scores_N.argmax())],
             "its_score": float(scores_N.max()),
         }
-        for row, scores_N in zip(worst.tolist(), scores_XN.cpu())
+        for row, own, scores_N in zip(worst.tolist(), own_X, scores_XN)
     ]

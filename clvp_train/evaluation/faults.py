@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from clvp_train.corpus import text_key
 from clvp_train.errors import UserError, check_number
 from clvp_train.evaluation.held_out import CandidateSets, HeldOut
 from clvp_train.faults import FAULTS, FOREIGN, foreign_tail
@@ -44,8 +45,9 @@ class Fault:
     faulty: list[np.ndarray] = field(default_factory=list)  # their codes or text tokens with the mistake
 
 
-def in_codes(pairs: HeldOut, suite: FaultSuite) -> list[Fault]:
-    """Mistakes that an AR makes, see `clvp_train.faults`."""
+def in_codes(pairs: HeldOut, suite: FaultSuite, limit: int | None = None) -> list[Fault]:
+    """Mistakes that an AR makes, see `clvp_train.faults`. Where `limit` codes are served at most, those that lie behind it are
+    left out."""
     rows = _drawn(len(pairs), suite)
     found = [Fault("speech", name, share) for name in FAULTS for share in suite.shares]
     for fault in found if len(pairs) > 1 else ():
@@ -53,23 +55,28 @@ def in_codes(pairs: HeldOut, suite: FaultSuite) -> list[Fault]:
         for row in rows:
             other = pairs.codes[(row + 1 + int(rng.integers(len(pairs) - 1))) % len(pairs)]
             faulty = FAULTS[fault.name](pairs.codes[row], rng, fault.share, other if fault.name in FOREIGN else None)
-            fault.rows.append(row)
-            fault.faulty.append(faulty)
-    return found
+            if limit is None or not np.array_equal(faulty[:limit], pairs.codes[row]):
+                fault.rows.append(row)
+                fault.faulty.append(faulty)
+    return [fault for fault in found if fault.rows]
 
 
-def in_voices(candidates: CandidateSets, suite: FaultSuite) -> list[Fault]:
-    """The codes go on in another voice: from a place on, they are those of a candidate of the same text in that voice. The rows
-    are those of `candidates.pairs`. Empty where no text was drawn in two voices."""
-    pairs, found = candidates.pairs, [Fault("speech", "other_voice", share) for share in suite.shares]
+def in_voices(pairs: HeldOut, candidates: CandidateSets, suite: FaultSuite) -> list[Fault]:
+    """The codes go on in another voice: from a place on, they are those of a candidate of the same text in that voice. Empty
+    where no text was drawn in another voice than its pair."""
+    sets, found = candidates.pairs, [Fault("speech", "other_voice", share) for share in suite.shares]
+    row_of = {text_key(text): row for row, text in enumerate(pairs.texts)}
     for fault in found:
         rng = np.random.default_rng(suite.seed)
         for start, size in zip(candidates.starts, candidates.sizes):
-            others = [row for row in range(start, start + size) if pairs.voices[row] != pairs.voices[start]]
+            row = row_of.get(text_key(sets.texts[start]))
+            if row is None:
+                continue
+            others = [place for place in range(start, start + size) if sets.voices[place] != pairs.voices[row]]
             if others:
-                other = pairs.codes[others[int(rng.integers(len(others)))]]
-                fault.rows.append(start)
-                fault.faulty.append(foreign_tail(pairs.codes[start], rng, fault.share, other))
+                other = sets.codes[others[int(rng.integers(len(others)))]]
+                fault.rows.append(row)
+                fault.faulty.append(foreign_tail(pairs.codes[row], rng, fault.share, other))
     return [fault for fault in found if fault.rows]
 
 
@@ -82,8 +89,8 @@ def in_texts(pairs: HeldOut, suite: FaultSuite, tokenize: Callable[[str], list[i
     for name, spoil in TEXT_FAULTS.items():
         for share in (None,) if name in WHATEVER_THE_SHARE else suite.shares:
             fault, rng = Fault("text", name, share), np.random.default_rng(suite.seed)
-            for row in rows:
-                other = words[rows[int(rng.integers(len(rows)))]]
+            for place, row in enumerate(rows):
+                other = words[rows[(place + 1 + int(rng.integers(max(1, len(rows) - 1)))) % len(rows)]]
                 spoilt = spoil(words[row], rng, share or 0.0, other)
                 ids = np.array(tokenize(text_of(spoilt, pairs.texts[row])) if spoilt else [], dtype=np.int64)
                 if len(ids) and not np.array_equal(ids, pairs.input_ids[row]):

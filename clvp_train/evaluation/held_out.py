@@ -21,23 +21,22 @@ class HeldOut:
     log_probabilities: np.ndarray  # in nats, under the AR; NaN where it is not known
 
     @classmethod
-    def read(cls, pairs: PairDataset, places: np.ndarray) -> "HeldOut":
-        """The pairs at these places of a split."""
+    def read(cls, pairs: PairDataset, places: np.ndarray, limit: int | None = None) -> "HeldOut":
+        """The pairs at these places of a split, with `limit` codes at most."""
         read = [pairs[int(place)] for place in places]
-        known = pairs.column("log_probability").to_numpy()
         return cls(
-            texts=pairs.column("text").take(places).to_pylist(),
+            texts=pairs.column("text", places),
             input_ids=[pair["input_ids"].numpy() for pair in read],
-            codes=[pair["speech_ids"].numpy() for pair in read],
+            codes=[pair["speech_ids"][:limit].numpy() for pair in read],
             finished=[pair["finished"] for pair in read],
-            voices=pairs.column("voice").take(places).to_pylist(),
-            log_probabilities=known[places].astype(np.float64),
+            voices=pairs.column("voice", places),
+            log_probabilities=np.array(pairs.column("log_probability", places), dtype=np.float64),
         )
 
     @classmethod
-    def first_candidates(cls, pairs: PairDataset) -> "HeldOut":
+    def first_candidates(cls, pairs: PairDataset, limit: int | None = None) -> "HeldOut":
         """One pair of each distinct text, so that a text that occurs several times counts once."""
-        return cls.read(pairs, pairs.candidates.first())
+        return cls.read(pairs, pairs.candidates.first(), limit)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -52,15 +51,21 @@ class CandidateSets:
     num_single: int = 0  # texts that were passed over, as they have one candidate
 
     @classmethod
-    def read(cls, pairs: PairDataset, num_texts: int) -> "CandidateSets | None":
-        """Of the first `num_texts` texts that have two candidates or more; None if there are none."""
+    def read(cls, pairs: PairDataset, num_texts: int, limit: int | None = None) -> "CandidateSets | None":
+        """Of the first `num_texts` texts that have several candidates, with `limit` codes at most; None if there are none."""
         several = pairs.candidates.sizes() > 1
         texts = np.flatnonzero(several)[:num_texts]
         if not len(texts):
             return None
         places = [pairs.candidates[text] for text in texts]
         num_single = int((~several[: texts[-1]]).sum())
-        return cls(HeldOut.read(pairs, np.concatenate(places)), [len(one) for one in places], num_single)
+        return cls(HeldOut.read(pairs, np.concatenate(places), limit), [len(one) for one in places], num_single)
+
+    @property
+    def num_mixed(self) -> int:
+        """Texts whose candidates are in several voices, so that a preference for one shapes the pick."""
+        voices = self.pairs.voices
+        return sum(len(set(voices[start : start + size])) > 1 for start, size in zip(self.starts, self.sizes))
 
     @property
     def starts(self) -> list[int]:

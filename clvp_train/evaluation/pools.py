@@ -17,7 +17,7 @@ class Pools:
 
     Attributes:
         pairs: places of texts and of codes of the held-out pairs.
-        faults: likewise of each of `data.faults` and `data.voice_faults`, in that order.
+        faults: likewise of each of `data.faults`.
         candidates: likewise of all candidates.
         reference: places of the reference's codes.
     """
@@ -41,9 +41,6 @@ class Pools:
         if sets is not None:
             texts = self._add_texts([sets.pairs.input_ids[start] for start in sets.starts])
             self.candidates = texts.repeat(sets.sizes), self._add_codes(sets.pairs.codes, sets.pairs.finished)
-            for fault in data.voice_faults:
-                finished = [sets.pairs.finished[row] for row in fault.rows]
-                self.faults.append((self.candidates[0][fault.rows], self._add_codes(fault.faulty, finished)))
         reference = data.reference
         self.reference = self._add_codes(reference.codes, reference.finished) if reference else self._add_codes([], [])
         self._text_XD = normalize(embedder.texts(self._texts), dim=-1)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from clvp_train.codes import open_tokenizer
+from clvp_train.codes import open_tokenizer, read_manifest
 from clvp_train.data import CLVPDataModule
 from clvp_train.errors import UserError, check_number
 from clvp_train.evaluation.evaluation_data import EvaluationData
@@ -11,7 +11,7 @@ from clvp_train.evaluation.held_out import CandidateSets, HeldOut
 from clvp_train.evaluation.word_errors import count_word_errors
 from clvp_train.tortoise import FrozenTortoise
 
-FAULTS, RERANK, WORD_ERRORS, REFERENCE = "mistakes", "re-ranking", "word error rate", "Fréchet distance"
+FAULTS, WORD_ERRORS, REFERENCE = "mistakes", "word error rate", "Fréchet distance"
 
 
 @dataclass(frozen=True)
@@ -28,88 +28,97 @@ class RerankConfig:
         check_number("rerank.num_candidates", self.num_candidates, 2)
 
 
-def prepare(datamodule: CLVPDataModule, faults: FaultSuite, reference: str | None = None) -> EvaluationData:
+def prepare(
+    datamodule: CLVPDataModule, faults: FaultSuite, reference: str | None = None, limit: int | None = None
+) -> EvaluationData:
     """The test split, mistakes in it, and what it is compared with, without candidates.
 
     Args:
         datamodule: of the pairs.
         faults: which mistakes are made.
         reference: a folder of pairs, whose test split's codes are the reference.
+        limit: codes that are served at most; None: all.
 
     Raises:
-        UserError: a split is empty.
+        UserError: the test split holds less than two texts, or the reference other codes or too few.
     """
-    datamodule.check_not_empty("test")
-    pairs, left_out = HeldOut.first_candidates(datamodule.splits["test"]), {}
-    made = []
+    datamodule.check_tells_apart()
+    pairs, left_out = HeldOut.first_candidates(datamodule.splits["test"], limit), {}
+    made, other = [], None
     if faults.num_pairs == 0:
         left_out[FAULTS] = "faults.num_pairs=0"
     else:
         tokenizer = open_tokenizer(datamodule.folder)
-        made = [*in_codes(pairs, faults), *in_texts(pairs, faults, lambda text: tokenizer(text)["input_ids"])]
+        made = [*in_codes(pairs, faults, limit), *in_texts(pairs, faults, lambda text: tokenizer(text)["input_ids"])]
     if reference is None:
         left_out[REFERENCE] = (
             "set reference=FOLDER to pairs whose codes are as they should be, those of recordings for one"
         )
-        return EvaluationData(pairs, made, left_out=left_out)
-    others = CLVPDataModule(reference)
-    _check_vocabularies(others, datamodule, f"reference={reference}")
-    others.check_not_empty("test")
-    return EvaluationData(pairs, made, reference=HeldOut.first_candidates(others.splits["test"]), left_out=left_out)
+    else:
+        others = _other_pairs(reference, datamodule, "reference")
+        others.check_tells_apart()
+        other = HeldOut.first_candidates(others.splits["test"], limit)
+    return EvaluationData(pairs, made, reference=other, left_out=left_out)
 
 
 def add_candidates(
     data: EvaluationData,
     datamodule: CLVPDataModule,
-    folder: str | None,
-    why_none: str,
-    rerank: RerankConfig,
+    folder: str,
+    num_texts: int,
     faults: FaultSuite,
-    tortoise: FrozenTortoise | None,
+    limit: int | None = None,
 ) -> EvaluationData:
-    """Adds the candidates of a folder, and what an ASR model understands of them.
+    """Adds the candidates of a folder, and changes of voice.
 
     Args:
         data: without candidates.
         datamodule: of the evaluated pairs.
-        folder: pairs whose test split has several candidates a text; None: there is none, for the reason `why_none`.
-        why_none: see `folder`.
-        rerank: how many texts, and the ASR model.
-        faults: as in `prepare`; its shares serve for changes of voice too.
-        tortoise: with the DVAE that knows the codes; None: no word error rates.
+        folder: pairs whose test split has several candidates a text.
+        num_texts: at most.
+        faults: as in `prepare`.
+        limit: as in `prepare`.
 
     Raises:
-        UserError: the folder's codes are another Tortoise's, its test split has no text with two candidates, or the ASR
-            model cannot be opened.
+        UserError: the folder's codes are another Tortoise's, or its test split has no text with two candidates.
     """
-    if folder is None:
-        return replace(data, left_out=data.left_out | {RERANK: why_none})
-    others = datamodule if str(folder) == str(datamodule.folder) else CLVPDataModule(folder)
-    _check_vocabularies(others, datamodule, f"rerank.pairs={folder}")
-    sets = CandidateSets.read(others.splits["test"], rerank.num_texts)
+    same = str(folder) == str(datamodule.folder)
+    others = datamodule if same else _other_pairs(folder, datamodule, "rerank.pairs")
+    sets = CandidateSets.read(others.splits["test"], num_texts, limit)
     if sets is None:
         raise UserError(
             f"rerank.pairs={folder}: no text of its test split has more than one candidate: draw some with `python -m "
             "clvp_train.generate … num_candidates=16 split.test_percent=100 split.val_percent=0 output_dir=FOLDER`"
         )
-    spoilt = in_voices(sets, faults) if faults.num_pairs else []
-    data = replace(data, candidates=sets, voice_faults=spoilt)
-    if rerank.asr is None:
-        return replace(
-            data, left_out=data.left_out | {WORD_ERRORS: "set rerank.asr to a speech recogniser of transformers"}
-        )
-    if tortoise is None or tortoise.dvae is None:
-        return replace(
-            data, left_out=data.left_out | {WORD_ERRORS: "the Tortoise has no DVAE, which would make codes audible"}
-        )
-    errors, num_words = count_word_errors(sets, tortoise, rerank.asr)
+    spoilt = in_voices(data.pairs, sets, faults) if faults.num_pairs else []
+    return replace(data, candidates=sets, faults=[*data.faults, *spoilt])
+
+
+def add_word_errors(data: EvaluationData, folder: str, tortoise: FrozenTortoise, asr: str) -> EvaluationData:
+    """Adds what an ASR model understands of the candidates of a folder. Without a DVAE that knows their codes, says so.
+
+    Raises:
+        UserError: the ASR model cannot be opened.
+    """
+    made_with, wrong = read_manifest(folder).settings.get("tortoise"), ""
+    if tortoise.dvae is None:
+        wrong = f"tortoise={tortoise.source} has no DVAE, which would make codes audible"
+    elif made_with != tortoise.fingerprint():
+        wrong = f"the candidates are not of tortoise={tortoise.source}, so that its DVAE does not know their codes: name theirs"
+    if wrong or data.candidates is None:
+        return replace(data, left_out=data.left_out | {WORD_ERRORS: wrong})
+    errors, num_words = count_word_errors(data.candidates, tortoise, asr)
     return replace(data, word_errors=errors, num_words=num_words)
 
 
-def _check_vocabularies(others: CLVPDataModule, datamodule: CLVPDataModule, name: str) -> None:
+def _other_pairs(folder: str, datamodule: CLVPDataModule, setting: str) -> CLVPDataModule:
+    """Raises UserError if there are none, or those of a Tortoise with other tokens or codes."""
+    others = CLVPDataModule(folder)
     there, here = others.manifest, datamodule.manifest
     if (there.text_vocab_size, there.speech_vocab_size) != (here.text_vocab_size, here.speech_vocab_size):
         raise UserError(
-            f"{name} has {there.text_vocab_size} text tokens and {there.speech_vocab_size} speech codes, but the evaluated "
-            f"pairs in {datamodule.folder} have {here.text_vocab_size} and {here.speech_vocab_size}: give pairs of one Tortoise"
+            f"{setting}={folder} has {there.text_vocab_size} text tokens and {there.speech_vocab_size} speech codes, but the "
+            f"evaluated pairs in {datamodule.folder} have {here.text_vocab_size} and {here.speech_vocab_size}: give pairs of "
+            "one Tortoise"
         )
+    return others

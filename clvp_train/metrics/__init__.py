@@ -5,11 +5,10 @@ from clvp_train.metrics.breakdown import by_label, by_quartile
 from clvp_train.metrics.frechet import clvp_score, frechet_distance
 from clvp_train.metrics.rerank import Candidates, of_picks, rerank
 from clvp_train.metrics.retrieval import MODE, PRIMARY, Ranks, ranks, retrieval, summary
-from clvp_train.metrics.scores import NUM_MISMATCHED, auc, percentile, roc, score_table, win_rate
+from clvp_train.metrics.scores import auc, mismatched, percentile, roc, score_table, win_rate
 
 __all__ = [
     "MODE",
-    "NUM_MISMATCHED",
     "PRIMARY",
     "Candidates",
     "Interval",
@@ -21,6 +20,7 @@ __all__ = [
     "frechet_distance",
     "interval",
     "median_interval",
+    "mismatched",
     "of_picks",
     "percentile",
     "ranks",

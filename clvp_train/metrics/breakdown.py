@@ -7,22 +7,26 @@ import numpy as np
 
 from clvp_train.metrics.retrieval import Ranks, summary
 
+MAX_LABELS = 20
+
 
 def by_label(labels_N: Sequence[str], ranks: Ranks) -> list[dict[str, Any]]:
-    """A row for every label, in the order in which they first occur: {"label", "texts": how many, "text_to_speech": {…},
+    """A row for each of the most frequent labels, and one for all others: {"label", "texts": how many, "text_to_speech": {…},
     "speech_to_text": {…}}. Each text is ranked among all of them, not among its label's."""
-    labels, rows = np.asarray(labels_N), []
-    for label in dict.fromkeys(labels_N):
-        which = labels == label
-        rows.append(
-            {
-                "label": label,
-                "texts": int(which.sum()),
-                "text_to_speech": summary(ranks.text_to_speech[which]),
-                "speech_to_text": summary(ranks.speech_to_text[which]),
-            }
-        )
-    return rows
+    names, numbers_N, counts = np.unique(np.asarray(labels_N, dtype=str), return_inverse=True, return_counts=True)
+    largest = np.argsort(-counts, kind="stable")[:MAX_LABELS]
+    groups = [(str(names[number]), numbers_N == number) for number in largest]
+    if len(names) > len(largest):
+        groups.append((f"{len(names) - len(largest)} others", ~np.isin(numbers_N, largest)))
+    return [
+        {
+            "label": label,
+            "texts": int(which_N.sum()),
+            "text_to_speech": summary(ranks.text_to_speech[which_N]),
+            "speech_to_text": summary(ranks.speech_to_text[which_N]),
+        }
+        for label, which_N in groups
+    ]
 
 
 def by_quartile(values_N: np.ndarray, ranks: Ranks) -> list[dict[str, Any]]:

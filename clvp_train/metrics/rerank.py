@@ -72,7 +72,8 @@ def of_picks(candidates: Candidates) -> dict[str, np.ndarray]:
 
 
 def _per_code(candidates: Candidates) -> np.ndarray:
-    return candidates.log_probabilities_NK / (candidates.num_codes_NK + 1)  # the stop is drawn too
+    drawn_NK = candidates.num_codes_NK + candidates.finished_NK  # those that finished have drawn a stop too
+    return candidates.log_probabilities_NK / drawn_NK
 
 
 def _best(values_NK: np.ndarray) -> np.ndarray:

@@ -49,18 +49,28 @@ def ranks(
         raise ValueError(f"needs two equal, non-empty sets of embeddings, not {text_ND.shape} and {speech_ND.shape}")
     if not (text_ND.isfinite().all() and speech_ND.isfinite().all()):
         raise UserError("some embeddings are NaN or infinite: the model has diverged; lower optim.lr")
-    size, counts = len(text_ND), _Counts(text_ND, speech_ND)
-    tiles = [(row, column) for row in range(0, size, ROWS) for column in range(0, size, COLUMNS)][
-        rank() :: world_size()
-    ]
-    for done, (row, column) in enumerate(tiles, start=1):
-        counts.add(slice(row, row + ROWS), slice(column, column + COLUMNS))
-        on_tile(done, len(tiles))
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")  # TF32 would be off by more than is reckoned with
+    try:
+        counts = _count_all(text_ND, speech_ND, on_tile)
+    finally:
+        torch.set_float32_matmul_precision(precision)
     if world_size() > 1:
         dist.all_reduce(counts.better_2N)
         dist.all_reduce(counts.equal_2N)
     places_2N = 1 + counts.better_2N.double() + counts.equal_2N.double() / 2
     return Ranks(*places_2N.cpu())
+
+
+def _count_all(text_ND: torch.Tensor, speech_ND: torch.Tensor, on_tile: Callable[[int, int], None]) -> "_Counts":
+    """Of this rank's tiles."""
+    size, counts = len(text_ND), _Counts(text_ND, speech_ND)
+    tiles = [(row, column) for row in range(0, size, ROWS) for column in range(0, size, COLUMNS)]
+    ours = tiles[rank() :: world_size()]
+    for done, (row, column) in enumerate(ours, start=1):
+        counts.add(slice(row, row + ROWS), slice(column, column + COLUMNS))
+        on_tile(done, len(ours))
+    return counts
 
 
 class _Counts:

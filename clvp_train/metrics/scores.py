@@ -8,6 +8,13 @@ NUM_MISMATCHED = 10  # other texts' codes that each text is scored with
 GRID = tuple(range(101))  # per cent
 
 
+def mismatched(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places of texts and of codes that are not theirs: every text with those of some others, always the same."""
+    steps = 1 + np.random.default_rng(0).permutation(size - 1)[:NUM_MISMATCHED]
+    texts = np.tile(np.arange(size), len(steps))
+    return texts, (texts + np.repeat(steps, size)) % size
+
+
 def win_rate(ours_N: np.ndarray, theirs_N: np.ndarray) -> np.ndarray:
     """(N,) 1 where ours is higher, 0.5 where both are equal, 0 else."""
     return (ours_N > theirs_N) + 0.5 * (ours_N == theirs_N)

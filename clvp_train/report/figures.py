@@ -1,5 +1,6 @@
 """Figures with matplotlib, on no background, so that they sit on light and dark pages alike."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -101,10 +102,10 @@ def fault_rates(pictures: Pictures) -> Figure:
     for row in pictures.faults:
         place = shares.index(row["share"]) if row["share"] else (len(shares) - 1) / 2
         y, (low, high) = names.index(row["fault"]) + (place - (len(shares) - 1) / 2) * height, row["interval"]
-        color = COLORS[shares.index(row["share"])] if row["share"] else INK
+        color = COLORS[shares.index(row["share"]) % len(COLORS)] if row["share"] else INK
         axes.barh(y, row["rate"], height * 0.9, color=color)
         axes.plot([low, high], [y, y], color=INK, linewidth=1)
-    for share, color in zip(shares, COLORS):
+    for share, color in zip(shares, itertools.cycle(COLORS)):
         axes.barh(0, 0, color=color, label=f"{share:.0%} of it")
     axes.axvline(0.5, color=INK, linestyle=":")
     axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])

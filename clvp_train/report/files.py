@@ -13,13 +13,17 @@ from clvp_train.report.page import Page, html, markdown, svg
 METRICS_FILE, PAGE_FILE, MARKDOWN_FILE, FIGURES = "metrics.json", "index.html", "report.md", "figures"
 
 
-def write_report(metrics: dict[str, Any], page: Page, folder: Path) -> Path:
-    """Writes `metrics.json`, `index.html`, `report.md` and the figures it shows, each whole or not at all. Returns the path of
+def write_metrics(metrics: dict[str, Any], folder: Path) -> Path:
+    """Writes `metrics.json` whole or not at all and returns its path."""
+    return _write(folder / METRICS_FILE, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_report(page: Page, folder: Path) -> Path:
+    """Writes `index.html`, `report.md` and the figures that it shows, each whole or not at all. Returns the path of
     `index.html`."""
     for name, (_, figure) in page.figures.items():
         _write(folder / FIGURES / f"{name}.svg", svg(figure))
     _write(folder / MARKDOWN_FILE, markdown(page, FIGURES))
-    _write(folder / METRICS_FILE, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
     return _write(folder / PAGE_FILE, html(page))
 
 

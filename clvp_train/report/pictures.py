@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from clvp_train.metrics import NUM_MISMATCHED, Ranks
+from clvp_train.metrics import Ranks, mismatched
 
 NUM_IN_HEAT_MAP, NUM_IN_PROJECTION = 32, 2000
 
@@ -36,24 +36,34 @@ class Pictures:
     faults: Sequence[dict[str, Any]] = ()
 
     @classmethod
-    def of_retrieval(cls, text_ND: torch.Tensor, speech_ND: torch.Tensor, ranks: Ranks) -> "Pictures":
-        """From L2-normalised embeddings."""
+    def of_retrieval(
+        cls,
+        text_ND: torch.Tensor,
+        speech_ND: torch.Tensor,
+        ranks: Ranks,
+        scores: dict[str, np.ndarray] | None = None,
+    ) -> "Pictures":
+        """From L2-normalised embeddings. Without `scores`, those of some pairs from all over the split."""
         size = len(text_ND)
-        own_N = (text_ND * speech_ND).sum(dim=1)
-        others = [
-            (text_ND * speech_ND.roll(step, dims=0)).sum(dim=1) for step in range(1, min(size, 1 + NUM_MISMATCHED))
-        ]
         shown, drawn = _spread(size, NUM_IN_HEAT_MAP), _spread(size, NUM_IN_PROJECTION)
+        if scores is None:
+            scores = _scores(text_ND[drawn].cpu(), speech_ND[drawn].cpu())
         return cls(
             ranks={
                 "text → speech": ranks.text_to_speech.numpy(),
                 "speech → text": ranks.speech_to_text.numpy(),
             },
-            scores={"true": own_N.cpu().numpy()} | ({"mismatched": torch.cat(others).cpu().numpy()} if others else {}),
+            scores=scores,
             similarity=(text_ND[shown] @ speech_ND[shown].T).cpu().numpy(),
             projection=_principal(speech_ND[drawn].double()).cpu().numpy(),
             rows=np.array(drawn),
         )
+
+
+def _scores(text_ND: torch.Tensor, speech_ND: torch.Tensor) -> dict[str, np.ndarray]:
+    texts, codes = mismatched(len(text_ND))
+    others = (text_ND[texts] * speech_ND[codes]).sum(dim=1).numpy()
+    return {"true": (text_ND * speech_ND).sum(dim=1).numpy()} | ({"mismatched": others} if len(others) else {})
 
 
 def _spread(size: int, wanted: int) -> list[int]:

@@ -97,6 +97,8 @@ def rerank(metrics: Metrics) -> Table | None:
         notes.append(f"The pick is the AR's likeliest in {share} of the texts, by chance in {likeliest['chance']:.3f}.")
     if found.get("texts_with_one_candidate"):
         notes.append(f"{found['texts_with_one_candidate']} texts with a single candidate are left out.")
+    if found.get("texts_in_several_voices"):
+        notes.append("Candidates of a text are in several voices here: a preference for one of these counts too.")
     title = f"Re-ranking {found['texts']} texts × {found['candidates']:.4g} candidates"
     return Table(title, ["", *(name.replace("_", " ") for name in shown)], rows, " ".join(notes))
 

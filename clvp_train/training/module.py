@@ -62,7 +62,7 @@ class CLVPModule(L.LightningModule):
                 layer.compile(dynamic=True)  # chunks have many lengths
         self.throughput = Throughput(model, self.settings.chunk_size)
         self.validated: tuple[torch.Tensor, torch.Tensor, Ranks] | None = (
-            None  # (N, D) texts and codes, and how they rank
+            None  # (N, D) texts and codes, and how they rank, for callbacks
         )
         self._embeds: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
 
@@ -133,6 +133,9 @@ class CLVPModule(L.LightningModule):
         for name in both[0]:
             self.log(f"val/{name}", (both[0][name] + both[1][name]) / 2, prog_bar=name == "R@1")
         self.validated = (text_ND, speech_ND, found)
+
+    def on_validation_end(self) -> None:
+        self.validated = None  # the callbacks have seen it
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[CONFIG_KEY] = self.model.config.to_dict()

@@ -22,7 +22,6 @@ class ValidationPictures(L.Callback):
             return
         if trainer.is_global_zero and _shows_pictures(trainer.loggers):
             _log_figures(trainer.loggers, draw(Pictures.of_retrieval(*module.validated)), "val", trainer.global_step)
-        module.validated = None
 
 
 def log_report(loggers: Sequence[Logger], metrics: dict[str, Any], pictures: Pictures, step: int) -> None:
@@ -30,6 +29,7 @@ def log_report(loggers: Sequence[Logger], metrics: dict[str, Any], pictures: Pic
     both = metrics["text_to_speech"], metrics["speech_to_text"]
     for logger in loggers:
         logger.log_metrics({f"test/{name}": (both[0][name] + both[1][name]) / 2 for name in both[0]}, step)
+        logger.save()
     if not _shows_pictures(loggers):
         return
     _log_figures(loggers, draw(pictures), "test", step)

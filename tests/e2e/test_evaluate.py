@@ -163,6 +163,7 @@ def test_another_tokenizer_is_noticed(trained, workplace):
         (["rerank.pairs=nowhere"], ["nowhere", "manifest.json"]),
         (["reference=nowhere"], ["nowhere", "manifest.json"]),
         (["rerank.asr=nowhere"], ["rerank.asr=nowhere", "transformers"]),
+        (["checkpoint=[]"], ["checkpoint=[]", "name one"]),
     ],
 )
 def test_what_cannot_be_judged_by_is_refused(model, workplace, overrides, words):

@@ -88,6 +88,9 @@ def test_config_and_logs_say_how_it_was_made(trained):
     hparams = yaml.safe_load((trained.output / "logs" / "hparams.yaml").read_text())
     assert hparams["optim"]["lr"] == config["optim"]["lr"]
     assert len(logged(trained.output)) == 4 and len(logged(trained.output, "val/R@1")) == 1
+    metrics = report(trained.output)
+    recalls = [metrics[direction]["R@1"] for direction in ("text_to_speech", "speech_to_text")]
+    assert logged(trained.output, "test/R@1") == pytest.approx([sum(recalls) / 2])
 
 
 @pytest.mark.parametrize("checkpoint", ["checkpoints/best-step=3.ckpt", "model"])

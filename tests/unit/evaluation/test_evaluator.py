@@ -39,9 +39,8 @@ def data(held_out, candidate_sets):
     ]
     return EvaluationData(
         pairs,
-        faults,
+        [*faults, *in_voices(pairs, candidate_sets, suite)],
         candidates=candidate_sets,
-        voice_faults=in_voices(candidate_sets, suite),
         reference=held_out(9, seed=5),
         left_out={"a part": "why"},
     )
@@ -89,16 +88,10 @@ def test_every_number_is_what_it_says(data, embedder):
     reference = embedder.speech(data.reference.codes, data.reference.finished)
     distance = metrics.frechet_distance(projected, reference)
     assert found.metrics["reference"] == {"codes": 9, "frechet_distance": pytest.approx(distance, rel=1e-4)}
-    for fault, row in zip([*data.faults, *data.voice_faults], found.metrics["faults"]):
+    for fault, row in zip(data.faults, found.metrics["faults"]):
         if fault.side == "text":
             wrong = torch.nn.functional.normalize(embedder.texts(fault.faulty), dim=1)
             scores, right = (wrong * speech[fault.rows]).sum(1), own[fault.rows]
-        elif fault.name == "other_voice":
-            sets = data.candidates.pairs
-            texts = torch.nn.functional.normalize(embedder.texts([sets.input_ids[r] for r in fault.rows]), dim=1)
-            codes = [embedder.speech(one, [True] * 12) for one in ([sets.codes[r] for r in fault.rows], fault.faulty)]
-            right, scores = ((texts * torch.nn.functional.normalize(one, dim=1)).sum(1) for one in codes)
-            right = right.numpy()
         else:
             finished = [pairs.finished[r] for r in fault.rows]
             wrong = torch.nn.functional.normalize(embedder.speech(fault.faulty, finished), dim=1)
@@ -131,11 +124,6 @@ def test_a_comparison_is_paired_and_signed(data, embedder):
     assert first["differences"][0]["interval"][0] > 0
     same = compare([weak.per_text, weak.per_text])
     assert all(row["differences"][0] == {"value": 0, "interval": [0, 0]} for row in same)
-
-
-def test_a_single_text_is_refused(held_out, embedder):
-    with pytest.raises(UserError, match="single text.*raise split.test_percent"):
-        evaluate(EvaluationData(held_out(1)), embedder)
 
 
 def test_a_model_that_has_diverged_is_reported_in_words(held_out, embedder):

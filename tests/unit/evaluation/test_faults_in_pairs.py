@@ -37,19 +37,29 @@ def test_mistakes_in_texts_are_tokenized_and_left_out_where_there_is_nothing_to_
     assert found["change_number", None].side == "text" and ("negate", None) not in found
 
 
-def test_a_voice_changes_in_mid_sentence(candidate_sets):
-    found = in_voices(candidate_sets, FaultSuite(shares=[0.5]))
-    (fault,) = found
-    pairs, starts = candidate_sets.pairs, candidate_sets.starts
-    assert set(fault.rows) <= set(starts) and len(fault.rows) == 12
-    row, faulty = fault.rows[0], fault.faulty[0]
-    kept = len(pairs.codes[row]) - round(0.5 * len(pairs.codes[row]))
-    assert np.array_equal(faulty[:kept], pairs.codes[row][:kept]) and not np.array_equal(faulty, pairs.codes[row])
+def test_a_voice_changes_in_mid_sentence(held_out, candidate_sets):
+    pairs = held_out(12)  # the texts of the candidates, in voices v0 to v2
+    (fault,) = in_voices(pairs, candidate_sets, FaultSuite(shares=[0.5]))
+    assert fault.rows == list(range(12))
+    for row, faulty in zip(fault.rows, fault.faulty):
+        kept = len(pairs.codes[row]) - round(0.5 * len(pairs.codes[row]))
+        assert np.array_equal(faulty[:kept], pairs.codes[row][:kept]) and not np.array_equal(faulty, pairs.codes[row])
 
 
-def test_without_a_second_voice_there_is_no_change_of_voice(candidate_sets):
+def test_what_lies_behind_the_last_code_that_is_served_is_no_mistake(held_out):
+    pairs = held_out(23)
+    limit = min(len(codes) for codes in pairs.codes)
+    object.__setattr__(pairs, "codes", [codes[:limit] for codes in pairs.codes])
+    found = {fault.name: fault for fault in in_codes(pairs, FaultSuite(shares=[0.25]), limit)}
+    assert "babble" not in found and len(found["cut_off"].rows) == 23
+    assert all(len(codes) >= limit for codes in found["repeat"].faulty)
+
+
+def test_without_a_second_voice_there_is_no_change_of_voice(held_out, candidate_sets):
+    pairs = held_out(12)
     object.__setattr__(candidate_sets.pairs, "voices", ["one"] * len(candidate_sets.pairs))
-    assert in_voices(candidate_sets, FaultSuite()) == []
+    object.__setattr__(pairs, "voices", ["one"] * 12)
+    assert in_voices(pairs, candidate_sets, FaultSuite()) == []
 
 
 @pytest.mark.parametrize("shares", [[], [0.0], [1.0], [0.1, 2], 0.5 + 1, ["a"]])

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 
 from clvp_train.metrics import Ranks, by_label, by_quartile
@@ -10,10 +11,17 @@ def made(*ranks):
 
 
 def test_every_label_has_the_ranks_of_its_own_texts():
-    rows = by_label(["slt", "joe", "slt", "joe"], made(1, 2, 3, 1))
-    assert [(row["label"], row["texts"]) for row in rows] == [("slt", 2), ("joe", 2)]
-    assert [row["text_to_speech"]["R@1"] for row in rows] == [0.5, 0.5]
-    assert [row["speech_to_text"]["mean_rank"] for row in rows] == [1.5, 2.0]
+    rows = by_label(["slt", "joe", "slt", "slt"], made(1, 2, 3, 1))
+    assert [(row["label"], row["texts"]) for row in rows] == [("slt", 3), ("joe", 1)]
+    assert [row["text_to_speech"]["R@1"] for row in rows] == [pytest.approx(2 / 3), 0]
+    assert [row["speech_to_text"]["mean_rank"] for row in rows] == [pytest.approx(4 / 3), 3]
+
+
+def test_rare_labels_stand_together():
+    labels = [f"voice {number}" for number in range(30) for _ in range(30 - number)]
+    rows = by_label(labels, made(*range(1, len(labels) + 1)))
+    assert len(rows) == 21 and rows[0]["label"] == "voice 0" and rows[-1]["label"] == "10 others"
+    assert sum(row["texts"] for row in rows) == len(labels)
 
 
 def test_quarters_go_from_short_to_long_and_hold_every_text_once():

@@ -6,7 +6,7 @@ import torch
 from rich.console import Console
 
 from clvp_train.metrics import ranks, retrieval
-from clvp_train.report import METRICS_FILE, Page, Pictures, draw, print_table, write_report
+from clvp_train.report import METRICS_FILE, Page, Pictures, draw, print_table, write_metrics, write_report
 from clvp_train.report.tables import Table
 from clvp_train.report.tables import retrieval as retrieval_table
 
@@ -27,21 +27,22 @@ def page():
 
 def test_all_of_a_report_is_written_and_nothing_partial_stays(page, tmp_path):
     metrics = retrieval(torch.eye(3), torch.eye(3)) | {"checkpoint": "a/ä.ckpt"}
-    path = write_report(metrics, page, tmp_path / "made" / "report")
+    path = write_report(page, tmp_path / "made" / "report")
+    write_metrics(metrics, path.parent)
     assert json.loads((path.parent / METRICS_FILE).read_text()) == metrics
     files = {file.relative_to(path.parent).as_posix() for file in path.parent.rglob("*") if file.is_file()}
     assert files == {"index.html", "metrics.json", "report.md", *(f"figures/{name}.svg" for name in page.figures)}
 
 
-def test_a_report_that_cannot_be_written_leaves_the_old_one_whole(page, tmp_path):
-    write_report({"gallery": 1}, page, tmp_path)
+def test_metrics_that_cannot_be_written_leave_the_old_ones_whole(tmp_path):
+    write_metrics({"gallery": 1}, tmp_path)
     with pytest.raises(TypeError):
-        write_report({"gallery": object()}, page, tmp_path)
+        write_metrics({"gallery": object()}, tmp_path)
     assert json.loads((tmp_path / METRICS_FILE).read_text()) == {"gallery": 1}
 
 
 def test_the_page_needs_nothing_beside_it_and_shows_everything(page, tmp_path):
-    text = write_report({}, page, tmp_path).read_text()
+    text = write_report(page, tmp_path).read_text()
     for shown in (
         "A title",
         "a/ä.ckpt",
@@ -58,7 +59,7 @@ def test_the_page_needs_nothing_beside_it_and_shows_everything(page, tmp_path):
 
 
 def test_markdown_has_the_same_tables_and_links_its_figures(page, tmp_path):
-    write_report({}, page, tmp_path)
+    write_report(page, tmp_path)
     text = (tmp_path / "report.md").read_text()
     assert "|  | a |\n| --- | --- |\n| x\\|y | <b>1</b> |\n\nA note & more." in text
     for name in page.figures:
@@ -66,7 +67,7 @@ def test_markdown_has_the_same_tables_and_links_its_figures(page, tmp_path):
 
 
 def test_the_same_report_has_the_same_bytes(tmp_path):
-    pages = [write_report({}, make_page(), tmp_path / name).read_bytes() for name in ("a", "b")]
+    pages = [write_report(make_page(), tmp_path / name).read_bytes() for name in ("a", "b")]
     assert pages[0] == pages[1]
 
 
