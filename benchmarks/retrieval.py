@@ -11,7 +11,6 @@ peak is that of a process of its own.
 import argparse
 import ast
 import importlib.util
-import resource
 import statistics
 import subprocess
 import sys
@@ -45,8 +44,7 @@ def main() -> None:
     contestants = find_contestants(args)
     if args.only:
         seconds, found = timed(contestants[args.only], *embeddings(args), args.rounds if args.size < 20_000 else 1)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-        print(f"{args.only}: {seconds:.2f} s, peak {peak:.0f} MiB{'' if found is None else f', {found}'}")
+        print(f"{args.only}: {seconds:.2f} s, peak {peak()} MiB{'' if found is None else f', {found}'}")
         return
     text, speech = embeddings(args)
     took: dict[str, list[float]] = {name: [] for name in contestants}
@@ -114,6 +112,12 @@ def timed(contestant: Contestant, text: torch.Tensor, speech: torch.Tensor, roun
         found = contestant(text, speech)
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds), found
+
+
+def peak() -> int:
+    """MiB that this process has held at most; unlike `ru_maxrss`, without what its parent held when it was started."""
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) // 1024
 
 
 def peak_of(name: str) -> str:

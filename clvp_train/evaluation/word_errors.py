@@ -11,6 +11,7 @@ from torchmetrics.functional.text import word_error_rate
 from clvp_train.corpus import text_key
 from clvp_train.errors import UserError
 from clvp_train.evaluation.held_out import CandidateSets
+from clvp_train.text_faults import text_of, words_of
 from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.audio import SAMPLE_RATE
 from clvp_train.tortoise.vocoder import speak
@@ -24,7 +25,7 @@ def count_word_errors(
     candidates: CandidateSets, tortoise: FrozenTortoise, asr: str, batch_size: int = 16
 ) -> tuple[np.ndarray, np.ndarray]:
     """Makes every candidate audible, see `vocoder.speak`, lets an ASR model write it down, and compares with the text. Case and
-    punctuation do not count.
+    punctuation do not count; what is written without spaces is compared letter by letter.
 
     Args:
         candidates: whose codes are those of `tortoise`.
@@ -46,12 +47,9 @@ def count_word_errors(
         clips = speak(tortoise, candidates.pairs.codes[start : start + AT_ONCE])  # type: ignore[arg-type]
         inputs = [{"raw": clip.numpy(), "sampling_rate": SAMPLE_RATE} for clip in clips]
         heard = [found["text"] for found in hear(inputs, batch_size=batch_size)]
-        errors += [
-            _errors(text_key(words) if words.strip() else "", text)
-            for words, text in zip(heard, of_candidates[start : start + AT_ONCE])
-        ]
+        errors += [num_errors(words, text) for words, text in zip(heard, of_candidates[start : start + AT_ONCE])]
         log.info("heard %d of %d candidates", len(errors), len(of_candidates))
-    return np.array(errors), np.array([len(text.split()) for text in texts])
+    return np.array(errors), np.array([len(words_of(text)) for text in texts])
 
 
 def check_recogniser(asr: str) -> None:
@@ -64,7 +62,7 @@ def check_recogniser(asr: str) -> None:
 
 def _open(asr: str, device: torch.device) -> Any:
     try:
-        return transformers.pipeline("automatic-speech-recognition", model=str(asr), device=device)
+        return transformers.pipeline("automatic-speech-recognition", model=str(asr), device=device, dtype=torch.float32)
     except BAD_MODEL as error:
         raise _refused(asr, error) from None
 
@@ -77,5 +75,10 @@ def _refused(asr: str, error: Exception) -> UserError:
     )
 
 
-def _errors(heard: str, text: str) -> float:
-    return round(float(word_error_rate([heard], [text])) * len(text.split()))
+def num_errors(heard: str, text: str) -> int:
+    """Words to put in, leave out or replace to come from a text, as `text_key` gives it, to what was heard."""
+    heard = text_key(heard) if heard.strip() else ""
+    words = words_of(text)
+    if text_of(words, like=text) == text and " ".join(words) != text:  # written without spaces
+        heard = " ".join(heard.replace(" ", ""))
+    return round(float(word_error_rate([heard], [" ".join(words)])) * len(words))

@@ -90,7 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("work"))
     parser.add_argument("--output", type=Path, default=Path("nano_asr"))
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--batch-size", type=int, default=48)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     args = parser.parse_args()
@@ -101,12 +101,12 @@ def main() -> None:
     tested, num_train = range(len(clips.texts) - NUM_HELD_OUT, len(clips.texts)), len(clips.texts) - NUM_HELD_OUT
     steps_per_epoch = num_train // args.batch_size
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.01, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, args.epochs * steps_per_epoch, pct_start=0.1)
+    num_steps, warmup = args.epochs * steps_per_epoch, 300
     saved, first = args.work / "asr.pt", 0
     if saved.exists():
         state = torch.load(saved, weights_only=True)
-        for part, of in zip((model, optimizer, schedule), ("model", "optimizer", "schedule")):
-            part.load_state_dict(state[of])
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
         first = state["epoch"]
     print(f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.1f} M parameters", flush=True)
     for epoch in range(first, args.epochs):
@@ -119,14 +119,16 @@ def main() -> None:
                 loss = model(**clips.batch(batches[place].tolist())).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            done = epoch * steps_per_epoch + step
+            for group in optimizer.param_groups:
+                group["lr"] = args.lr * min((done + 1) / warmup, 1) * (1 - done / num_steps)
             optimizer.step()
-            schedule.step()
             optimizer.zero_grad()
             if step % 50 == 0:
                 print(f"epoch {epoch}, step {step}/{steps_per_epoch}: loss {loss.item():.3f}", flush=True)
         partial = saved.with_suffix(".partial")
-        parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
-        torch.save({**parts, "epoch": epoch + 1}, partial)
+        parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch + 1}
+        torch.save(parts, partial)
         partial.replace(saved)
         print(f"epoch {epoch}: held-out word error rate {held_out(model, clips, processor, tested):.3f}", flush=True)
     model.half().save_pretrained(args.output)
