@@ -19,7 +19,7 @@ class RerankConfig:
     """Of which candidates the best is picked. The names are those of the settings in `rerank`."""
 
     pairs: str | None = None  # a folder of pairs; None: the evaluated ones, or candidates drawn for them
-    num_texts: int = 200
+    num_texts: int = 100
     num_candidates: int = 16  # where they are drawn
     asr: str | None = None  # a transformers model that writes them down
 
