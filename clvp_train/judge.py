@@ -28,7 +28,17 @@ from clvp_train.evaluation import (
 )
 from clvp_train.evaluation.prepare import WORD_ERRORS
 from clvp_train.models import CLVPModel
-from clvp_train.report import Page, comparison, draw, print_report, print_table, tables, write_metrics, write_report
+from clvp_train.report import (
+    Page,
+    comparison,
+    draw,
+    print_report,
+    print_table,
+    tables,
+    write_metrics,
+    write_report,
+    write_whole,
+)
 from clvp_train.training import CLVPModule, TrainingConfig
 
 SCORE_TABLE_FILE = "score_table.json"
@@ -140,9 +150,7 @@ def _write_one(one: Evaluation, folder: Path) -> None:
 def write_score_table(metrics: dict[str, Any], folder: Path) -> None:
     """Writes what scores mean, for `metrics.percentile`, beside a report or a model."""
     table = metrics["scores"]["table"] | {"data": metrics["data"], "texts": metrics["gallery"]}
-    partial = folder / f"{SCORE_TABLE_FILE}.partial"
-    partial.write_text(json.dumps(table) + "\n")
-    partial.replace(folder / SCORE_TABLE_FILE)
+    write_whole(folder / SCORE_TABLE_FILE, json.dumps(table) + "\n")
 
 
 def _facts(metrics: dict[str, Any]) -> dict[str, str]:

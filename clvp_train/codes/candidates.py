@@ -128,18 +128,18 @@ class ARCodes(CodeSource):
             return []
         input_ids = _tokens(tortoise, utterance, bad)
         digest = hashlib.sha256(f"{self.seed}\n{utterance.id}\n{utterance.text}".encode()).digest()
+        turn = 0 if self.one_voice else 1
         return [
             {
                 "id": utterance.id,
                 "text": utterance.text,
                 "split": split,
                 "input_ids": input_ids,
-                "voice": speaker if self.needs_audio else names[(digest[0] + turn) % len(names)],
+                "voice": speaker if self.needs_audio else names[(digest[0] + turn * candidate) % len(names)],
                 "candidate": candidate,
                 "seed": int.from_bytes(digest[1:7], "big") + candidate,
             }
             for candidate in range(self.num_rows(split) if input_ids else 0)
-            for turn in (0 if self.one_voice else candidate,)
         ]
 
 

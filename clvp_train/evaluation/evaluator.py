@@ -55,10 +55,7 @@ def evaluate(data: EvaluationData, embedder: Embedder) -> Evaluation:
     }
     scale = embedder.module.model.logit_scale.item()
     numbers: dict[str, Any] = {
-        "gallery": len(text_ND),
-        "chance_R@1": 1 / len(text_ND),
-        "text_to_speech": metrics.summary(found.text_to_speech),
-        "speech_to_text": metrics.summary(found.speech_to_text),
+        **metrics.both_directions(found),
         "intervals": _intervals(found, per_text),
         "breakdown": {
             **{name: metrics.by_quartile(lengths, found) for name, lengths in lengths_N.items()},

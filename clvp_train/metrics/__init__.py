@@ -4,7 +4,7 @@ from clvp_train.metrics.bootstrap import Interval, interval, median_interval
 from clvp_train.metrics.breakdown import by_label, by_quartile
 from clvp_train.metrics.frechet import clvp_score, frechet_distance
 from clvp_train.metrics.rerank import Candidates, of_picks, rerank
-from clvp_train.metrics.retrieval import MODE, PRIMARY, Ranks, ranks, retrieval, summary
+from clvp_train.metrics.retrieval import MODE, PRIMARY, Ranks, both_directions, ranks, retrieval, summary
 from clvp_train.metrics.scores import auc, mismatched, percentile, roc, score_table, win_rate
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Interval",
     "Ranks",
     "auc",
+    "both_directions",
     "by_label",
     "by_quartile",
     "clvp_score",

@@ -168,10 +168,14 @@ def summary(ranks_N: torch.Tensor) -> dict[str, float]:
 
 def retrieval(text_ND: torch.Tensor, speech_ND: torch.Tensor) -> dict[str, Any]:
     """Both directions, see `ranks`: {"gallery": N, "chance_R@1": 1 / N, "text_to_speech": {…}, "speech_to_text": {…}}."""
-    found = ranks(text_ND, speech_ND)
+    return both_directions(ranks(text_ND, speech_ND))
+
+
+def both_directions(found: Ranks) -> dict[str, Any]:
+    """What `retrieval` returns, of ranks that are there already."""
     return {
-        "gallery": len(text_ND),
-        "chance_R@1": 1 / len(text_ND),
+        "gallery": len(found.text_to_speech),
+        "chance_R@1": 1 / len(found.text_to_speech),
         "text_to_speech": summary(found.text_to_speech),
         "speech_to_text": summary(found.speech_to_text),
     }

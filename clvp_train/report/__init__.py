@@ -1,7 +1,15 @@
 """What an evaluation found, for people: tables, figures, one page."""
 
 from clvp_train.report.figures import draw
-from clvp_train.report.files import METRICS_FILE, PAGE_FILE, print_report, print_table, write_metrics, write_report
+from clvp_train.report.files import (
+    METRICS_FILE,
+    PAGE_FILE,
+    print_report,
+    print_table,
+    write_metrics,
+    write_report,
+    write_whole,
+)
 from clvp_train.report.page import Page, png, table_lines
 from clvp_train.report.pictures import Pictures
 from clvp_train.report.tables import Table, comparison, tables
@@ -21,4 +29,5 @@ __all__ = [
     "tables",
     "write_metrics",
     "write_report",
+    "write_whole",
 ]

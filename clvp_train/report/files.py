@@ -15,16 +15,16 @@ METRICS_FILE, PAGE_FILE, MARKDOWN_FILE, FIGURES = "metrics.json", "index.html", 
 
 def write_metrics(metrics: dict[str, Any], folder: Path) -> Path:
     """Writes `metrics.json` whole or not at all and returns its path."""
-    return _write(folder / METRICS_FILE, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
+    return write_whole(folder / METRICS_FILE, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_report(page: Page, folder: Path) -> Path:
     """Writes `index.html`, `report.md` and the figures that it shows, each whole or not at all. Returns the path of
     `index.html`."""
     for name, (_, figure) in page.figures.items():
-        _write(folder / FIGURES / f"{name}.svg", svg(figure))
-    _write(folder / MARKDOWN_FILE, markdown(page, FIGURES))
-    return _write(folder / PAGE_FILE, html(page))
+        write_whole(folder / FIGURES / f"{name}.svg", svg(figure))
+    write_whole(folder / MARKDOWN_FILE, markdown(page, FIGURES))
+    return write_whole(folder / PAGE_FILE, html(page))
 
 
 def print_report(metrics: dict[str, Any], console: Console | None = None) -> None:
@@ -43,7 +43,8 @@ def print_table(table: make.Table, console: Console | None = None) -> None:
     (console or Console()).print(shown)
 
 
-def _write(path: Path, text: str) -> Path:
+def write_whole(path: Path, text: str) -> Path:
+    """Writes a file whole or not at all and returns its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(text, encoding="utf-8")
