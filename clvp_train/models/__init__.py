@@ -27,6 +27,10 @@ for _config, _model in (
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
     AutoModel.register(_config, _model, exist_ok=True)
 
+# what is saved carries its two code files along, so that transformers alone can open it
+CLVPConfig.register_for_auto_class()
+CLVPModel.register_for_auto_class("AutoModel")
+
 __all__ = [
     "CLVPConfig",
     "CLVPModel",

@@ -2,7 +2,9 @@ import pytest
 import torch
 from transformers import ClvpConfig, ClvpModelForConditionalGeneration
 
-from clvp_train.models import CLVPModel, checkpoints, modeling_clvp
+from clvp_train.models import CLVPModel, modeling_clvp
+from clvp_train.models.tortoise_format import tortoise_state_dict
+from clvp_train.models.transformers_format import transformers_state_dict
 
 
 @pytest.fixture
@@ -77,7 +79,7 @@ ROTARY = "text_transformer.transformer.attn_layers.rotary_pos_emb.inv_freq"
     ],
 )
 def test_tortoise_key_errors_name_file_and_keys(servable, tmp_path, change, message):
-    state = checkpoints.tortoise_state_dict(servable)
+    state = tortoise_state_dict(servable)
     change(state)
     torch.save(state, tmp_path / "clvp2.pth")
     with pytest.raises(ValueError, match=message.replace(".*", "(?s:.*)")):
@@ -133,7 +135,7 @@ def test_from_transformers_takes_the_encoders_and_the_scale(composite, layout):
 
 def test_transformers_names_round_trip(composite):
     folder, theirs = composite
-    state = checkpoints.transformers_state_dict(CLVPModel.from_transformers(folder / "safetensors"))
+    _, state = transformers_state_dict(CLVPModel.from_transformers(folder / "safetensors"))
     expected = {
         key: value
         for key, value in theirs.state_dict().items()
@@ -143,9 +145,65 @@ def test_transformers_names_round_trip(composite):
     assert all(torch.equal(state[key], expected[key]) for key in state)
 
 
-def test_what_transformers_cannot_serve_is_refused(make_model):
-    with pytest.raises(ValueError, match="text_config.rms_norm is 'tortoise' and must be 'transformers'"):
-        checkpoints.transformers_state_dict(make_model())
+@pytest.fixture
+def fitting(make_model):
+    """Builds a CLVP for the vocabularies and the rule for rotary widths of `composite`, with the norm that is named."""
+
+    def build(rms_norm="tortoise", **fields):
+        half = {"hidden_size": 64, "num_attention_heads": 1, "rms_norm": rms_norm}
+        model = make_model(**half | fields)
+        model.speech_model.resize_token_embeddings(64)
+        model.config.speech_config.vocab_size = 64
+        return model
+
+    return build
+
+
+@pytest.mark.parametrize(("norm", "most"), [("tortoise", 1e-5), ("transformers", 1e-6)])
+def test_what_we_save_transformers_loads_and_scores_the_same(composite, fitting, batch, tmp_path, norm, most):
+    base, whole = composite
+    (base / "safetensors" / "tokenizer_config.json").write_text("{}")
+    ours = fitting(norm)
+    ours.save_transformers(tmp_path / "out", base / "safetensors")
+    served, info = ClvpModelForConditionalGeneration.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(info.values()), info
+    batch["speech_ids"] = batch["speech_ids"] % 64
+    text = served.text_encoder_model(batch["input_ids"]).embeds
+    speech = served.speech_encoder_model(batch["speech_ids"]).embeds
+    scores = torch.nn.functional.cosine_similarity(text[:, None], speech[None], dim=-1) * served.logit_scale.exp()
+    expected = ours(**batch).logits_per_text
+    assert expected.std() > 0.1 and (scores - expected).abs().max() < most * ours.logit_scale.exp()
+    decoder = whole.speech_decoder_model.state_dict()
+    assert all(torch.equal(value, decoder[key]) for key, value in served.speech_decoder_model.state_dict().items())
+    assert (tmp_path / "out" / "tokenizer_config.json").read_text() == "{}"
+    again = CLVPModel.from_transformers(tmp_path / "out")
+    assert (again(**batch).logits_per_text - expected).abs().max() < most * ours.logit_scale.exp()
+
+
+def test_what_transformers_cannot_serve_is_refused(composite, make_model, fitting, tmp_path):
+    base = composite[0] / "safetensors"
+    for model, folder, message in (
+        (fitting(head_dim=32), tmp_path / "out", "text_config.head_dim is 32 and must be 64"),
+        (fitting(rotary_dim=16), tmp_path / "out", "text_config.rotary_dim is 16 and must be 32"),
+        (make_model(hidden_size=64, num_attention_heads=1), tmp_path / "out", "64 speech tokens and this CLVP 96"),
+        (fitting(), base, "is the base itself"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.save_transformers(folder, base)
+    fitting().save_pretrained(tmp_path / "scorer")
+    with pytest.raises(ValueError, match="model_type 'clvp_train'"):
+        fitting().save_transformers(tmp_path / "out", tmp_path / "scorer")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_base_without_an_autoregressive_model_is_refused(composite, fitting, tmp_path):
+    whole = composite[1]
+    whole.config.save_pretrained(tmp_path / "base")
+    scorer = {key: value for key, value in whole.state_dict().items() if "encoder_model" in key}
+    torch.save(scorer, tmp_path / "base" / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="no autoregressive model"):
+        fitting().save_transformers(tmp_path / "out", tmp_path / "base")
+    assert not (tmp_path / "out").exists()
 
 
 def test_transformers_key_errors_name_source_and_keys(composite, tmp_path):
@@ -171,6 +229,6 @@ def test_a_folder_without_weights_is_refused(composite, tmp_path):
 
 
 def test_without_the_package_the_error_says_what_is_missing(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "clvp_train.models", None)
+    monkeypatch.setitem(__import__("sys").modules, "clvp_train.models.tortoise_format", None)
     with pytest.raises(ImportError, match="clvp_train package"):
         modeling_clvp.CLVPModel.from_tortoise("clvp2.pth")
