@@ -1,6 +1,7 @@
 """From a config to a run: pairs, training, report."""
 
 import logging
+import os
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +18,7 @@ from clvp_train.data import CLVPDataModule
 from clvp_train.errors import UserError, check_number
 from clvp_train.judge import check_settings, evaluation_data, judge, write_score_table
 from clvp_train.models import CLVPModel, load_clvp
+from clvp_train.publish import check_hub, publish_run, write_training_config
 from clvp_train.tortoise.basic_tokenizer import train_basic_tokenizer
 from clvp_train.training import CLVPModule, WholeFiles, log_report
 
@@ -42,6 +44,8 @@ def run_train(cfg: DictConfig) -> float | None:
     """Trains, saves the best model, tests it. Returns the best value of the primary metric in validation, for sweeps."""
     build.all_ranks(cfg)
     build.seed(cfg)
+    is_first = codes.rank_and_world_size()[0] == 0
+    hub, repo_id = check_hub(cfg) if is_first else (None, None)
     # before the pairs, so that a bad setting shows before the work
     loss, optim, training = instantiate(cfg.loss), instantiate(cfg.optim), instantiate(cfg.training)
     faults, rerank = check_settings(cfg)
@@ -72,15 +76,20 @@ def run_train(cfg: DictConfig) -> float | None:
         trained = load_clvp(best) if best else model
         trained.save_pretrained(output / "model")
         codes.copy_tokenizer(datamodule.folder, output / "model")
+        write_training_config(cfg, output / "model")
         log.info("model: %s", output / "model")
     scores = [getattr(callback, "best_model_score", None) for callback in trainer.checkpoint_callbacks]
     score = next((score.item() for score in scores if score is not None), None)
     if judged_by is not None:
-        name, load = (best, lambda: load_clvp(best)) if best else ("the weights at the end of training", lambda: model)
+        name, load = "the weights at the end of training", lambda: model
+        if best:
+            name, load = os.path.relpath(best, output), lambda: load_clvp(best)
         (found,) = judge(cfg, {name: load}, datamodule, judged_by, output / "report")
         if trainer.is_global_zero:
             write_score_table(found.metrics, output / "model")
             log_report(trainer.loggers, found.metrics, found.pictures, trainer.global_step)
+    if hub is not None and hub.wanted:
+        publish_run(output, hub, repo_id)
     return score
 
 

@@ -27,7 +27,7 @@ from clvp_train.evaluation import (
     prepare,
 )
 from clvp_train.evaluation.prepare import WORD_ERRORS
-from clvp_train.models import CLVPModel
+from clvp_train.models import CLVPModel, weights_digest
 from clvp_train.report import (
     Page,
     comparison,
@@ -40,6 +40,7 @@ from clvp_train.report import (
     write_whole,
 )
 from clvp_train.training import CLVPModule, TrainingConfig
+from clvp_train.weights import public_name
 
 SCORE_TABLE_FILE = "score_table.json"
 log = logging.getLogger(__name__)
@@ -100,16 +101,19 @@ def judge(
         chunk_size = cfg.training.chunk_size if "training" in cfg else cfg.chunk_size
         module = CLVPModule(model, training=TrainingConfig(chunk_size=chunk_size)).eval()
         found.append(evaluate(data, Embedder(module, trainer, datamodule.collate, datamodule.eval_batch_size)))
-        found[-1].metrics.update(_origin(name, datamodule))
+        found[-1].metrics.update(_origin(name, model, datamodule))
     if trainer.is_global_zero:
         _write(list(models), found, folder)
     return found
 
 
-def _origin(name: str, datamodule: CLVPDataModule) -> dict[str, Any]:
+def _origin(name: str, model: CLVPModel, datamodule: CLVPDataModule) -> dict[str, Any]:
+    """Which weights were judged by which pairs, and how those were made."""
     manifest = datamodule.manifest
-    data = {"corpus": manifest.corpus, "codes": manifest.source, "fingerprint": manifest.fingerprint}
-    return {"split": "test", "checkpoint": name, "data": data}
+    data: dict[str, Any] = {"corpus": manifest.corpus, "codes": manifest.source, "fingerprint": manifest.fingerprint}
+    data |= {"tortoise": public_name(manifest.tortoise), "settings": manifest.settings}
+    data |= {"report": {key: value for key, value in manifest.report.items() if key != "codes_per_second"}}
+    return {"split": "test", "checkpoint": name, "weights": weights_digest(model), "data": data}
 
 
 def _write(names: list[str], found: list[Evaluation], folder: Path) -> None:
@@ -149,7 +153,8 @@ def _write_one(one: Evaluation, folder: Path) -> None:
 
 def write_score_table(metrics: dict[str, Any], folder: Path) -> None:
     """Writes what scores mean, for `metrics.percentile`, beside a report or a model."""
-    table = metrics["scores"]["table"] | {"data": metrics["data"], "texts": metrics["gallery"]}
+    data = {name: metrics["data"][name] for name in ("corpus", "codes", "fingerprint")}
+    table = metrics["scores"]["table"] | {"data": data, "texts": metrics["gallery"]}
     write_whole(folder / SCORE_TABLE_FILE, json.dumps(table) + "\n")
 
 

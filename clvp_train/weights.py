@@ -40,6 +40,13 @@ def resolve_folder(name_or_path: str | Path) -> Path:
         ) from None
 
 
+def public_name(folder: str | Path) -> str:
+    """What to call a folder where others read it: a Hub id for a snapshot of one, else its last part."""
+    parts = Path(folder).parts
+    cached = next((part for part in parts if part.startswith("models--")), None)
+    return "/".join(cached.split("--")[1:]) if cached else Path(folder).name
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The files that hold a folder's weights: its safetensors if there are any, else its PyTorch files."""
     for pattern in WEIGHT_FILES:

@@ -1,17 +1,20 @@
 """Corpus × Tortoise to pairs of text tokens and speech codes on disk."""
 
 from clvp_train.codes.candidates import FROM_CORPUS, ARCodes
+from clvp_train.codes.card import CARD, card
 from clvp_train.codes.generate import generate
-from clvp_train.codes.manifest import Manifest, read_manifest
+from clvp_train.codes.manifest import Manifest, read_manifest, write_manifest
 from clvp_train.codes.ranks import rank_and_world_size
-from clvp_train.codes.reading import arrow_copies, open_copies, read_pairs
+from clvp_train.codes.reading import arrow_copies, check_complete, open_copies, read_pairs
 from clvp_train.codes.recordings import DVAECodes
 from clvp_train.codes.shards import SCHEMA, Shard
 from clvp_train.codes.sources import CodeSource
+from clvp_train.codes.storage import Storage
 from clvp_train.codes.tally import report_lines
 from clvp_train.codes.tokenizer import TOKENIZER, copy_tokenizer, open_tokenizer
 
 __all__ = [
+    "CARD",
     "FROM_CORPUS",
     "SCHEMA",
     "TOKENIZER",
@@ -20,7 +23,10 @@ __all__ = [
     "DVAECodes",
     "Manifest",
     "Shard",
+    "Storage",
     "arrow_copies",
+    "card",
+    "check_complete",
     "copy_tokenizer",
     "generate",
     "open_copies",
@@ -29,4 +35,5 @@ __all__ = [
     "read_manifest",
     "read_pairs",
     "report_lines",
+    "write_manifest",
 ]

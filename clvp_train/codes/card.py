@@ -1,15 +1,26 @@
 """README.md of a folder of pairs: what `datasets` opens, and what a person wants to know."""
 
+import math
+
+import yaml
+
 from clvp_train.codes.manifest import Manifest
 from clvp_train.codes.shards import PATTERN
 from clvp_train.codes.tally import report_lines
+from clvp_train.weights import public_name
 
 CARD = "README.md"
+# the Hub's names for sizes, by the rows that they are just too small for
+SIZES = (
+    (1e3, "n<1K"),
+    (1e4, "1K<n<10K"),
+    (1e5, "10K<n<100K"),
+    (1e6, "100K<n<1M"),
+    (1e7, "1M<n<10M"),
+    (math.inf, "n>10M"),
+)
 TEXT = """---
-configs:
-- config_name: default
-  data_files: "{pattern}"
----
+{metadata}---
 # Pairs of texts and speech codes: {corpus}
 
 Made by clvp_train {version} (`codes={source}`) with the Tortoise `{tortoise}`.
@@ -35,14 +46,30 @@ Made by clvp_train {version} (`codes={source}`) with the Tortoise `{tortoise}`.
 """
 
 
-def card(manifest: Manifest) -> str:
-    """The text of a complete folder's README.md."""
+def card(manifest: Manifest, license: str | None = None, language: str | None = None) -> str:
+    """The text of a complete folder's README.md.
+
+    Args:
+        manifest: of the folder.
+        license: the Hub's identifier of the licence of texts and codes.
+        language: of the texts, such as en.
+    """
+    rows = sum(manifest.report["pairs"].values())
+    metadata = {
+        "license": license,
+        "language": language,
+        "pretty_name": f"Texts and speech codes: {manifest.corpus}",
+        "tags": ["tortoise-tts", "clvp", "speech-codes"],
+        "size_categories": [next(name for most, name in SIZES if rows < most)],
+        "configs": [{"config_name": "default", "data_files": PATTERN}],
+    }
+    known = {name: value for name, value in metadata.items() if value is not None}
     return TEXT.format(
-        pattern=PATTERN,
+        metadata=yaml.safe_dump(known, sort_keys=False, allow_unicode=True),
         corpus=manifest.corpus,
         version=manifest.versions.get("clvp_train", ""),
         source=manifest.source,
-        tortoise=manifest.tortoise,
+        tortoise=public_name(manifest.tortoise),
         report="\n".join(report_lines(manifest.report)),
         skipped="; `skipped.jsonl` what was left out" if manifest.report["skipped"] else "",
     )

@@ -61,7 +61,7 @@ def arrow_copies(folder: Path | str) -> list[Path]:
         UserError: the folder is unfinished, a shard is missing or damaged, or a copy cannot be written.
     """
     storage, manifest = Storage(folder), read_manifest(folder)
-    _check(storage, manifest)
+    check_complete(storage, manifest)
     own = storage.local is not None and os.access(storage.local, os.W_OK)
     cache = storage.local / ".arrow" if own else Path(constants.HF_HOME) / "clvp_train"
     copies = {cache / f"{Path(shard.name).stem}-{shard.sha256[:16]}.arrow": shard for shard in manifest.shards}
@@ -75,7 +75,8 @@ def arrow_copies(folder: Path | str) -> list[Path]:
     return list(copies)
 
 
-def _check(storage: Storage, manifest: Manifest) -> None:
+def check_complete(storage: Storage, manifest: Manifest) -> None:
+    """Raises UserError unless all shards of a finished folder are there in their size."""
     sizes = storage.sizes()
     if not manifest.complete:
         raise UserError(

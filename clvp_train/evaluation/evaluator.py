@@ -10,6 +10,7 @@ from rich.progress import Progress
 from clvp_train import metrics
 from clvp_train.evaluation.embed import Embedder
 from clvp_train.evaluation.evaluation_data import EvaluationData
+from clvp_train.evaluation.held_out import HeldOut
 from clvp_train.evaluation.pools import Pools
 from clvp_train.losses.gather import rank
 from clvp_train.report.pictures import Pictures
@@ -70,6 +71,7 @@ def evaluate(data: EvaluationData, embedder: Embedder) -> Evaluation:
         "faults": faults,
         "left_out": data.left_out,
         "confusions": _confusions(data, text_ND, speech_ND, found),
+        "example": _example(data.pairs),
     }
     if len(faulty):
         numbers["scores"]["faulty"] = _moments(faulty) | {"auc": metrics.auc(true_N, faulty)}
@@ -87,6 +89,12 @@ def evaluate(data: EvaluationData, embedder: Embedder) -> Evaluation:
     pictures.faults = faults
     pictures.voices, pictures.lengths = data.pairs.voices, lengths_N["speech codes"]
     return Evaluation(numbers, per_text, pictures)
+
+
+def _example(pairs: HeldOut) -> dict[str, Any]:
+    """The shortest pair, and the codes of another text of its length, for a card that shows how to use the model."""
+    first, second = np.argsort([len(codes) for codes in pairs.codes], kind="stable")[:2]
+    return {"text": pairs.texts[first], "candidates": [pairs.codes[row].tolist() for row in (first, second)]}
 
 
 def _retrieved(found: metrics.Ranks) -> PerText:

@@ -1,5 +1,6 @@
 """Opening a trained CLVP, whatever it is stored as."""
 
+import hashlib
 import json
 import pickle
 from pathlib import Path
@@ -45,6 +46,15 @@ def load_clvp(checkpoint: str | Path, config: dict[str, Any] | None = None) -> C
         if value is not None:
             setattr(model.config, name, value)
     return model.float().eval()
+
+
+def weights_digest(model: CLVPModel) -> str:
+    """SHA-256 in hex of names and float32 values of all weights, the same however they are stored."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().float().contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def _from_lightning(path: Path) -> CLVPModel:
