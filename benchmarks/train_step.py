@@ -26,10 +26,10 @@ from torch import nn
 from torch.nn import functional
 from transformers import ClvpConfig, ClvpModelForConditionalGeneration
 
+from clvp_train.encode import computed_positions
 from clvp_train.models import CLVPConfig, CLVPModel
 from clvp_train.models.checkpoints import transformers_state_dict
 from clvp_train.training import CLVPModule, OptimConfig, TrainingConfig
-from clvp_train.training.encode import computed_positions
 from clvp_train.training.optim import adamw
 from clvp_train.training.throughput import Throughput
 

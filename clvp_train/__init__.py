@@ -11,6 +11,7 @@ from clvp_train.models import (
     CLVPTextModel,
     CLVPTextModelWithProjection,
 )
+from clvp_train.reranker import Ranking, Reranker
 
 __all__ = [
     "CLVPConfig",
@@ -22,4 +23,6 @@ __all__ = [
     "CLVPTextConfig",
     "CLVPTextModel",
     "CLVPTextModelWithProjection",
+    "Ranking",
+    "Reranker",
 ]

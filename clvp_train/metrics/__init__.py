@@ -5,11 +5,21 @@ from clvp_train.metrics.breakdown import by_label, by_quartile
 from clvp_train.metrics.frechet import clvp_score, frechet_distance
 from clvp_train.metrics.rerank import Candidates, of_picks, rerank
 from clvp_train.metrics.retrieval import MODE, PRIMARY, Ranks, both_directions, ranks, retrieval, summary
-from clvp_train.metrics.scores import auc, mismatched, percentile, roc, score_table, win_rate
+from clvp_train.metrics.scores import (
+    SCORE_TABLE_FILE,
+    auc,
+    mismatched,
+    percentile,
+    read_score_table,
+    roc,
+    score_table,
+    win_rate,
+)
 
 __all__ = [
     "MODE",
     "PRIMARY",
+    "SCORE_TABLE_FILE",
     "Candidates",
     "Interval",
     "Ranks",
@@ -25,6 +35,7 @@ __all__ = [
     "of_picks",
     "percentile",
     "ranks",
+    "read_score_table",
     "rerank",
     "retrieval",
     "roc",

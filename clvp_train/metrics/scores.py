@@ -1,11 +1,16 @@
 """What a score means: how those of true pairs lie to those of others. Shapes: N true pairs, M others."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from clvp_train.errors import UserError
+
 NUM_MISMATCHED = 10  # other texts' codes that each text is scored with
 GRID = tuple(range(101))  # per cent
+SCORE_TABLE_FILE = "score_table.json"  # beside a model's weights
 
 
 def mismatched(size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -49,6 +54,24 @@ def score_table(true_N: np.ndarray, mismatched_M: np.ndarray) -> dict[str, Any]:
         "true": np.percentile(true_N, GRID).tolist(),
         "mismatched": np.percentile(mismatched_M, GRID).tolist(),
     }
+
+
+def read_score_table(folder: Path) -> dict[str, Any] | None:
+    """The table beside a model; None if there is none.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    file = folder / SCORE_TABLE_FILE
+    try:
+        table = json.loads(file.read_text(encoding="utf-8"))
+        if not len(table["percent"]) == len(table["true"]) == len(table["mismatched"]) > 0:
+            raise ValueError("its columns differ in length")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is damaged ({error!r}): remove it, or let evaluate.py write it again") from None
+    return table
 
 
 def percentile(table: dict[str, Any], score: float, among: str = "true") -> float:

@@ -6,7 +6,7 @@ The model types are "clvp_train", "clvp_train_text" and "clvp_train_speech"; tra
 from transformers import AutoConfig, AutoModel
 
 from .configuration_clvp import CLVPConfig, CLVPSpeechConfig, CLVPTextConfig
-from .loading import load_clvp, weights_digest
+from .loading import load_clvp, resolve_checkpoint, weights_digest
 from .modeling_clvp import (
     CLVPModel,
     CLVPOutput,
@@ -45,5 +45,6 @@ __all__ = [
     "CLVPTextModelOutput",
     "CLVPTextModelWithProjection",
     "load_clvp",
+    "resolve_checkpoint",
     "weights_digest",
 ]

@@ -31,14 +31,12 @@ def load_clvp(checkpoint: str | Path, config: dict[str, Any] | None = None) -> C
     Raises:
         UserError: nothing is there, or it is a checkpoint of another kind.
     """
-    path = Path(checkpoint).expanduser()
-    if path.suffix in (".ckpt", ".pth", ".pt") and not path.exists():
-        raise UserError(f"checkpoint={checkpoint} is missing: give {KINDS}")
+    path = resolve_checkpoint(checkpoint)
     try:
-        if path.is_file():
-            model = _from_lightning(path) if path.suffix == ".ckpt" else CLVPModel.from_tortoise(path)
+        if path.is_dir():
+            model = _from_folder(path)
         else:
-            model = _from_folder(resolve_folder(checkpoint))
+            model = _from_lightning(path) if path.suffix == ".ckpt" else CLVPModel.from_tortoise(path)
     except (*_NOT_A_CLVP, SafetensorError, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"checkpoint={checkpoint} is not a CLVP ({reason[:400]}): give {KINDS}") from None
@@ -55,6 +53,14 @@ def weights_digest(model: CLVPModel) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().float().contiguous().numpy().data)
     return digest.hexdigest()
+
+
+def resolve_checkpoint(checkpoint: str | Path) -> Path:
+    """The file or folder of a checkpoint; that of a Hub id is fetched. Raises UserError if nothing is there."""
+    path = Path(checkpoint).expanduser()
+    if path.suffix in (".ckpt", ".pth", ".pt") and not path.exists():
+        raise UserError(f"checkpoint={checkpoint} is missing: give {KINDS}")
+    return path if path.is_file() else resolve_folder(checkpoint)
 
 
 def _from_lightning(path: Path) -> CLVPModel:

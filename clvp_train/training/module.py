@@ -9,13 +9,13 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 
+from clvp_train.encode import encode_in_chunks
 from clvp_train.errors import UserError
 from clvp_train.losses import SymmetricContrastiveLoss, gather
 from clvp_train.metrics import Ranks, ranks, summary
 from clvp_train.models import CLVPModel
 from clvp_train.models.loading import CONFIG_KEY
 from clvp_train.training.config import TrainingConfig
-from clvp_train.training.encode import encode_in_chunks
 from clvp_train.training.hiding import hide
 from clvp_train.training.optim import OptimConfig, adamw, freeze, warmup_cosine
 from clvp_train.training.throughput import Throughput

@@ -5,8 +5,8 @@ import time
 import torch
 from lightning.fabric.utilities.throughput import get_available_flops
 
+from clvp_train.encode import computed_positions, lengths
 from clvp_train.models import CLVPModel
-from clvp_train.training.encode import computed_positions, lengths
 
 
 class Throughput:

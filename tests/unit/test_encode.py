@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from clvp_train.training.encode import computed_positions, encode_in_chunks, lengths
+from clvp_train.encode import computed_positions, encode_in_chunks, lengths
 from clvp_train.training.hiding import hide
 
 LENGTHS = [3, 17, 9, 1, 24, 8, 16]
