@@ -28,7 +28,7 @@ from transformers import ClvpConfig, ClvpModelForConditionalGeneration
 
 from clvp_train.encode import computed_positions
 from clvp_train.models import CLVPConfig, CLVPModel
-from clvp_train.models.checkpoints import transformers_state_dict
+from clvp_train.models.transformers_format import transformers_state_dict
 from clvp_train.training import CLVPModule, OptimConfig, TrainingConfig
 from clvp_train.training.optim import adamw
 from clvp_train.training.throughput import Throughput
@@ -97,7 +97,7 @@ def theirs(args: argparse.Namespace) -> tuple[nn.Module, Loss]:
     config = ClvpConfig(text_config=half, speech_config={**half, "vocab_size": 8192}, decoder_config=decoder)
     config.projection_dim = model.config.projection_dim
     whole = ClvpModelForConditionalGeneration(config)
-    missing, unexpected = whole.load_state_dict(transformers_state_dict(model), strict=False)
+    missing, unexpected = whole.load_state_dict(transformers_state_dict(model)[1], strict=False)
     assert not unexpected and all("decoder" in name or "conditioning" in name for name in missing), (
         missing,
         unexpected,

@@ -204,13 +204,14 @@ class Reranker:
             raise UserError(f"{name} has no {kind}s: give one or more, or leave it out")
         if ids_L.dim() != 1 or ids_L.is_floating_point() or ids_L.dtype == torch.bool:
             raise UserError(f"{name} is no sequence of {kind}s: give whole numbers, one after another")
+        ids_L = ids_L.cpu().long()  # a smallest of uint16 is unknown to torch
         low, high = ids_L.min().item(), ids_L.max().item()
         if low < 0 or high >= size:
             raise UserError(
                 f"{name} has {kind} {low if low < 0 else high}, but {self.source} knows 0 to {size - 1}: it is of another "
                 "Tortoise than the model was trained with"
             )
-        return ids_L.cpu().long()
+        return ids_L
 
 
 def _name(number: int, text: Text) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -69,10 +70,16 @@ class Storage:
         return self._files.cat_file(self._place(name))
 
     def write(self, name: str, data: bytes) -> None:
-        """Replaces a file as a whole.
+        """Replaces a file as a whole. Raises UserError as `replacing` does."""
+        with self.replacing(name) as partial:
+            self._files.pipe_file(partial, data)
+
+    @contextlib.contextmanager
+    def replacing(self, name: str) -> Iterator[str]:
+        """Gives the path of a new file, which takes a file's place as a whole when the block ends, and is gone if it fails.
 
         Raises:
-            UserError: the disk is full, or the folder cannot be written to. Nothing half-written stays.
+            UserError: the disk is full, or the folder cannot be written to.
         """
         place = self._place(name)
         parent, base = place.rsplit("/", 1)
@@ -80,7 +87,8 @@ class Storage:
         try:
             self._files.makedirs(parent, exist_ok=True)
             try:
-                self._write(partial, place, data)
+                yield partial
+                self._move(partial, place)
             except BaseException:
                 with contextlib.suppress(OSError, NotImplementedError):
                     self._files.rm_file(partial)
@@ -92,14 +100,11 @@ class Storage:
                 "the same command goes on from there"
             ) from None
 
-    def _write(self, partial: str, place: str, data: bytes) -> None:
+    def _move(self, partial: str, place: str) -> None:
         if not self._local:
-            self._files.pipe_file(partial, data)
             self._files.mv(partial, place)
             return
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
+        with open(partial, "rb") as file:
             os.fsync(file.fileno())
         os.replace(partial, place)
 
