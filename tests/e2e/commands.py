@@ -1,5 +1,6 @@
 """Runs the commands that a user types, each in a process and a folder of its own."""
 
+import importlib
 import itertools
 import multiprocessing
 import os
@@ -12,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import huggingface_hub
 
 ROOT = Path(__file__).parents[2]
 TRAIN, EVALUATE, GENERATE = "train.py", "evaluate.py", "clvp_train/generate.py"
@@ -109,6 +112,7 @@ def _command(
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
+    importlib.reload(huggingface_hub.constants)  # was read from the variables of the process that this is forked from
     sys.argv = [script, *overrides]
     sys.path[:0] = env["PYTHONPATH"].split(os.pathsep)
     runpy.run_path(script, run_name="__main__")
