@@ -38,6 +38,12 @@ def tortoise_generate(references: Path) -> Callable[..., dict]:
 
 
 @pytest.fixture(scope="session")
+def tortoise_score(references: Path) -> Callable[..., list[list[float]]]:
+    """`tortoise_reference.score` with its cache: tortoise-tts' own CLVP in a process with the libraries it pins."""
+    return partial(tortoise_reference.score, references)
+
+
+@pytest.fixture(scope="session")
 def tiny_shape() -> dict[str, int]:
     """Arguments of `UnifiedVoice`: the published ones but for the size."""
     text = {"number_text_tokens": 255, "start_text_token": 255, "max_text_tokens": 60}

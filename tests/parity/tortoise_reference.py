@@ -51,9 +51,25 @@ def generate(cache: Path, texts: Sequence[Sequence[int]], latent: torch.Tensor, 
         latent: (D,) the voice.
         request: the worker's other settings.
     """
+    return _ask(cache, {"texts": [*map(list, texts)], "latent": latent.tolist(), **request})
+
+
+def score(
+    cache: Path,
+    clvp: Path,
+    texts: Sequence[Sequence[int]],
+    candidates: Sequence[Sequence[Sequence[int]]],
+    **request: Any,
+) -> list[list[float]]:
+    """Scores by tortoise-tts' own `CLVP`, likewise, which see."""
+    sets = {"texts": [*map(list, texts)], "candidates": [[*map(list, codes)] for codes in candidates]}
+    return _ask(cache, {"clvp": str(clvp), **sets, **request})["scores"]
+
+
+def _ask(cache: Path, request: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         asked, answered = Path(scratch) / "request.json", Path(scratch) / "answer.json"
-        asked.write_text(json.dumps({"texts": [*map(list, texts)], "latent": latent.tolist(), **request}))
+        asked.write_text(json.dumps(request))
         folders = [str(source(cache)), str(packages(cache))]
         command = [sys.executable, str(WORKER), *folders, str(asked), str(answered)]
         done = subprocess.run(command, capture_output=True, check=False, text=True)

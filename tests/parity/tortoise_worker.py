@@ -1,4 +1,4 @@
-"""Generates speech codes with tortoise-tts 3.0.0 under the transformers 4.31.0 that it pins.
+"""Generates speech codes, or scores them, with tortoise-tts 3.0.0 under the transformers 4.31.0 that it pins.
 
     python tortoise_worker.py SOURCE PACKAGES REQUEST.json ANSWER.json
 
@@ -20,12 +20,23 @@ Answer:
     peak_rss_mib: the most memory that the process has held, weights and imports included
     peak_cuda_mib: the same of torch's CUDA allocator, 0 on a CPU
     versions: of torch and transformers
+
+A request with `clvp` is one to score instead:
+    clvp: file of `CLVP`'s state dict
+    shape: arguments of `CLVP`
+    texts: a list of token ids for each text
+    candidates: for each text a list of candidates, each a list of codes that ends with the stop token if the AR drew one
+    max_codes: `max_mel_tokens` of `TextToSpeech.tts`
+Answer:
+    scores: for each text those of its candidates
 """
 
+import ast
 import json
 import resource
 import sys
 import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +92,41 @@ def generate(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def score(request: dict[str, Any]) -> dict[str, Any]:
+    """As `TextToSpeech.tts` does: a 0 behind the text, codes filled up with stop tokens and made calm, no masks."""
+    import torch
+    from torch.nn import functional
+
+    # tortoise/models/clvp.py imports its older transformer too, which asks for a package that nothing here runs
+    stub: Any = types.ModuleType("rotary_embedding_torch")
+    stub.RotaryEmbedding = stub.broadcat = None
+    sys.modules["rotary_embedding_torch"] = stub
+    import tortoise.models
+    from tortoise.models.clvp import CLVP
+
+    # of api.py this function alone, as its imports fetch models
+    api = ast.parse((Path(tortoise.models.__path__[0]).parent / "api.py").read_text())
+    name = "fix_autoregressive_output"
+    wanted = [node for node in api.body if isinstance(node, ast.FunctionDef) and node.name == name]
+    scope: dict[str, Any] = {"torch": torch}
+    exec(compile(ast.Module(wanted, []), "api.py", "exec"), scope)
+
+    model = CLVP(**request["shape"], use_xformers=True).eval()
+    model.load_state_dict(torch.load(request["clvp"], weights_only=True), strict=True)
+    stop, length, scores = 8193, request["max_codes"], []
+    for text, candidates in zip(request["texts"], request["candidates"]):
+        text_tokens = functional.pad(torch.tensor([text]), (0, 1))
+        batch = torch.stack(
+            [functional.pad(torch.tensor(codes), (0, length - len(codes)), value=stop) for codes in candidates]
+        )
+        for row in range(len(batch)):
+            if (batch[row] == stop).any():  # else it only complains
+                batch[row] = scope[name](batch[row], stop)
+        with torch.no_grad():
+            scores.append(model(text_tokens.repeat(len(batch), 1), batch, return_loss=False).tolist())
+    return {"scores": scores}
+
+
 def _finish(device: Any) -> None:
     if device.type == "cuda":
         import torch
@@ -95,4 +141,5 @@ if __name__ == "__main__":
     sys.path.append(source)
     # a newer tokenizers makes transformers 4.31.0 refuse to be imported; without any it does without
     sys.modules["tokenizers"] = None  # type: ignore[assignment]
-    Path(answered).write_text(json.dumps(generate(json.loads(Path(asked).read_text()))))
+    request = json.loads(Path(asked).read_text())
+    Path(answered).write_text(json.dumps(score(request) if "clvp" in request else generate(request)))
