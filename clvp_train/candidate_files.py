@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import torch
 
 from clvp_train.codes.storage import Storage
+from clvp_train.corpus.tables import BUFFER_BYTES
 from clvp_train.errors import UserError
 from clvp_train.reranker import Reranker
 
@@ -67,9 +68,12 @@ class CandidateFile:
         optional = ["finished"] if "finished" in self.schema.names else []
         for start, batch in self._batches(ROWS_SCORED, [self.text_column, "speech_ids", *optional]):
             keys = [_key(text) for text in self._cells(batch, start, self.text_column)]
-            texts = {key: self._text(key, start + row) for row, key in reversed(list(enumerate(keys)))}
+            texts = dict[Any, torch.Tensor]()
+            for row, key in enumerate(keys):
+                if key not in texts:
+                    texts[key] = self.reranker.text_ids(key, f"{self._row(start + row)}: {self.text_column}")
             speech = [
-                self.reranker.speech_ids(np.array(codes.values), f"{self.path}, row {start + row}: speech_ids")
+                self.reranker.speech_ids(np.array(codes.values), f"{self._row(start + row)}: speech_ids")
                 for row, codes in enumerate(self._cells(batch, start, "speech_ids"))
             ]
             finished = batch["finished"].fill_null(True).to_pylist() if optional else [True] * len(batch)
@@ -104,7 +108,7 @@ class CandidateFile:
         """Some rows at a time, and the number of the first of them."""
         start = 0
         try:
-            with pq.ParquetFile(self.path) as file:
+            with pq.ParquetFile(self.path, pre_buffer=False, buffer_size=BUFFER_BYTES) as file:
                 for batch in file.iter_batches(rows, columns=columns):
                     yield start, batch
                     start += len(batch)
@@ -116,11 +120,12 @@ class CandidateFile:
         cells = batch[name]
         if cells.null_count:
             row = start + cells.is_valid().to_pylist().index(False)
-            raise UserError(f"{self.path}, row {row}: {name} is null: give it a value, or leave the row out")
+            raise UserError(f"{self._row(row)}: {name} is null: give it a value, or leave the row out")
         return cells
 
-    def _text(self, key: str | tuple[int, ...], row: int) -> torch.Tensor:
-        return self.reranker.text_ids(key, f"{self.path}, row {row}: {self.text_column}")
+    def _row(self, row: int) -> str:
+        """What to call a row in messages, where the first is row 1."""
+        return f"{self.path}, row {row + 1}"
 
     def _check_kind(self, name: str) -> None:
         kind, types = self.schema.field(name).type, pa.types

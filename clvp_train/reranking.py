@@ -36,7 +36,7 @@ def run_rerank(cfg: DictConfig) -> None:
     folder = Path(storage.folder).expanduser()
     if folder.resolve() == paths[0].parent.resolve():
         raise UserError(f"output_dir={cfg.output_dir} is the folder of the candidates: name another one")
-    reranker: Reranker = instantiate(cfg.reranker)
+    reranker: Reranker = instantiate(cfg.reranker, checkpoint=cfg.checkpoint)
     files = [CandidateFile(path, reranker) for path in paths]
     storage.sweep()
     shape = _shape(cfg)
@@ -90,7 +90,7 @@ def _output(folder: str) -> Storage:
 def _shape(cfg: DictConfig) -> dict[str, Any]:
     tokenizer = cfg.reranker.tokenizer
     return {
-        "checkpoint": _digest(resolve_checkpoint(cfg.reranker.checkpoint)),
+        "checkpoint": _digest(resolve_checkpoint(cfg.checkpoint)),
         "tokenizer": None if tokenizer is None else _digest(Path(tokenizer).expanduser()),
         "max_codes": cfg.reranker.max_codes,
     }

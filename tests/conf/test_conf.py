@@ -12,7 +12,7 @@ from hydra.utils import get_object, instantiate
 from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
 
-from clvp_train import build
+from clvp_train import Reranker, build
 from clvp_train.codes.manifest import Manifest, write_manifest
 from clvp_train.command import CONF
 from clvp_train.corpus import Corpus, split_of
@@ -74,12 +74,20 @@ def make_data(cfg, name, tmp_path):
     assert isinstance(instantiate(cfg.data, pairs=tmp_path), L.LightningDataModule)
 
 
+def save_model(folder):
+    half = {"hidden_size": 32, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    halves = {"text_config": {**half, "vocab_size": 256}, "speech_config": {**half, "vocab_size": 512}}
+    CLVPModel(CLVPConfig(**halves, projection_dim=8)).save_pretrained(folder)
+
+
+def make_reranker(cfg, name, tmp_path):
+    save_model(tmp_path)
+    assert isinstance(instantiate(cfg.reranker, checkpoint=tmp_path), Reranker)
+
+
 def make_model(cfg, name, tmp_path):
     if name == "pretrained":
-        half = {"hidden_size": 32, "intermediate_size": 8, "num_hidden_layers": 1}
-        half |= {"num_attention_heads": 1}
-        halves = {"text_config": {**half, "vocab_size": 256}, "speech_config": {**half, "vocab_size": 512}}
-        CLVPModel(CLVPConfig(**halves, projection_dim=8)).save_pretrained(tmp_path)
+        save_model(tmp_path)
         cfg.model.checkpoint = str(tmp_path)
         assert build.model(cfg, pairs(tmp_path)).config.projection_dim == 8
         return
@@ -122,6 +130,7 @@ MAKERS = {
     "tortoise": make_tortoise,
     "data": make_data,
     "model": make_model,
+    "reranker": make_reranker,
     "trainer": make_trainer,
     "callbacks": make_callbacks,
     "logger": make_logger,
@@ -164,6 +173,7 @@ def test_a_target_with_an_argument_that_it_does_not_take_is_noticed():
 def test_only_what_a_user_must_give_is_missing():
     assert OmegaConf.missing_keys(compose("train")) == set() == OmegaConf.missing_keys(compose("generate"))
     assert OmegaConf.missing_keys(compose("evaluate")) == {"checkpoint"}
+    assert OmegaConf.missing_keys(compose("rerank_candidates")) == {"checkpoint", "candidates", "output_dir"}
 
 
 def test_the_best_checkpoint_is_chosen_by_the_declared_primary_metric():

@@ -1,0 +1,258 @@
+"""`python -m clvp_train.rerank` as a user lives with it: on what `generate` wrote, killed, typed again, given bad files."""
+
+import random
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from clvp_train import Reranker
+from clvp_train.metrics import percentile, read_score_table
+from clvp_train.models import load_clvp
+from clvp_train.tortoise import Candidate
+from clvp_train.tortoise.tokenizer import read_saved_tokenizer
+from tests.e2e.commands import RERANK, run, start
+
+FILES, TEXTS, EACH = 16, 12, 8  # texts of a file and candidates of a text
+
+
+@pytest.fixture(scope="module")
+def model(trained) -> Path:
+    return trained.output / "model"
+
+
+def write_candidates(folder: Path) -> None:
+    """Files in two row groups, in which the candidates of a text stand apart."""
+    draw = np.random.default_rng(0)
+    folder.mkdir()
+    for number in range(FILES):
+        rows = [
+            {
+                "id": f"{number}-{text}",
+                "text": f"Sentence {text} of file {number}.",
+                "speech_ids": draw.integers(0, 512, draw.integers(1, 90)).tolist(),
+                "finished": bool(draw.random() < 0.8),
+                "note": None if text == 3 else "kept",
+            }
+            for _ in range(EACH)
+            for text in range(TEXTS)
+        ]
+        schema = pa.schema(
+            {
+                "id": pa.string(),
+                "text": pa.string(),
+                "speech_ids": pa.list_(pa.int16()),
+                "finished": pa.bool_(),
+                "note": pa.string(),
+            }
+        )
+        pq.write_table(
+            pa.Table.from_pylist(rows, schema=schema), folder / f"part-{number:02d}.parquet", row_group_size=50
+        )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(model, tmp_path_factory):
+    cwd = tmp_path_factory.mktemp("reranked")
+    write_candidates(cwd / "candidates")
+    finished = run(RERANK, [f"checkpoint={model}", "candidates=candidates", "output_dir=ranked"], cwd)
+    assert finished.status == 0, finished.stderr
+    return cwd, finished
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
+
+
+def test_the_same_rows_and_columns_with_the_scores_of_reranker(undisturbed, model):
+    cwd, finished = undisturbed
+    reranker, table = Reranker.from_pretrained(model), read_score_table(model)
+    everything, picks = [], []
+    assert len(files(cwd / "ranked")) == FILES
+    for path in sorted((cwd / "candidates").iterdir()):
+        before, after = pq.read_table(path), pq.read_table(cwd / "ranked" / path.name)
+        assert after.select(before.column_names).equals(before)
+        assert after.column_names == [*before.column_names, "score", "percentile", "rank"]
+        rows = after.to_pylist()
+        for text in {row["text"] for row in rows}:
+            own = [row for row in rows if row["text"] == text]
+            (ranking,) = reranker.rank([text], [[row["speech_ids"] for row in own]])
+            np.testing.assert_allclose([row["score"] for row in own], ranking.scores, atol=1e-6)
+            places = [row["rank"] - 1 for row in own]
+            assert sorted(places) == list(range(EACH))
+            assert [own[places.index(place)]["score"] for place in range(EACH)] == sorted(
+                (row["score"] for row in own), reverse=True
+            )
+            assert [row["percentile"] for row in own] == [percentile(table, row["score"]) for row in own]
+            everything += [row["score"] for row in own]
+            picks.append(max(row["score"] for row in own))
+    assert finished.stdout.splitlines()[-4:] == [
+        f"texts              {FILES * TEXTS}",
+        f"candidates         {FILES * TEXTS * EACH} ({EACH:.1f} a text)",
+        f"mean score         {np.mean(picks):.3f} of the picks, {np.mean(everything):.3f} of all",
+        "reranked: ranked",
+    ]
+
+
+def test_killed_at_random_moments_it_goes_on_to_the_same_bytes(undisturbed, model, tmp_path):
+    seed = time.time_ns()
+    print(f"seed of the moments: {seed}")
+    draw, whole, killed = random.Random(seed), files(undisturbed[0] / "ranked"), 0
+    settings = [f"checkpoint={model}", f"candidates={undisturbed[0] / 'candidates'}", "output_dir=ranked"]
+    while killed < 5:
+        command, there = start(RERANK, settings, tmp_path), len(files(tmp_path / "ranked"))
+        while command.process.exitcode is None and len(files(tmp_path / "ranked")) == there:
+            time.sleep(0.002)
+        time.sleep(draw.uniform(0, 0.3))
+        killed += command.kill()
+        found = files(tmp_path / "ranked")
+        assert found == {name: whole[name] for name in found}
+        if len(found) == FILES:
+            shutil.rmtree(tmp_path / "ranked")
+    before = len(files(tmp_path / "ranked"))
+    done = run(RERANK, settings, tmp_path)
+    assert done.status == 0, done.stderr
+    assert not before or f"{before} of {FILES} files are there already" in done.stdout
+    assert files(tmp_path / "ranked") == whole
+    assert {path.name for path in (tmp_path / "ranked").iterdir()} == set(whole), "nothing half-written is left"
+    assert done.stdout.splitlines()[-4:] == undisturbed[1].stdout.splitlines()[-4:]
+
+
+def test_whether_the_ar_ended_a_candidate_itself_counts_where_codes_are_served_with_calm(model, tmp_path):
+    served = load_clvp(model, {"padding": "tortoise"})
+    served.save_pretrained(tmp_path / "model")
+    read_saved_tokenizer(model).save_pretrained(tmp_path / "model")
+    rows = {
+        "text": ["one", "two"] * 3,
+        "speech_ids": [[1, 2, 3]] * 6,
+        "finished": [True, True, False, False, None, None],
+    }
+    pq.write_table(pa.table(rows), tmp_path / "in.parquet")
+    done = run(RERANK, ["checkpoint=model", "candidates=in.parquet", "output_dir=out"], tmp_path)
+    assert done.status == 0, done.stderr
+    found = pq.read_table(tmp_path / "out/in.parquet")
+    candidates = [Candidate((1, 2, 3), finished, 0.0) for finished in (True, False, True)]
+    rankings = Reranker(served, read_saved_tokenizer(model)).rank(["one", "two"], [candidates] * 2)
+    expected = [score for scores in zip(*(ranking.scores for ranking in rankings)) for score in scores]
+    np.testing.assert_allclose(found["score"].to_numpy(), expected, atol=1e-6)
+    assert abs(expected[0] - expected[2]) > 1e-3
+    assert sorted(found["rank"].to_pylist()[::2]) == [1, 2, 3] and found["percentile"].null_count == 6
+
+
+def test_what_generate_wrote_scores_the_same_by_text_and_by_ids(trained, model, tmp_path):
+    (pairs,) = trained.cwd.glob("outputs/codes/sentences-txt-test-ar-*")
+    done = run(RERANK, [f"checkpoint={model}", f"candidates={pairs}", "output_dir=by_text"], tmp_path)
+    assert done.status == 0 and "27 (3.0 a text)" in done.stdout, done.stderr
+    (checkpoint,) = trained.output.glob("checkpoints/best-*.ckpt")
+    shutil.copy(checkpoint, tmp_path / "best.ckpt")
+    done = run(RERANK, ["checkpoint=best.ckpt", f"candidates={pairs}", "output_dir=by_ids"], tmp_path)
+    assert done.status == 0, done.stderr
+    for name in files(tmp_path / "by_text"):
+        texts, ids = (pq.read_table(tmp_path / folder / name) for folder in ("by_text", "by_ids"))
+        assert texts["score"].equals(ids["score"]) and texts["rank"].equals(ids["rank"])
+        assert texts["percentile"].null_count == 0 and ids["percentile"].null_count == len(ids)
+
+
+def test_typed_again_it_makes_nothing_and_a_folder_of_something_else_is_refused(undisturbed, model, tmp_path):
+    for folder in ("candidates", "ranked"):
+        shutil.copytree(undisturbed[0] / folder, tmp_path / folder)
+    settings = [f"checkpoint={model}", "candidates=candidates", "output_dir=ranked"]
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "ranked").iterdir()}
+    done = run(RERANK, settings, tmp_path)
+    assert done.status == 0 and f"{FILES} of {FILES} files are there already" in done.stdout
+    assert done.stdout.splitlines()[-4:] == undisturbed[1].stdout.splitlines()[-4:]
+    shutil.copytree(model, tmp_path / "other")
+    (tmp_path / "other/score_table.json").unlink()
+    refused(
+        [f"checkpoint={tmp_path / 'other'}", *settings[1:]],
+        tmp_path,
+        "part-00.parquet was made from something else: the checkpoint;",
+    )
+    refused(
+        [*settings, "reranker.max_codes=300"],
+        tmp_path,
+        "something else: reranker.max_codes;",
+        "set output_dir to another folder",
+    )
+    shutil.copy(tmp_path / "candidates/part-01.parquet", tmp_path / "candidates/part-07.parquet")
+    refused(settings, tmp_path, "part-07.parquet was made from something else: the candidates;")
+    shutil.copy(tmp_path / "candidates/part-01.parquet", tmp_path / "ranked/part-07.parquet")
+    refused(settings, tmp_path, "part-07.parquet is none of what this command writes")
+    (tmp_path / "ranked/part-07.parquet").unlink()
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "ranked").iterdir()}.items() <= times.items()
+    (tmp_path / "candidates/part-07.parquet").unlink()
+    done = run(RERANK, settings, tmp_path)
+    assert done.status == 0 and f"texts              {(FILES - 1) * TEXTS}" in done.stdout
+
+
+def refused(settings, cwd, *words):
+    done = run(RERANK, settings, cwd)
+    assert done.status == 2 and "Traceback" not in done.stderr + done.stdout, done.stderr
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    for word in words:
+        assert word in error, error
+
+
+GOOD = {"text": ["one", "one", "two"], "speech_ids": [[1, 2], [3], [4]]}
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"text": ["one"] * 3}, ["bad.parquet: no column 'speech_ids' (found: text)"]),
+        ({"speech_ids": GOOD["speech_ids"]}, ["bad.parquet: no column 'text' or 'input_ids'"]),
+        (GOOD | {"score": [1.0] * 3}, ["bad.parquet has a column 'score' already"]),
+        (
+            GOOD | {"speech_ids": ["1 2", "3", "4"]},
+            ["bad.parquet: column 'speech_ids' holds string", "lists of whole numbers"],
+        ),
+        (GOOD | {"text": [1, 2, 3]}, ["bad.parquet: column 'text' holds int64", "strings"]),
+        (GOOD | {"speech_ids": [[1], None, [2]]}, ["bad.parquet, row 2: speech_ids is null"]),
+        (GOOD | {"speech_ids": [[1], [2], []]}, ["bad.parquet, row 3: speech_ids has no codes"]),
+        (GOOD | {"speech_ids": [[1], [2, None], [3]]}, ["bad.parquet, row 2: speech_ids is no sequence of codes"]),
+        (GOOD | {"speech_ids": [[1], [2, 512], [3]]}, ["bad.parquet, row 2: speech_ids has code 512", "0 to 511"]),
+        (GOOD | {"text": ["one", "one", None]}, ["bad.parquet, row 3: text is null"]),
+        (GOOD | {"text": ["one", " ", " "]}, ["bad.parquet, row 2: text gives no tokens"]),
+        (
+            {"input_ids": [[1], [2], [300]], "speech_ids": GOOD["speech_ids"]},
+            ["bad.parquet, row 3: input_ids has token 300", "0 to 255"],
+        ),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_bad_file_is_told_with_its_row(model, tmp_path, columns, words):
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table(columns), tmp_path / "in/bad.parquet")
+    refused([f"checkpoint={model}", "candidates=in", "output_dir=out"], tmp_path, *words)
+    assert not files(tmp_path / "out")
+
+
+def test_bad_settings_and_broken_files(model, trained, tmp_path):
+    (tmp_path / "in").mkdir()
+    base = [f"checkpoint={model}", "candidates=in", "output_dir=out"]
+    refused(base[:2], tmp_path, "output_dir must be set")
+    refused(base, tmp_path, "candidates=in holds no Parquet file", "clvp_train.generate")
+    pq.write_table(pa.table(GOOD), tmp_path / "in/a.parquet")
+    refused([*base, "candidates=nowhere.parquet"], tmp_path, "candidates=nowhere.parquet is missing")
+    refused([*base, "output_dir=./in"], tmp_path, "output_dir=./in is the folder of the candidates")
+    refused(
+        [*base, "candidates=in/a.parquet", "output_dir=in"], tmp_path, "output_dir=in is the folder of the candidates"
+    )
+    refused([*base, "output_dir=memory://out"], tmp_path, "output_dir=memory://out", "local folder")
+    refused([*base, "checkpoint=none.ckpt"], tmp_path, "none.ckpt is missing")
+    refused([*base, "reranker.chunk_size=0"], tmp_path, "chunk_size=0")
+    (checkpoint,) = trained.output.glob("checkpoints/best-*.ckpt")
+    shutil.copy(checkpoint, tmp_path / "best.ckpt")
+    refused([*base, "checkpoint=best.ckpt"], tmp_path, "a.parquet has no column 'input_ids'", "set reranker.tokenizer")
+    done = run(RERANK, [*base, "checkpoint=best.ckpt", f"reranker.tokenizer={model}"], tmp_path)
+    assert done.status == 0, done.stderr
+    whole = (tmp_path / "in/a.parquet").read_bytes()
+    (tmp_path / "in/a.parquet").write_bytes(whole[: len(whole) // 2])
+    refused([*base, "output_dir=new"], tmp_path, "in/a.parquet cannot be read as Parquet")
+    (tmp_path / "in/a.parquet").write_bytes(whole[:4] + bytes(len(whole) // 4) + whole[4 + len(whole) // 4 :])
+    refused([*base, "output_dir=new"], tmp_path, "in/a.parquet cannot be read as Parquet")
+    assert not files(tmp_path / "new")
