@@ -1,0 +1,68 @@
+"""The one table of what is run otherwise than it is written, and why.
+
+A new page needs nothing here if its commands run in seconds on one CPU. If they do not, add a row: every row whose pattern is found in a
+command (continued lines joined, comments cut off; of a script, in each line) changes it, in this order. A name that
+a command reads, such as `clips.csv`, is prepared in conftest.py: `shelf`. A command that is not python's goes through bash; put
+a stand-in for a program that a test cannot have into `shims/`.
+"""
+
+import re
+import shlex
+from typing import NamedTuple
+
+from tests.distributed.ranks import free_port
+from tests.e2e.conftest import CORPUS, JUDGE
+
+SECONDS = "seconds instead of minutes"
+MACHINE = "this machine may have no GPU, and one process a core is enough"
+SMALL = ["split.test_percent=20", "split.val_percent=15", "tortoise.sampling.max_codes=16"]
+TRAIN = [*JUDGE, "data.batch_size=32", "trainer.max_steps=3", "trainer.precision=32-true"]
+TRAIN += ["trainer.check_val_every_n_epoch=1"]
+TWO_NODES = "trainer=ddp trainer.devices=8 trainer.num_nodes=2"
+TRAINED, JUDGED = r"\btrain\.py\b(?! resume=)", r"\bevaluate\.py\b"  # a run that goes on has its settings
+WITHOUT_CORPUS = r"^(?!.*\b(?:corpus|pairs)=)"
+
+
+class Adaptation(NamedTuple):
+    pattern: str
+    replacement: str
+    reason: str
+
+
+def _added(settings: list[str]) -> str:
+    return r"\g<0> " + shlex.join(settings)
+
+
+ADAPTATIONS = (
+    Adaptation(rf"\b{TWO_NODES}\b", "trainer=ddp_cpu trainer.devices=1 trainer.num_nodes=2", MACHINE),
+    Adaptation(r"--nproc-per-node 8\b", "--nproc-per-node 1 --local-addr 127.0.0.1", MACHINE),
+    Adaptation(r"\bFIRST_NODE:29500\b", f"127.0.0.1:{free_port()}", "both nodes are this machine"),
+    Adaptation(r"\btrainer=ddp trainer\.devices=8\b", "trainer=ddp_cpu trainer.devices=2", MACHINE),
+    Adaptation(r"\btrainer=ddp(?![\w])", "trainer=ddp_cpu", MACHINE),
+    Adaptation(r"\btrainer=gpu\b", "trainer=cpu", MACHINE),
+    Adaptation(r"\btortoise=(susnato|original)\b", r"\g<0> tortoise.device=cpu", MACHINE),
+    Adaptation(
+        r"\bhydra/launcher=slurm\b", "hydra/launcher=submitit_local", "no cluster: the same path to a local job"
+    ),
+    Adaptation(r"\bexperiment=(scratch|new_language)\b", r"\g<0> model=nano", SECONDS),
+    Adaptation(r"\bexperiment=sweep\b", r"\g<0> hydra.sweeper.n_trials=1", SECONDS),
+    Adaptation(
+        rf"{WITHOUT_CORPUS}.*({TRAINED}|{JUDGED}).*$", _added(CORPUS), "the corpus of `trained`, whose codes are there"
+    ),
+    Adaptation(rf"{TRAINED}.*$", _added([*SMALL, *TRAIN]), SECONDS),
+    Adaptation(rf"{JUDGED}.*$", _added([*SMALL, *JUDGE]), SECONDS),
+    Adaptation(r"\bclvp_train\.generate\b.*$", _added(SMALL), SECONDS),
+    Adaptation(r"\bseed=0,1,2\b", "seed=0,1", SECONDS),
+    Adaptation(r"--multirun .*$", _added(["test=false"]), SECONDS),
+    Adaptation(r"^make train$", f'make train ARGS="{" ".join([*CORPUS, *TRAIN])}"', SECONDS),
+    Adaptation(r"^make test$", 'make test ARGS="tests/unit/test_text_faults.py"', "the whole suite holds this test"),
+    Adaptation(r"^make (check|docs)$", r"make --dry-run \1", "CI runs the one, test_site.py the other"),
+    Adaptation(r"^\.ci/run$", "bash -n .ci/run", "it runs this test"),
+)
+
+
+def adapted(line: str) -> str:
+    """A line as it is run."""
+    for adaptation in ADAPTATIONS:
+        line = re.sub(adaptation.pattern, adaptation.replacement, line)
+    return line

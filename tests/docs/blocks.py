@@ -1,0 +1,79 @@
+"""What the pages tell a reader to type: every fenced block, with the place where it stands."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.e2e.commands import ROOT
+
+PAGES = sorted(
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "data/README.md", *ROOT.glob("docs/*.md")],
+    key=lambda page: (page.parent != ROOT, page),
+)
+SHELL, PYTHON = ("sh", "bash"), ("python",)
+SHOWN = ("", "text")  # what a command prints, a tree
+FENCE = re.compile(r"^```(.*)$")
+COMMENT = re.compile(r"\s+# .*$")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its page, the number of its first line, what stands behind the fence, its lines."""
+
+    page: str
+    line: int
+    language: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Command:
+    """What is run at once: a command of a shell block, continued lines joined and comments cut off, or a whole script."""
+
+    where: str  # page:line
+    kind: str  # command, script or python
+    lines: tuple[str, ...]
+
+
+def blocks(page: Path) -> list[Block]:
+    """All fenced blocks of a page. An odd fence at the end is a block too, with what is left."""
+    found, opened = [], None
+    for number, line in enumerate(page.read_text().splitlines(), start=1):
+        fence = FENCE.match(line)
+        if fence and opened is None:
+            opened = (number + 1, fence[1].strip(), [])
+        elif fence:
+            found.append(Block(str(page.relative_to(ROOT)), *opened[:2], tuple(opened[2])))
+            opened = None
+        elif opened is not None:
+            opened[2].append(line)
+    return found if opened is None else [*found, Block(str(page.relative_to(ROOT)), *opened[:2], tuple(opened[2]))]
+
+
+def commands(block: Block) -> list[Command]:
+    """What a reader would run of a block, in order."""
+    if block.language in PYTHON:
+        return [Command(f"{block.page}:{block.line}", "python", block.lines)]
+    if block.language not in SHELL:
+        return []
+    joined = _joined(block)
+    if block.lines[0].startswith("#!"):
+        return [Command(f"{block.page}:{block.line}", "script", tuple(line for _, line in joined))]
+    typed = [(number, COMMENT.sub("", line)) for number, line in joined]
+    return [
+        Command(f"{block.page}:{number}", "command", (line,))
+        for number, line in typed
+        if line and not line.startswith("#")
+    ]
+
+
+def _joined(block: Block) -> list[tuple[int, str]]:
+    """Lines with their numbers; one that ends in a backslash goes on with the next."""
+    joined: list[tuple[int, str]] = []
+    goes_on = False
+    for number, line in enumerate(block.lines, start=block.line):
+        if goes_on:
+            number, line = joined[-1][0], f"{joined.pop()[1]} {line.strip()}"
+        goes_on = line.endswith("\\")
+        joined.append((number, line.removesuffix("\\").rstrip()))
+    return joined

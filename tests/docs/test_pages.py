@@ -1,0 +1,112 @@
+"""Every command and every Python block of the pages is run, as it is written but for the table in adaptations.py."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.adaptations import ADAPTATIONS, adapted
+from tests.docs.blocks import PAGES, PYTHON, SHELL, SHOWN, Block, Command, blocks, commands
+from tests.e2e.commands import ROOT, TIMEOUT, environment, execute, run
+
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+COMMANDS = [command for block in BLOCKS for command in commands(block)]
+SHIMS = ROOT / "tests/docs/shims"
+PLAIN = re.compile(
+    r"^((?:[A-Z_]+=\S+ )*)python (?:-m )?([^\s$|&;<>`]+)([^$|&;<>`]*)$"
+)  # python, and nothing of the shell's
+ANEW = ("submitit",)  # what starts its own command again wants a process that nothing was done in
+
+
+def run_in(folder: Path, line: str, extra: dict[str, str]) -> tuple[int, str]:
+    """Runs a command line. Returns its status and what it has told."""
+    python = PLAIN.match(line)
+    if python is None:
+        return run_in_bash(folder, ["-c", line], extra, copies=2 if "--nnodes 2" in line else 1)
+    set_here, program, rest = python.groups()
+    extra = extra | dict(word.split("=", 1) for word in shlex.split(set_here))
+    if any(word in rest for word in ANEW):
+        done = execute(shlex.split(line)[len(set_here.split()) + 1 :], folder, **extra)
+    else:
+        script = program if program.endswith(".py") else f"{program.replace('.', '/')}.py"
+        done = run(str(folder / script), shlex.split(rest), folder, **extra)
+    return done.status, done.stdout + done.stderr
+
+
+def run_in_bash(folder: Path, arguments: list[str], extra: dict[str, str], copies: int = 1) -> tuple[int, str]:
+    """Runs it with the environment of .venv activated; `copies` of it side by side, as on so many nodes."""
+    started = [
+        subprocess.Popen(
+            ["bash", *arguments],
+            cwd=folder,
+            env=environment(folder, **extra),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(copies)
+    ]
+    told = [process.communicate(timeout=TIMEOUT)[0] for process in started]
+    return max(process.returncode for process in started), "\n".join(told)
+
+
+@pytest.fixture
+def variables(tmp_path, hub) -> dict[str, str]:
+    """What is set where the pages' commands are typed."""
+    return {
+        "PATH": os.pathsep.join([str(Path(sys.prefix, "bin")), os.environ["PATH"]]),
+        "PYTHONPATH": str(tmp_path),
+        "HF_HOME": str(hub),
+    }
+
+
+@pytest.fixture
+def cluster(tmp_path, variables) -> dict[str, str]:
+    """What is set in a job of SLURM besides."""
+    found = os.pathsep.join([str(SHIMS), variables["PATH"]])
+    return variables | {"PATH": found, "SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "7"}
+
+
+@pytest.mark.parametrize("command", [pytest.param(command, id=command.where) for command in COMMANDS])
+def test_it_runs(command: Command, clone, variables, cluster):
+    lines = command.lines if command.kind == "python" else tuple(map(adapted, command.lines))
+    folder = clone("\n".join(lines))
+    if command.kind == "command":
+        status, told = run_in(folder, lines[0], variables)
+    elif command.kind == "script":
+        (folder / "job.sh").write_text("\n".join(lines))
+        status, told = run_in_bash(folder, ["job.sh"], cluster)
+    else:
+        (folder / "block.py").write_text("\n".join(lines))
+        status, told = run_in(folder, "python block.py", variables)
+    assert status == 0, f"{command.where}: {' '.join(lines)}\n{told}"
+    assert "Traceback" not in told, told
+
+
+@pytest.mark.parametrize("block", [pytest.param(block, id=f"{block.page}:{block.line}") for block in BLOCKS])
+def test_a_block_says_what_it_is(block: Block):
+    assert block.language in (*SHELL, *PYTHON, *SHOWN), f"what is to be done with a block of {block.language}?"
+
+
+def test_the_job_of_slurm_goes_back_into_the_queue_when_it_was_stopped_before_its_end(clone, cluster):
+    (script,) = (command for command in COMMANDS if command.kind == "script" and "#SBATCH" in "".join(command.lines))
+    folder = clone("")
+    (folder / "job.sh").write_text("\n".join(script.lines))
+    for status, queued in ((1, False), (138, True)):
+        run_in_bash(folder, ["job.sh"], cluster | {"SRUN_STATUS": str(status)})
+        assert (folder / "scontrol.log").exists() == queued
+    assert (folder / "scontrol.log").read_text() == "requeue 7\n"
+
+
+@pytest.mark.parametrize("adaptation", ADAPTATIONS, ids=lambda adaptation: adaptation.pattern)
+def test_an_adaptation_that_nothing_needs_is_to_go(adaptation):
+    lines = [line for command in COMMANDS if command.kind != "python" for line in command.lines]
+    before = ADAPTATIONS[: ADAPTATIONS.index(adaptation)]
+    for other in before:
+        lines = [re.sub(other.pattern, other.replacement, line) for line in lines]
+    assert any(re.search(adaptation.pattern, line) for line in lines)
