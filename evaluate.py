@@ -1,6 +1,6 @@
 """`python evaluate.py`: see `python evaluate.py --help`."""
 
-from clvp_train.app import evaluate
+from clvp_train.entry import enter
 
 if __name__ == "__main__":
-    evaluate()
+    enter("evaluate")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
-import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.plugins.environments import LightningEnvironment
@@ -20,27 +19,19 @@ from clvp_train.evaluation import RerankConfig
 from clvp_train.launch import on_all_ranks
 from clvp_train.metrics import MODE, PRIMARY
 from clvp_train.models import CLVPModel
+from clvp_train.native import native_bfloat16
+from clvp_train.places import DATA
 from clvp_train.tortoise.tokenizer import read_saved_tokenizer
 from clvp_train.training import RunState
 from clvp_train.weights import resolve_folder
 
-PACKAGE = Path(__file__).resolve().parent
-# the wheel carries the folder inside the package
-DATA = PACKAGE / "bundled" if (PACKAGE / "bundled").is_dir() else PACKAGE.parent / "data"
-
 OmegaConf.register_new_resolver("clvp_train_data", lambda: str(DATA), replace=True)
-OmegaConf.register_new_resolver("native_dtype", lambda: "bfloat16" if _native_bfloat16() else "float32", replace=True)
+OmegaConf.register_new_resolver("native_dtype", lambda: "bfloat16" if native_bfloat16() else "float32", replace=True)
 OmegaConf.register_new_resolver(
-    "native_precision", lambda: "bf16-mixed" if _native_bfloat16() else "32-true", replace=True
+    "native_precision", lambda: "bf16-mixed" if native_bfloat16() else "32-true", replace=True
 )
 OmegaConf.register_new_resolver("primary_metric", lambda: PRIMARY, replace=True)
 OmegaConf.register_new_resolver("primary_mode", lambda: MODE, replace=True)
-
-
-def _native_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices in hardware; emulated, they are slower than float32."""
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def all_ranks(cfg: DictConfig) -> None:

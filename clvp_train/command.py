@@ -18,11 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from clvp_train import launch
 from clvp_train.errors import Stopped, UserError
+from clvp_train.places import CONF
 from clvp_train.resume import with_run
-
-PACKAGE = Path(__file__).resolve().parent
-# the wheel carries the folder inside the package
-CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
 
 def command(config_name: str, run: Callable[[DictConfig], Any]) -> Callable[[], Any]:

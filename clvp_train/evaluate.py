@@ -1,6 +1,6 @@
 """`python -m clvp_train.evaluate`"""
 
-from clvp_train.app import evaluate
+from clvp_train.entry import enter
 
 if __name__ == "__main__":
-    evaluate()
+    enter("evaluate")

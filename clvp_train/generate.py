@@ -1,6 +1,6 @@
 """`python -m clvp_train.generate`"""
 
-from clvp_train.app import generate
+from clvp_train.entry import enter
 
 if __name__ == "__main__":
-    generate()
+    enter("generate")

@@ -1,6 +1,6 @@
 """`python -m clvp_train.train`"""
 
-from clvp_train.app import train
+from clvp_train.entry import enter
 
 if __name__ == "__main__":
-    train()
+    enter("train")

@@ -1,6 +1,6 @@
 """`python -m clvp_train.train_tokenizer`"""
 
-from clvp_train.app import train_tokenizer
+from clvp_train.entry import enter
 
 if __name__ == "__main__":
-    train_tokenizer()
+    enter("train_tokenizer")
