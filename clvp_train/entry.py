@@ -10,11 +10,12 @@ from clvp_train.places import CONF
 BROKEN = 2  # exit status, as of a user's mistake
 
 
-def enter(name: str) -> None:
-    """Runs a command of `clvp_train.app`.
+def enter(name: str, module: str = "clvp_train.app") -> None:
+    """Runs a command.
 
     Args:
         name: the command's, which is also that of its file in `conf/`.
+        module: where it is.
     """
     if "-sc" in sys.argv[1:]:
         import hydra
@@ -22,10 +23,10 @@ def enter(name: str) -> None:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(lambda cfg: None)()
         return
     try:
-        app = importlib.import_module("clvp_train.app")
+        found = importlib.import_module(module)
     except (ImportError, OSError, RuntimeError) as error:
         why = clvp_train.broken or error
         told = " ".join(f"{type(why).__name__}: {why}".split())
         print(f"error: a library is broken ({told}): python -m clvp_train.doctor says how to mend it", file=sys.stderr)
         sys.exit(BROKEN)
-    getattr(app, name)()
+    getattr(found, name)()

@@ -1,6 +1,6 @@
 """`python -m clvp_train.push`"""
 
-from clvp_train.publish import push
+from clvp_train.entry import enter
 
 if __name__ == "__main__":
-    push()
+    enter("push", "clvp_train.publish")

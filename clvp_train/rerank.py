@@ -1,6 +1,6 @@
 """`python -m clvp_train.rerank`"""
 
-from clvp_train.reranking import rerank
+from clvp_train.entry import enter
 
 if __name__ == "__main__":
-    rerank()
+    enter("rerank_candidates", "clvp_train.reranking")

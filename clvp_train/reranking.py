@@ -146,4 +146,4 @@ def _summary(files: list[Path]) -> list[str]:
     return [f"{name:<19}{value}" for name, value in rows.items()]
 
 
-rerank = command("rerank_candidates", run_rerank)
+rerank_candidates = command("rerank_candidates", run_rerank)

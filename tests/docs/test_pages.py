@@ -5,6 +5,8 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ import pytest
 from tests.docs.adaptations import ADAPTATIONS, adapted
 from tests.docs.blocks import PAGES, PYTHON, SHELL, SHOWN, Block, Command, blocks, commands
 from tests.e2e.commands import ROOT, TIMEOUT, environment, execute, run
+from tests.e2e.hub_stand_in import hub_stand_in
+from tests.parity import tortoise_reference
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 COMMANDS = [command for block in BLOCKS for command in commands(block)]
@@ -66,6 +70,36 @@ def variables(tmp_path, hub) -> dict[str, str]:
 
 
 @pytest.fixture
+def online() -> Iterator[Callable[[], dict[str, str]]]:
+    """Starts a Hub on loopback that a user is logged in to, if it is called."""
+    with ExitStack() as stack:
+
+        def start() -> dict[str, str]:
+            hub = stack.enter_context(hub_stand_in())
+            hub.account("hf_" + "a" * 34, "me")
+            return {
+                "HF_ENDPOINT": hub.url,
+                "HF_TOKEN": "hf_" + "a" * 34,
+                "HF_HUB_OFFLINE": "0",
+                "HF_HUB_DISABLE_XET": "1",
+            }
+
+        yield start
+
+
+@pytest.fixture
+def tortoise_path(request) -> Callable[[], str]:
+    """Where tortoise-tts and the libraries that it pins lie, fetched if it is called."""
+
+    def fetch() -> str:
+        cache = request.config.cache.mkdir("references")
+        found = [tortoise_reference.packages(cache), tortoise_reference.source(cache), SHIMS / "python"]
+        return os.pathsep.join(map(str, found))
+
+    return fetch
+
+
+@pytest.fixture
 def cluster(tmp_path, variables) -> dict[str, str]:
     """What is set in a job of SLURM besides."""
     found = os.pathsep.join([str(SHIMS), variables["PATH"]])
@@ -73,9 +107,13 @@ def cluster(tmp_path, variables) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("command", [pytest.param(command, id=command.where) for command in COMMANDS])
-def test_it_runs(command: Command, clone, variables, cluster):
+def test_it_runs(command: Command, clone, variables, cluster, online, tortoise_path):
     lines = command.lines if command.kind == "python" else tuple(map(adapted, command.lines))
     folder = clone("\n".join(lines))
+    if "repo_id=" in lines[0]:
+        variables |= online()
+    if "from tortoise." in "".join(lines):
+        variables |= {"PYTHONPATH": tortoise_path()}
     if command.kind == "command":
         status, told = run_in(folder, lines[0], variables)
     elif command.kind == "script":
@@ -83,7 +121,8 @@ def test_it_runs(command: Command, clone, variables, cluster):
         status, told = run_in_bash(folder, ["job.sh"], cluster)
     else:
         (folder / "block.py").write_text("\n".join(lines))
-        status, told = run_in(folder, "python block.py", variables)
+        anew = "from tortoise." in "".join(lines)
+        status, told = run_in(folder, "env python block.py" if anew else "python block.py", variables)
     assert status == 0, f"{command.where}: {' '.join(lines)}\n{told}"
     assert "Traceback" not in told, told
 
