@@ -39,6 +39,7 @@ class Hub:
     Fields:
         accounts: token -> what whoami says of it.
         break_uploads: how many uploads of objects still break off in the middle.
+        gate: what uploads wait for.
         refuse: status and message with which the next commit is refused.
         requests: method and path of all that was asked for.
     """
@@ -48,6 +49,7 @@ class Hub:
     repositories: dict[str, Repository] = field(default_factory=dict)  # by kind and id, as in "models/me/clvp"
     objects: dict[str, bytes] = field(default_factory=dict)
     break_uploads: int = 0
+    gate: threading.Event = field(default_factory=threading.Event)
     refuse: tuple[int, str] | None = None
     requests: list[str] = field(default_factory=list)
 
@@ -73,6 +75,7 @@ class Hub:
 @contextmanager
 def hub_stand_in() -> Iterator[Hub]:
     hub = Hub()
+    hub.gate.set()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("BoundHandler", (Handler,), {"hub": hub}))
     server.daemon_threads = True
     hub.url = f"http://127.0.0.1:{server.server_port}"
@@ -225,6 +228,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def upload(self, oid: str) -> None:
         length = int(self.headers["Content-Length"])
+        self.hub.gate.wait(60)
         if self.hub.break_uploads > 0:
             self.hub.break_uploads -= 1
             self.rfile.read(length // 2)

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from clvp_train import CLVPModel
-from tests.e2e.commands import EVALUATE, ROOT, TRAIN, environment, execute, run
+from tests.e2e.commands import EVALUATE, ROOT, TRAIN, environment, execute, run, start
 from tests.e2e.conftest import BUDGET, CORPUS, JUDGE
 from tests.e2e.hub_stand_in import hub_stand_in
 
@@ -192,6 +193,20 @@ def test_a_connection_that_breaks_in_an_upload(trained, hub, online, tmp_path):
     done = push(trained, tmp_path, "repo_id=me/clvp", **online)
     assert done.status == 0, done.stderr
     assert hub.repositories[MODEL].files.keys() >= FILES
+
+
+def test_a_push_that_is_killed(trained, hub, online, tmp_path):
+    hub.gate.clear()
+    running = start(PUSH, [f"checkpoint={trained.output}", "repo_id=me/clvp"], tmp_path, **online)
+    while not any("PUT" in request for request in hub.requests):
+        assert running.process.exitcode is None
+        time.sleep(0.05)
+    assert running.kill()
+    hub.gate.set()
+    assert hub.repositories[MODEL].files.keys() == {".gitattributes"}
+    done = push(trained, tmp_path, "repo_id=me/clvp", **online)
+    assert done.status == 0, done.stderr
+    assert hub.repositories[MODEL].files.keys() >= FILES and len(hub.repositories[MODEL].commits) == 2
 
 
 @pytest.mark.parametrize(
