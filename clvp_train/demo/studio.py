@@ -113,7 +113,8 @@ def _row(drawn: list[Candidate], ranking: Ranking, place: int) -> Row:
 
 
 def _unknown_letters(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
-    """Which characters of a text give no token, or an unknown one where they stand: "$" does in "$ and", not in "$5"."""
+    """Which letters and signs of a text give no token, or an unknown one where they stand: "$" does in "$ and", not in "$5".
+    Quotation marks and the like may give none."""
 
     def num_unknown(part: str) -> int:
         return tokenizer(part)["input_ids"].count(tokenizer.unk_token_id)
@@ -121,7 +122,8 @@ def _unknown_letters(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]
     text = unicodedata.normalize("NFC", text)
     there, found = num_unknown(text), []
     for letter in dict.fromkeys(text):
-        is_dropped = not letter.isspace() and not tokenizer(letter)["input_ids"]
+        is_said = unicodedata.category(letter)[0] in "LMNS"
+        is_dropped = is_said and not tokenizer(letter)["input_ids"]
         if is_dropped or (there and num_unknown(text.replace(letter, "")) < there):
             found.append(letter)
     return found
