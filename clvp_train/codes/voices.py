@@ -19,14 +19,14 @@ SPARE_CLIPS = 16  # of each speaker, in case longer ones cannot be read
 log = logging.getLogger(__name__)
 
 
-def folder_voices(folder: str | Path) -> dict[str, list[Path]]:
-    """The clips of each voice, by subfolder.
+def folder_voices(folder: str | Path, setting: str = "codes.voices") -> dict[str, list[Path]]:
+    """The clips of each voice, by subfolder. `setting` is what a user calls the folder.
 
     Raises:
         UserError: there is no such folder, or no clip in it.
     """
     if not Path(folder).is_dir():
-        raise UserError(f"codes.voices={folder} is no folder: give one with a subfolder of clips for each voice")
+        raise UserError(f"{setting}={folder} is no folder: give one with a subfolder of clips for each voice")
     found = {}
     for voice in sorted(path for path in Path(folder).iterdir() if path.is_dir() and not path.name.startswith(".")):
         clips = [path for path in sorted(voice.iterdir()) if path.suffix.lower() in AUDIO_SUFFIXES]
@@ -35,7 +35,7 @@ def folder_voices(folder: str | Path) -> dict[str, list[Path]]:
         else:
             log.warning("%s holds no wav, flac, ogg or mp3 file: there is no such voice", voice)
     if not found:
-        raise UserError(f"codes.voices={folder} holds no voice: make a subfolder of wav or flac clips for each")
+        raise UserError(f"{setting}={folder} holds no voice: make a subfolder of wav or flac clips for each")
     return found
 
 

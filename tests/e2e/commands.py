@@ -18,7 +18,7 @@ import huggingface_hub
 
 ROOT = Path(__file__).parents[2]
 TRAIN, EVALUATE, GENERATE = "train.py", "evaluate.py", "clvp_train/generate.py"
-RERANK = "clvp_train/rerank.py"
+RERANK, DEMO = "clvp_train/rerank.py", "clvp_train/demo/__main__.py"
 TIMEOUT = 240
 
 _server = multiprocessing.get_context("forkserver")

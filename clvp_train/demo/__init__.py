@@ -1,0 +1,1 @@
+"""A page in the browser: candidates drawn, ranked and played."""

@@ -1,0 +1,264 @@
+"""`python -m clvp_train.demo` in a real browser: draw, look at the ranking, listen, be told what is wrong with a text."""
+
+import io
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from playwright.sync_api import Page, sync_playwright
+
+from clvp_train import Reranker
+from clvp_train.metrics import percentile, read_score_table
+from clvp_train.tortoise import Candidate, FrozenTortoise
+from clvp_train.tortoise.audio import load_audio
+from clvp_train.tortoise.vocoder import speak
+from tests.e2e.commands import DEMO, ROOT, TIMEOUT, environment, run
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed (apt-get install chromium)")
+COUNT, TEXT, SEED = 6, "The light was divided from the darkness.", 3
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+# notes every address that the process looks up or connects to
+SPY = """
+import sys
+def note(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo"):
+        address = arguments[1] if event == "socket.connect" else arguments
+        with open({file!r}, "a") as file:
+            print(address[0] if isinstance(address, tuple) else "a file", file=file)
+sys.addaudithook(note)
+"""
+
+
+@dataclass(frozen=True)
+class Served:
+    cwd: Path
+    model: Path
+    process: subprocess.Popen
+    address: str
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def served(trained, tmp_path_factory):
+    cwd, spy = tmp_path_factory.mktemp("demo"), tmp_path_factory.mktemp("spy")
+    (spy / "sitecustomize.py").write_text(SPY.format(file=str(spy / "addresses")))
+    model, port = trained.output / "model", free_port()
+    settings = [f"checkpoint={model}", f"port={port}", f"num_candidates={COUNT}", "tortoise.dtype=float32"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "clvp_train.demo", *settings],
+        cwd=cwd,
+        env=environment(cwd, PYTHONPATH=f"{spy}:{ROOT}", GRADIO_TEMP_DIR=str(spy / "sounds")),
+        stdout=subprocess.PIPE,
+        stderr=(cwd / ".stderr").open("w"),
+        text=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        ),  # even if these tests run with & behind
+    )
+    try:
+        lines = iter(process.stdout.readline, "")
+        address = next((found[1] for line in lines if (found := re.match(r"demo: (http://\S+) ", line))), None)
+        assert address == f"http://127.0.0.1:{port}/", (cwd / ".stderr").read_text()
+        yield Served(cwd, model, process, address)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0, (cwd / ".stderr").read_text()
+        assert process.stdout.read().endswith("demo: ended\n")
+        assert "Traceback" not in (cwd / ".stderr").read_text()
+        assert {path.name for path in cwd.iterdir()} - {".stderr", ".cache", ".config"} == {"outputs"}, (
+            "nothing is littered"
+        )
+        assert set((spy / "addresses").read_text().split("\n")) <= {*LOOPBACK, "a file", ""}
+    finally:
+        process.kill()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(served, browser):
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page, asked, told = context.new_page(), [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: told.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: told.append(str(error)))
+    page.goto(served.address)
+    yield page
+    assert [url for url in asked if not url.startswith((served.address, "data:", "blob:"))] == []
+    assert told == []
+    context.close()
+
+
+def draw(page: Page, text: str, seed: int = SEED, voice: str | None = None) -> list[list[str]]:
+    """The table's rows, once it is no longer what it was."""
+    before = rows(page)
+    page.fill("#sentence textarea", text)
+    page.get_by_label("Seed").fill(str(seed))
+    if voice:
+        page.get_by_label("Voice").click()
+        page.get_by_role("option", name=voice).click()
+    page.click("#draw")
+    page.wait_for_function(
+        "before => JSON.stringify((" + ROWS + ")()) != JSON.stringify(before)", arg=before, timeout=60_000
+    )
+    return rows(page)
+
+
+ROWS = "() => [...document.querySelectorAll('#results .virtual-row')].map(row => [...row.querySelectorAll('[role=gridcell]')].map(cell => cell.innerText.trim()))"
+
+
+def rows(page: Page) -> list[list[str]]:
+    return page.evaluate(ROWS)
+
+
+@pytest.fixture(scope="module")
+def expected(served):
+    """What the page must show: candidates in the order of their scores, and their percentiles."""
+    tortoise = FrozenTortoise.from_pretrained(ROOT / "data/nano/tortoise")
+    latent = tortoise.latent([load_audio(clip) for clip in sorted((ROOT / "data/nano/voices/slt").iterdir())])
+    [candidates] = tortoise.candidates([tortoise.tokenize(TEXT)], latent, COUNT, SEED)
+    [ranking] = Reranker.from_pretrained(served.model).rank([TEXT], [candidates])
+    table = read_score_table(served.model)
+    ranked = [
+        (candidates[place], ranking.scores[place], percentile(table, ranking.scores[place])) for place in ranking.order
+    ]
+    return tortoise, ranked
+
+
+def cells(rank: int, candidate: Candidate, score: float, per_cent: float) -> list[str]:
+    steps = len(candidate.codes) + candidate.finished
+    log_probability, seconds = candidate.log_probability / steps, len(candidate.codes) * 1024 / 22_050
+    finished = "yes" if candidate.finished else "no"
+    return [str(rank), f"{score:.4f}", f"{per_cent:.1f}", f"{log_probability:.2f}", f"{seconds:.1f}", finished]
+
+
+def play(page: Page, name: str, start: bool) -> tuple[str, float]:
+    """The source and duration of a player that is heard."""
+    audio = page.locator(f"#{name} audio")
+    audio.wait_for()
+    page.wait_for_function("name => document.querySelector(`#${name} audio`).duration > 0", arg=name)
+    if start:
+        audio.evaluate("audio => audio.play()")
+    page.wait_for_function("name => document.querySelector(`#${name} audio`).currentTime > 0.1", arg=name)
+    return audio.get_attribute("src"), audio.evaluate("audio => audio.duration")
+
+
+@needs_chromium
+def test_candidates_are_ranked_as_by_reranker_and_can_be_heard(page, expected):
+    tortoise, ranked = expected
+    shown = draw(page, TEXT, voice="slt")
+    assert shown == [cells(rank, *row) for rank, row in enumerate(ranked, start=1)]
+    scores = [float(row[1]) for row in shown]
+    assert scores == sorted(scores, reverse=True)
+    page.locator("#results .virtual-row").nth(2).locator("[role=gridcell]").nth(1).click()
+    for name, label, place, start in (
+        ("best", "Best: rank 1", 0, True),
+        ("worst", f"Worst: rank {COUNT}", -1, True),
+        ("chosen", "Chosen: rank 3", 2, False),
+    ):
+        source, duration = play(page, name, start)
+        assert label in page.locator(f"#{name}").inner_text()
+        samples, rate = soundfile.read(io.BytesIO(page.request.get(source).body()))
+        [said] = speak(tortoise, [ranked[place][0].codes])
+        assert rate == 22_050 and abs(duration - len(said) / rate) < 0.05
+        np.testing.assert_allclose(samples, (said / said.abs().max() * 0.9).numpy(), atol=1e-3)
+
+
+@needs_chromium
+def test_another_seed_draws_others_and_the_same_one_the_same(page):
+    first = draw(page, TEXT, seed=0)
+    second = draw(page, TEXT, seed=1)
+    assert first != second and draw(page, TEXT, seed=0) == first
+
+
+@needs_chromium
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("  ", "the text is empty: write a sentence"),
+        ("She said Привет, twice.", "the tokenizer does not know П р и в е т: write the text without"),
+        ("Mail me @ home <now>", "the tokenizer does not know @ < >: write the text without"),
+        ("much too long a sentence " * 40, "split it"),
+    ],
+)
+def test_a_text_that_cannot_be_said_is_told_of_on_the_page(page, text, words):
+    draw(page, TEXT)
+    page.fill("#sentence textarea", text)
+    page.click("#draw")
+    alert = page.locator("#told [role=alert]")
+    alert.wait_for()
+    assert words in alert.inner_text() and "Traceback" not in page.content()
+    page.locator("#results").wait_for(state="hidden")
+    assert len(draw(page, "Prices like $5, a café, “quotes” and 1984 can be said.")) == COUNT
+    assert alert.count() == 0
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_fits_its_window(page, width, scheme):
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme=scheme)
+    page.reload()
+    draw(page, TEXT)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    table = page.locator("#table").bounding_box()
+    for cell in page.locator("#results .virtual-row >> nth=0").locator("[role=gridcell]").all():
+        box = cell.bounding_box()
+        assert table["x"] <= box["x"] and box["x"] + box["width"] <= table["x"] + table["width"] + 1
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).every(part => part < 60)")
+    assert dark == (scheme == "dark")
+
+
+def refused(cwd, settings, *words, **extra):
+    done = run(DEMO, settings, cwd, **extra)
+    assert done.status == 2 and "Traceback" not in done.stderr, done.stderr
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    for word in words:
+        assert word in error, error
+
+
+def test_bad_settings(trained, tmp_path):
+    model = f"checkpoint={trained.output / 'model'}"
+    refused(tmp_path, [], "checkpoint must be set")
+    refused(tmp_path, ["checkpoint=nowhere"], "nowhere")
+    refused(tmp_path, [model, "voices=nowhere"], "voices=nowhere is no folder")
+    refused(tmp_path, [model, "num_candidates=1"], "num_candidates=1", "2 or more")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        refused(tmp_path, [model, f"port={taken.getsockname()[1]}"], "port=", "set another port")
+    refused(tmp_path, [model, "port=70000"], "port=70000", "set another port")
+
+
+def test_without_gradio_it_says_how_to_get_it(trained, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['gradio'] = None\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "clvp_train.demo", f"checkpoint={trained.output / 'model'}"],
+        cwd=tmp_path,
+        env=environment(tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}"),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "error: the demo needs gradio: pip install clvp-train[demo]"
