@@ -42,7 +42,9 @@ ADAPTATIONS = (
     Adaptation(r"\btrainer=gpu\b", "trainer=cpu", MACHINE),
     Adaptation(r"\btortoise=(susnato|original)\b", r"\g<0> tortoise.device=cpu", MACHINE),
     Adaptation(
-        r"\bhydra/launcher=slurm\b", "hydra/launcher=submitit_local", "no cluster: the same path to a local job"
+        r"\bhydra/launcher=slurm seed=0,1,2$",
+        "hydra/launcher=submitit_local seed=0",
+        "no cluster: the same path to a local job",
     ),
     Adaptation(r"\bexperiment=(scratch|new_language)\b", r"\g<0> model=nano", SECONDS),
     Adaptation(r"\bexperiment=sweep\b", r"\g<0> hydra.sweeper.n_trials=1", SECONDS),

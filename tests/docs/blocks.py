@@ -11,7 +11,7 @@ PAGES = sorted(
     key=lambda page: (page.parent != ROOT, page),
 )
 SHELL, PYTHON = ("sh", "bash"), ("python",)
-SHOWN = ("", "text")  # what a command prints, a tree
+SHOWN = ("", "text", "{toctree}", "{eval-rst}")  # what a command prints, a tree; what only the site reads
 FENCE = re.compile(r"^```(.*)$")
 COMMENT = re.compile(r"\s+# .*$")
 

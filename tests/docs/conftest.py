@@ -66,7 +66,7 @@ def clone(shelf, tmp_path) -> Callable[[str], Path]:
             if not entry.name.startswith(".") and entry.name not in ("outputs", "multirun", "wandb"):
                 (tmp_path / entry.name).symlink_to(entry)
         (tmp_path / ".ci").symlink_to(ROOT / ".ci")
-        _link_environment(tmp_path / ".venv")
+        link_environment(tmp_path / ".venv")
         shutil.copytree(shelf, tmp_path, dirs_exist_ok=True, copy_function=os.link, ignore=_only_at(shelf, "outputs"))
         shutil.copytree(shelf / "outputs", tmp_path / "outputs")  # logs are appended to
         for made in re.findall(r"\boutput_dir=(\S+)", text):
@@ -76,6 +76,14 @@ def clone(shelf, tmp_path) -> Callable[[str], Path]:
         return tmp_path
 
     return make
+
+
+def link_environment(venv: Path) -> None:
+    """The running environment as `make install` leaves it; through links, so that nothing can harm it."""
+    venv.mkdir()
+    for name in ("bin", "lib", "pyvenv.cfg"):
+        (venv / name).symlink_to(Path(sys.prefix, name))
+    (venv / ".installed").touch()
 
 
 def _write_clips(shelf: Path, sentences: list[str]) -> None:
@@ -96,14 +104,6 @@ def _write_clips(shelf: Path, sentences: list[str]) -> None:
     (shelf / "LJSpeech-1.1/metadata.csv").write_text("".join(lines))
     with (shelf / "clips.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
-
-
-def _link_environment(venv: Path) -> None:
-    """The running environment as `make install` leaves it; through links, so that nothing can harm it."""
-    venv.mkdir()
-    for name in ("bin", "lib", "pyvenv.cfg"):
-        (venv / name).symlink_to(Path(sys.prefix, name))
-    (venv / ".installed").touch()
 
 
 def _only_at(folder: Path, name: str) -> Callable[[str, list[str]], list[str]]:

@@ -1,0 +1,97 @@
+"""The site as `make docs` builds it: without a warning, with every public name, without a dead link."""
+
+import html
+import importlib
+import inspect
+import re
+import shutil
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+import clvp_train
+from tests.docs.blocks import PAGES, blocks
+from tests.docs.conftest import link_environment
+from tests.docs.test_pages import run_in_bash
+from tests.e2e.commands import ROOT
+
+PACKAGES = sorted(path.parent.name for path in ROOT.glob("clvp_train/*/__init__.py"))
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+NOT_SITE = shutil.ignore_patterns(".*", "outputs", "multirun", "wandb", "nano", "_build", "api", "__pycache__")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    """Built in a copy of the repository, so that nothing is left from earlier."""
+    copy = tmp_path_factory.mktemp("site") / "copy"
+    shutil.copytree(ROOT, copy, ignore=NOT_SITE)
+    link_environment(copy / ".venv")
+    status, told = run_in_bash(copy, ["-c", "make docs"], {"PYTHONPATH": str(copy)})
+    assert status == 0, told
+    return copy / "docs/_build"
+
+
+def text_of(page: Path) -> str:
+    """What a page says, white space and all, as one line."""
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", "", page.read_text())).split())
+
+
+@cache
+def places(page: Path) -> set[str]:
+    return set(re.findall(r'\bid="([^"]+)"', page.read_text()))
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_reference_holds_every_public_name_and_what_it_says(site, package):
+    module = importlib.import_module(f"clvp_train.{package}")
+    page = site / f"docs/api/{module.__name__}.html"
+    said = text_of(page)
+    for name in module.__all__:
+        assert f"{module.__name__}.{name}" in places(page), name
+        member = getattr(module, name)
+        if inspect.isclass(member) or inspect.isfunction(member):
+            first = " ".join(inspect.getdoc(member).split("\n\n")[0].replace("`", "").split())
+            assert first.removesuffix(":") in said, f"{name}: {first}"
+
+
+def test_the_names_of_the_package_itself_are_those_of_its_models():
+    assert set(clvp_train.__all__) < set(importlib.import_module("clvp_train.models").__all__)
+
+
+def test_no_page_links_to_what_is_not_there(site):
+    dead, seen = [], 0
+    for page in site.rglob("*.html"):
+        for link in re.findall(r'\b(?:href|src)="([^"]+)"', page.read_text()):
+            url = urlsplit(html.unescape(link))
+            if url.scheme or url.netloc:
+                continue
+            target, seen = (page.parent / unquote(url.path)).resolve() if url.path else page, seen + 1
+            whole = target.is_file() and (
+                not url.fragment or target.suffix != ".html" or url.fragment in places(target)
+            )
+            if not whole:
+                dead.append(f"{page.relative_to(site)}: {link}")
+    assert not dead and seen > 1000
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_pages_lead_somewhere_on_a_code_host_too(page):
+    typed = {line for block in blocks(page) for line in block.lines}
+    prose = "\n".join(line for line in page.read_text().splitlines() if line not in typed)
+    for link in LINK.findall(prose):
+        url = urlsplit(link)
+        if url.scheme:
+            continue
+        target = (page.parent / url.path).resolve() if url.path else page
+        assert target.exists(), link
+        if url.fragment:
+            titles = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            assert url.fragment in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, link
+
+
+def test_the_site_leads_to_every_page(site):
+    for page in PAGES:
+        assert (site / page.relative_to(ROOT)).with_suffix(".html").is_file(), page
+    assert "url=docs/index.html" in (site / "index.html").read_text()
