@@ -17,7 +17,9 @@ from tests.docs.conftest import link_environment
 from tests.docs.test_pages import run_in_bash
 from tests.e2e.commands import ROOT
 
-PACKAGES = sorted(path.parent.name for path in ROOT.glob("clvp_train/*/__init__.py"))
+PACKAGES = sorted(
+    path.parent.name for path in ROOT.glob("clvp_train/*/__init__.py") if "__all__" in path.read_text()
+)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 NOT_SITE = shutil.ignore_patterns(".*", "outputs", "multirun", "wandb", "nano", "_build", "api", "__pycache__")
 
@@ -56,8 +58,10 @@ def test_the_reference_holds_every_public_name_and_what_it_says(site, package):
             assert first.removesuffix(":") in said, f"{name}: {first}"
 
 
-def test_the_names_of_the_package_itself_are_those_of_its_models():
-    assert set(clvp_train.__all__) < set(importlib.import_module("clvp_train.models").__all__)
+def test_the_names_of_the_package_itself_are_those_of_its_models_and_the_re_ranker(site):
+    others = set(clvp_train.__all__) - set(importlib.import_module("clvp_train.models").__all__)
+    assert others == {"Ranking", "Reranker"}
+    assert {f"clvp_train.reranker.{name}" for name in others} <= places(site / "docs/api/clvp_train.reranker.html")
 
 
 def test_no_page_links_to_what_is_not_there(site):
