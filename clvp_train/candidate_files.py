@@ -49,6 +49,7 @@ class CandidateFile:
             if name not in named:
                 found = ", ".join(self.schema.names) or "none"
                 raise UserError(f"{path}: no column {missing} (found: {found}): give it one")
+        for name in {self.text_column, "speech_ids", "finished"} & named:
             self._check_kind(name)
         for name in ADDED:
             if name in named:
@@ -131,6 +132,8 @@ class CandidateFile:
         kind, types = self.schema.field(name).type, pa.types
         if name == "text":
             fits, needed = types.is_string(kind) or types.is_large_string(kind), "strings"
+        elif name == "finished":
+            fits, needed = types.is_boolean(kind), "booleans"
         else:
             is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
             fits, needed = is_list and types.is_integer(kind.value_type), "lists of whole numbers"

@@ -32,14 +32,15 @@ log = logging.getLogger(__name__)
 
 def run_rerank(cfg: DictConfig) -> None:
     """Scores the candidates of each file, writes the file with its scores, and prints what picking by them is worth."""
-    paths, storage = _files(Path(cfg.candidates).expanduser()), _output(str(cfg.output_dir))
+    paths, storage = _files(Path(str(cfg.candidates)).expanduser()), _output(str(cfg.output_dir))
     folder = Path(storage.folder).expanduser()
     if folder.resolve() == paths[0].parent.resolve():
         raise UserError(f"output_dir={cfg.output_dir} is the folder of the candidates: name another one")
-    reranker: Reranker = instantiate(cfg.reranker, checkpoint=cfg.checkpoint)
+    checkpoint = resolve_checkpoint(cfg.checkpoint)
+    reranker: Reranker = instantiate(cfg.reranker, checkpoint=str(checkpoint))
     files = [CandidateFile(path, reranker) for path in paths]
     storage.sweep()
-    shape = _shape(cfg)
+    shape = _shape(checkpoint, cfg.reranker)
     done = _done(folder, paths, shape)
     left = [file for file in files if file.path.name not in done]
     if done:
@@ -87,12 +88,12 @@ def _output(folder: str) -> Storage:
     return storage
 
 
-def _shape(cfg: DictConfig) -> dict[str, Any]:
-    tokenizer = cfg.reranker.tokenizer
+def _shape(checkpoint: Path, settings: DictConfig) -> dict[str, Any]:
+    tokenizer = settings.tokenizer
     return {
-        "checkpoint": _digest(resolve_checkpoint(cfg.checkpoint)),
+        "checkpoint": _digest(checkpoint),
         "tokenizer": None if tokenizer is None else _digest(Path(tokenizer).expanduser()),
-        "max_codes": cfg.reranker.max_codes,
+        "max_codes": settings.max_codes,
     }
 
 

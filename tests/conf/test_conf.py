@@ -172,7 +172,7 @@ def test_a_target_with_an_argument_that_it_does_not_take_is_noticed():
 
 def test_only_what_a_user_must_give_is_missing():
     assert OmegaConf.missing_keys(compose("train")) == set() == OmegaConf.missing_keys(compose("generate"))
-    assert OmegaConf.missing_keys(compose("evaluate")) == {"checkpoint"}
+    assert OmegaConf.missing_keys(compose("evaluate")) == {"checkpoint"} == OmegaConf.missing_keys(compose("demo"))
     assert OmegaConf.missing_keys(compose("rerank_candidates")) == {"checkpoint", "candidates", "output_dir"}
 
 

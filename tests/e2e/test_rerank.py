@@ -210,6 +210,7 @@ GOOD = {"text": ["one", "one", "two"], "speech_ids": [[1, 2], [3], [4]]}
             GOOD | {"speech_ids": ["1 2", "3", "4"]},
             ["bad.parquet: column 'speech_ids' holds string", "lists of whole numbers"],
         ),
+        (GOOD | {"finished": [1, 0, 1]}, ["bad.parquet: column 'finished' holds int64", "booleans"]),
         (GOOD | {"text": [1, 2, 3]}, ["bad.parquet: column 'text' holds int64", "strings"]),
         (GOOD | {"speech_ids": [[1], None, [2]]}, ["bad.parquet, row 2: speech_ids is null"]),
         (GOOD | {"speech_ids": [[1], [2], []]}, ["bad.parquet, row 3: speech_ids has no codes"]),
