@@ -20,7 +20,7 @@ from clvp_train.judge import check_settings, evaluation_data, judge, write_score
 from clvp_train.models import CLVPModel, load_clvp
 from clvp_train.publish import check_hub, publish_run, write_training_config
 from clvp_train.tortoise.basic_tokenizer import train_basic_tokenizer
-from clvp_train.training import CLVPModule, WholeFiles, log_report
+from clvp_train.training import CLVPModule, WandbLog, WholeFiles, log_report
 
 log = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of a deprecated torch name
@@ -88,6 +88,9 @@ def run_train(cfg: DictConfig) -> float | None:
         if trainer.is_global_zero:
             write_score_table(found.metrics, output / "model")
             log_report(trainer.loggers, found.metrics, found.pictures, trainer.global_step)
+    for one in trainer.loggers:
+        if isinstance(one, WandbLog):
+            one.end(output / "model")
     if hub is not None and hub.wanted:
         publish_run(output, hub, repo_id)
     return score

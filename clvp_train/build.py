@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
@@ -32,6 +34,13 @@ OmegaConf.register_new_resolver(
 )
 OmegaConf.register_new_resolver("primary_metric", lambda: PRIMARY, replace=True)
 OmegaConf.register_new_resolver("primary_mode", lambda: MODE, replace=True)
+OmegaConf.register_new_resolver("sweep_name", lambda: _sweep_name(), replace=True)
+
+
+def _sweep_name() -> str | None:
+    """The name of the folder of a sweep, None if there is none."""
+    config = HydraConfig.get()
+    return Path(config.sweep.dir).name if config.mode == RunMode.MULTIRUN else None
 
 
 def all_ranks(cfg: DictConfig) -> None:

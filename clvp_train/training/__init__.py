@@ -5,10 +5,10 @@ from clvp_train.training.checkpoints import LastCheckpoint, WholeFiles
 from clvp_train.training.config import TrainingConfig
 from clvp_train.training.csv_log import CSVLog
 from clvp_train.training.going_on import RunState
-from clvp_train.training.loggers import wandb_logger
 from clvp_train.training.module import CLVPModule
 from clvp_train.training.optim import OptimConfig
 from clvp_train.training.pictures import ValidationPictures, log_report
+from clvp_train.training.wandb_log import WandbLog
 
 __all__ = [
     "EMA",
@@ -19,7 +19,7 @@ __all__ = [
     "RunState",
     "TrainingConfig",
     "ValidationPictures",
+    "WandbLog",
     "WholeFiles",
     "log_report",
-    "wandb_logger",
 ]

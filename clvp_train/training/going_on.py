@@ -13,8 +13,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from clvp_train.errors import UserError
 from clvp_train.training.csv_log import CSVLog
+from clvp_train.training.wandb_log import WandbLog
 
 KEY = "clvp_run"  # in a .ckpt
+COUNTING = (CSVLog, WandbLog)  # loggers that know how many rows they hold
 
 
 class RunState(L.Callback):
@@ -32,7 +34,7 @@ class RunState(L.Callback):
     def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         for logger in trainer.loggers:
             logger.save()  # what is not on the disk yet would be lost with a kill
-        log: dict[str, Any] = {"rows": next((one.rows for one in trainer.loggers if isinstance(one, CSVLog)), 0)}
+        log: dict[str, Any] = {"rows": next((one.rows for one in trainer.loggers if isinstance(one, COUNTING)), 0)}
         connector, epoch_loop = trainer._logger_connector, trainer.fit_loop.epoch_loop
         progress: Any = epoch_loop.batch_progress.current
         # at the end of a batch its own row is not logged yet
@@ -75,7 +77,7 @@ class RunState(L.Callback):
                 f"weights with model=pretrained model.checkpoint={path}"
             )
         for logger in trainer.loggers:
-            if isinstance(logger, CSVLog) and trainer.is_global_zero:
+            if isinstance(logger, COUNTING) and trainer.is_global_zero:
                 logger.keep(told["log"]["rows"])
             if isinstance(logger, TensorBoardLogger):
                 logger._kwargs["purge_step"] = stored["global_step"]

@@ -17,9 +17,7 @@ from tests.docs.conftest import link_environment
 from tests.docs.test_pages import run_in_bash
 from tests.e2e.commands import ROOT
 
-PACKAGES = sorted(
-    path.parent.name for path in ROOT.glob("clvp_train/*/__init__.py") if "__all__" in path.read_text()
-)
+PACKAGES = sorted(path.parent.name for path in ROOT.glob("clvp_train/*/__init__.py") if "__all__" in path.read_text())
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 NOT_SITE = shutil.ignore_patterns(".*", "outputs", "multirun", "wandb", "nano", "_build", "api", "__pycache__")
 

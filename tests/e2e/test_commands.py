@@ -118,9 +118,7 @@ def test_wandb_without_a_key_stays_offline_and_asks_nobody(workplace, network):
 )
 def test_wandb_decides_by_mode_and_key(tmp_path, network, settings, offline):
     script = tmp_path / "decide.py"
-    script.write_text(
-        "from clvp_train.training import wandb_logger\nprint('offline:', wandb_logger(project='p')._offline)\n"
-    )
+    script.write_text("from clvp_train.training import WandbLog\nprint('offline:', WandbLog(project='p')._offline)\n")
     extra = {key: value for key, value in proxies(network).items() if value or key == "NO_PROXY"}
     done = run(str(script), [], tmp_path, **extra, **settings)
     assert done.status == 0, done.stderr

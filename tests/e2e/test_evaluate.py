@@ -137,14 +137,6 @@ def test_pictures_and_tables_go_to_tensorboard(workplace):
     assert any("Mistakes that the score notices" in tag for tag in tags["tensors"])
 
 
-def test_pictures_and_tables_go_to_wandb(workplace):
-    done = run(TRAIN, [*CORPUS, *BUDGET, "logger=wandb", "logger.offline=true", "hydra.run.dir=run"], workplace)
-    assert done.status == 0, done.stderr
-    media = [file.relative_to(workplace / "run").as_posix() for file in (workplace / "run/wandb").rglob("media/**/*.*")]
-    assert any("val/recall_curve" in file for file in media) and any("test/fault_rates" in file for file in media)
-    assert any("Mistakes that the score notices" in file and file.endswith(".table.json") for file in media)
-
-
 def test_another_tokenizer_is_noticed(trained, workplace):
     checkpoint = workplace / "other"
     shutil.copytree(trained.output / "model", checkpoint)
