@@ -28,6 +28,8 @@ extensions = [
 myst_heading_anchors = 3
 default_role = "code"  # docstrings are written as Markdown
 smartquotes = False
+autosummary_ignore_module_all = False  # a page holds what its package exports
+autosummary_imported_members = True
 napoleon_custom_sections = [("Fields", "params_style")]
 napoleon_use_ivar = True
 napoleon_use_param = False  # "text_embeds, speech_embeds: …" is one line
@@ -46,9 +48,16 @@ html_show_sphinx = False
 
 
 def _only_documented(app: Sphinx, what: str, name: str, member: Any, skip: bool, options: Any) -> bool | None:
-    """Constants are shown without a docstring, methods are not; the fields of a class stand in its own."""
-    return True if what == "attribute" or (what != "data" and not member.__doc__) else None
+    """Of a class, methods and properties with a docstring; its fields stand in its own. Of a module, everything."""
+    described = callable(member) or isinstance(member, (property, classmethod, staticmethod))
+    return None if what not in ("class", "exception") or (described and member.__doc__) else True
+
+
+def _without_sources_unseen(app: Sphinx, env: Any) -> None:
+    """viewcode would list modules that it has no page of, such as that of the `tuple` in an alias."""
+    env._viewcode_modules = {name: source for name, source in env._viewcode_modules.items() if source}
 
 
 def setup(app: Sphinx) -> None:
+    app.connect("env-updated", _without_sources_unseen)
     app.connect("autodoc-skip-member", _only_documented)
