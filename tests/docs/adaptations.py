@@ -56,6 +56,11 @@ ADAPTATIONS = (
     Adaptation(r"\bclvp_train\.generate\b.*$", _added(SMALL), SECONDS),
     Adaptation(r"\bseed=0,1,2\b", "seed=0,1", SECONDS),
     Adaptation(r"--multirun .*$", _added(["test=false"]), SECONDS),
+    Adaptation(
+        r"^python -m clvp_train\.demo .*$",
+        r"timeout --preserve-status --signal INT 40 \g<0> port=7873",
+        "a visitor ends it; what it shows is for tests/e2e/test_demo.py",
+    ),
     Adaptation(r"^make train$", f'make train ARGS="{" ".join([*CORPUS, *TRAIN])}"', SECONDS),
     Adaptation(r"^make test$", 'make test ARGS="tests/unit/test_text_faults.py"', "the whole suite holds this test"),
     Adaptation(r"^make (check|docs)$", r"make --dry-run \1", "CI runs the one, test_site.py the other"),

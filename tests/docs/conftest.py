@@ -1,7 +1,6 @@
 """The folder of somebody who follows the pages: a clone, and in it everything that their commands name."""
 
 import csv
-import os
 import re
 import shutil
 import sys
@@ -13,7 +12,7 @@ import soundfile
 
 from clvp_train.models import load_clvp
 from clvp_train.tortoise.basic_tokenizer import train_basic_tokenizer
-from tests.e2e.commands import ROOT
+from tests.e2e.commands import ROOT, run
 from tests.e2e.conftest import trained  # noqa: F401 a fixture
 from tests.original_tortoise import write_original
 
@@ -38,6 +37,10 @@ def shelf(trained, sentences, tmp_path_factory) -> Path:  # noqa: F811
         shutil.copytree(trained.pairs, shelf / folder, dirs_exist_ok=True)
     for folder in ("A", "B"):
         shutil.copytree(trained.output / "model", shelf / folder)
+    (drawn,) = trained.cwd.glob("outputs/codes/sentences-txt-test-ar-*")
+    shutil.copytree(drawn, shelf / "candidates")
+    ranked = [f"checkpoint={trained.output}/model", "candidates=candidates", "output_dir=reranked"]
+    assert run("clvp_train/rerank.py", ranked, shelf).status == 0
     train_basic_tokenizer(iter(sentences), 255).save_pretrained(shelf / "tokenizer")
     shutil.copy(trained.cwd / "sentences.txt", shelf)
     shutil.copytree(trained.cwd / "outputs/codes", shelf / "outputs/codes")
@@ -67,8 +70,7 @@ def clone(shelf, tmp_path) -> Callable[[str], Path]:
                 (tmp_path / entry.name).symlink_to(entry)
         (tmp_path / ".ci").symlink_to(ROOT / ".ci")
         link_environment(tmp_path / ".venv")
-        shutil.copytree(shelf, tmp_path, dirs_exist_ok=True, copy_function=os.link, ignore=_only_at(shelf, "outputs"))
-        shutil.copytree(shelf / "outputs", tmp_path / "outputs")  # logs are appended to
+        shutil.copytree(shelf, tmp_path, dirs_exist_ok=True)
         for made in re.findall(r"\boutput_dir=(\S+)", text):
             shutil.rmtree(tmp_path / made, ignore_errors=True)
         if re.search(r"\bresume=", text):
@@ -104,10 +106,6 @@ def _write_clips(shelf: Path, sentences: list[str]) -> None:
     (shelf / "LJSpeech-1.1/metadata.csv").write_text("".join(lines))
     with (shelf / "clips.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
-
-
-def _only_at(folder: Path, name: str) -> Callable[[str, list[str]], list[str]]:
-    return lambda at, names: [name] if Path(at) == folder else []
 
 
 def _interrupt(run: Path) -> None:
