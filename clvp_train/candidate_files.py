@@ -38,22 +38,9 @@ class CandidateFile:
                 self.schema, self.num_rows = file.schema_arrow, file.metadata.num_rows
         except (OSError, pa.ArrowException) as error:
             raise self._unreadable(error) from None
-        named = set(self.schema.names)
-        self.text_column = "text" if "text" in named and reranker.tokenizer is not None else "input_ids"
-        if "text" in named and self.text_column not in named:
-            raise UserError(
-                f"{path} has no column 'input_ids', and {reranker.source} comes without a tokenizer for its texts: set "
-                "reranker.tokenizer to a folder that holds one"
-            )
-        for name, missing in (("speech_ids", "'speech_ids'"), (self.text_column, "'text' or 'input_ids'")):
-            if name not in named:
-                found = ", ".join(self.schema.names) or "none"
-                raise UserError(f"{path}: no column {missing} (found: {found}): give it one")
-        for name in {self.text_column, "speech_ids", "finished"} & named:
-            self._check_kind(name)
-        for name in ADDED:
-            if name in named:
-                raise UserError(f"{path} has a column '{name}' already: rename or remove it")
+        reads_text = "text" in self.schema.names and reranker.tokenizer is not None
+        self.text_column = "text" if reads_text else "input_ids"
+        self._check_columns()
 
     def scores(self, on_candidate: Callable[[int], None]) -> tuple[np.ndarray, np.ndarray]:
         """(N,) scores, float64, and (N,) numbers of the rows' texts, the same for equal texts.
@@ -128,17 +115,34 @@ class CandidateFile:
         """What to call a row in messages, where the first is row 1."""
         return f"{self.path}, row {row + 1}"
 
-    def _check_kind(self, name: str) -> None:
-        kind, types = self.schema.field(name).type, pa.types
-        if name == "text":
+    def _check_columns(self) -> None:
+        names = self.schema.names
+        if "text" in names and self.text_column not in names:
+            raise UserError(
+                f"{self.path} has no column 'input_ids', and {self.reranker.source} comes without a tokenizer for its texts: "
+                "set reranker.tokenizer to a folder that holds one"
+            )
+        for name, missing in (("speech_ids", "'speech_ids'"), (self.text_column, "'text' or 'input_ids'")):
+            if name not in names:
+                raise UserError(f"{self.path}: no column {missing} (found: {', '.join(names) or 'none'}): give it one")
+        for name in ADDED:
+            if name in names:
+                raise UserError(f"{self.path} has a column '{name}' already: rename or remove it")
+        for field in self.schema:
+            if field.name in (self.text_column, "speech_ids", "finished"):
+                self._check_kind(field)
+
+    def _check_kind(self, field: pa.Field) -> None:
+        kind, types = field.type, pa.types
+        if field.name == "text":
             fits, needed = types.is_string(kind) or types.is_large_string(kind), "strings"
-        elif name == "finished":
+        elif field.name == "finished":
             fits, needed = types.is_boolean(kind), "booleans"
         else:
             is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
             fits, needed = is_list and types.is_integer(kind.value_type), "lists of whole numbers"
         if not fits:
-            raise UserError(f"{self.path}: column '{name}' holds {kind} where {needed} are needed: convert it")
+            raise UserError(f"{self.path}: column '{field.name}' holds {kind} where {needed} are needed: convert it")
 
     def _unreadable(self, error: Exception) -> UserError:
         reason = " ".join(str(error).split())

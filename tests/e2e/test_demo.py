@@ -184,6 +184,19 @@ def test_candidates_are_ranked_as_by_reranker_and_can_be_heard(page, expected):
 
 
 @needs_chromium
+def test_a_row_of_a_sorted_table_is_the_one_that_is_heard(page):
+    shown = draw(page, TEXT)
+    header = page.locator("#table thead th").nth(3)
+    header.click()
+    header.locator(".cell-menu-button").click()
+    page.get_by_text("Sort ascending").first.click()
+    least = min(shown, key=lambda row: float(row[3]))
+    page.locator("#results .virtual-row").nth(0).locator("[role=gridcell]").nth(1).click()
+    play(page, "chosen", start=False)
+    assert rows(page)[0] == least and f"Chosen: rank {least[0]}" in page.locator("#chosen").inner_text()
+
+
+@needs_chromium
 def test_another_seed_draws_others_and_the_same_one_the_same(page):
     first = draw(page, TEXT, seed=0)
     second = draw(page, TEXT, seed=1)
