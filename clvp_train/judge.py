@@ -27,6 +27,7 @@ from clvp_train.evaluation import (
     prepare,
 )
 from clvp_train.evaluation.prepare import WORD_ERRORS
+from clvp_train.metrics import SCORE_TABLE_FILE
 from clvp_train.models import CLVPModel, weights_digest
 from clvp_train.report import (
     Page,
@@ -42,7 +43,6 @@ from clvp_train.report import (
 from clvp_train.training import CLVPModule, TrainingConfig
 from clvp_train.weights import public_name
 
-SCORE_TABLE_FILE = "score_table.json"
 log = logging.getLogger(__name__)
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from clvp_train.hub.card import model_card
 from clvp_train.hub.run import Trained
 from clvp_train.hub.settings import HubConfig
+from clvp_train.metrics import SCORE_TABLE_FILE
 from clvp_train.report import METRICS_FILE, write_whole
 
 CARD, REPORT = "README.md", "report"
-SCORE_TABLE = "score_table.json"
 
 
 def write_model_folder(trained: Trained, folder: Path, hub: HubConfig, repo_id: str | None) -> Path:
@@ -29,7 +29,7 @@ def write_model_folder(trained: Trained, folder: Path, hub: HubConfig, repo_id: 
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(trained.folder, folder, ignore=shutil.ignore_patterns("model*", ".*", "*.partial"))
     trained.model.save_pretrained(folder)
-    shutil.copytree(trained.report, folder / REPORT, ignore=shutil.ignore_patterns(METRICS_FILE, SCORE_TABLE))
+    shutil.copytree(trained.report, folder / REPORT, ignore=shutil.ignore_patterns(METRICS_FILE, SCORE_TABLE_FILE))
     write_whole(folder / METRICS_FILE, json.dumps(trained.metrics, indent=2, ensure_ascii=False) + "\n")
     write_whole(folder / CARD, card)
     return folder
