@@ -13,7 +13,7 @@ from clvp_train.doctor.versions import COMMANDS, MODULES, versions
 
 def main() -> int:
     """Prints what it finds. Returns the exit status: 0 if all that training needs is there, otherwise 1."""
-    loaded = load([*MODULES.values(), COMMANDS, "devices"])
+    loaded = load([*MODULES.values(), "devices", COMMANDS])
     sections = {
         "Versions": versions(loaded),
         "Devices": devices(loaded["devices"]),

@@ -22,9 +22,13 @@ class Loaded:
 
 
 def load(modules: Sequence[str]) -> dict[str, Loaded]:
-    """Tries them in this order in one process, and in another one from the first that fails on."""
-    results: dict[str, Loaded] = {}
-    while left := [module for module in modules if module not in results]:
+    """Tries them in this order in one process, and in another one from the first that fails on.
+
+    Args:
+        modules: the last one needs all the others, and is left out unless they load.
+    """
+    results = _load(list(modules))
+    while left := [module for module in modules[:-1] if module not in results]:
         results |= _load(left)
     return results
 

@@ -28,7 +28,7 @@ def versions(loaded: dict[str, Loaded]) -> list[Row]:
     """Rows of Python, this package and its libraries.
 
     Args:
-        loaded: of the values of `MODULES` and of `COMMANDS`.
+        loaded: of the values of `MODULES`, and of `COMMANDS` if those load.
     """
     needed = requirements()
     rows = [Row("python", platform.python_version()), Row(NAME, installed(NAME) or "run from its folder")]
@@ -47,9 +47,8 @@ def versions(loaded: dict[str, Loaded]) -> list[Row]:
             rows.append(Row(name, f"{version}: must be {bounds}", again))
         else:
             rows.append(Row(name, version))
-    error = loaded[COMMANDS].error
-    if error is not None and not any(row.mend for row in rows):
-        rows.append(Row("train.py", f"does not start: {error}", _install_all(needed)))
+    if COMMANDS in loaded and loaded[COMMANDS].error is not None:
+        rows.append(Row("train.py", f"does not start: {loaded[COMMANDS].error}", _install_all(needed)))
     rows.insert(4, _twins(loaded))
     return rows
 

@@ -80,7 +80,7 @@ class RunState(L.Callback):
             if isinstance(logger, COUNTING) and trainer.is_global_zero:
                 logger.keep(told["log"]["rows"])
             if isinstance(logger, TensorBoardLogger):
-                logger._kwargs["purge_step"] = stored["global_step"]
+                logger._kwargs["purge_step"] = told["log"].get("step", stored["global_step"])
         return _place(stored["loops"]["fit_loop"], steps_per_epoch), _differences(told["free"], self.free)
 
 

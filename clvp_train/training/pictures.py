@@ -21,7 +21,8 @@ class ValidationPictures(L.Callback):
         if module.validated is None or trainer.sanity_checking:
             return
         if trainer.is_global_zero and _shows_pictures(trainer.loggers):
-            _log_figures(trainer.loggers, draw(Pictures.of_retrieval(*module.validated)), "val", trainer.global_step)
+            step = trainer.global_step - 1  # beside the metrics of this validation
+            _log_figures(trainer.loggers, draw(Pictures.of_retrieval(*module.validated)), "val", step)
 
 
 def log_report(loggers: Sequence[Logger], metrics: dict[str, Any], pictures: Pictures, step: int) -> None:

@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.e2e.commands import ROOT, TRAIN, environment, run
 from tests.e2e.conftest import BUDGET, CORPUS
@@ -39,12 +40,12 @@ def cwd(workplace):
     return workplace
 
 
-def started(arguments, cwd, wait_at, ranks=1):
+def started(arguments, cwd, wait_at, ranks=1, **extra):
     """A command under way that waits before a step."""
     shutil.rmtree(cwd / "waiting", ignore_errors=True)
     (cwd / "waiting").mkdir()
     (cwd / "go").unlink(missing_ok=True)
-    env = environment(cwd, PYTHONPATH=f"{ROOT}{os.pathsep}{cwd}", WAIT_AT=str(wait_at))
+    env = environment(cwd, PYTHONPATH=f"{ROOT}{os.pathsep}{cwd}", WAIT_AT=str(wait_at), **extra)
     command = [sys.executable, str(ROOT / TRAIN), *arguments]
     process = subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
@@ -196,6 +197,18 @@ def test_one_command_begins_goes_on_and_knows_when_it_is_finished(again):
     third = run(TRAIN, ["resume=fixed", "trainer.max_steps=5"], again, **env)
     assert third.status == 0 and weights(again / "fixed")["global_step"] == 5, third.stderr
     assert [int(step) for step, _ in losses(again / "fixed")] == list(range(5))
+
+
+def test_the_events_of_tensorboard_go_on_where_the_checkpoint_was_written(cwd):
+    settings = [*LONG, "logger=tensorboard", "+callbacks.at._target_=waiting.At", "hydra.run.dir=run"]
+    disturbed(signal.SIGKILL, settings, cwd, 5)
+    done = run(TRAIN, ["resume=run"], cwd, PYTHONPATH=f"{ROOT}{os.pathsep}{cwd}")
+    assert done.status == 0, done.stderr
+    events = EventAccumulator(str(cwd / "run/logs"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == list(range(8))
+    validated = [event.step for event in events.Scalars("val/R@1")]
+    assert validated == [event.step for event in events.Images("val/recall_curve")] and validated[:2] == [2, 5]
 
 
 def test_nothing_to_go_on_from(again):

@@ -17,6 +17,8 @@ from tests.e2e.wandb_files import of_kind, rows
 from tests.e2e.wandb_stand_in import stand_in
 
 OFFLINE = ["logger=wandb", "logger.offline=true"]
+WAITING_RUN = [*CORPUS, *BUDGET, "logger=wandb", "trainer.max_steps=6", "hydra.run.dir=run"]
+WAITING_RUN += ["callbacks.checkpoint.every_n_train_steps=2", "+callbacks.at._target_=waiting.At"]
 KEY = {"WANDB_API_KEY": "0123456789" * 4}
 
 
@@ -24,22 +26,32 @@ def folders(output: Path) -> list[Path]:
     return sorted((output / "wandb").glob("*run-*-*"))
 
 
-@pytest.fixture(scope="module")
-def twice(trained, tmp_path_factory) -> Path:
-    """The folder of a run that was killed between two checkpoints, and went on to its end."""
-    cwd = tmp_path_factory.mktemp("twice")
+def copy_of(trained, cwd: Path) -> Path:
+    """A folder to type commands in, where the pairs lie already and a run can be made to wait."""
     shutil.copy(trained.cwd / "sentences.txt", cwd)
     shutil.copytree(trained.cwd / "outputs" / "codes", cwd / "outputs" / "codes")
     (cwd / "waiting.py").write_text(WAITING)
-    settings = [*CORPUS, *BUDGET, *OFFLINE, "logger.artifact=true", "trainer.max_steps=6", "hydra.run.dir=run"]
-    settings += ["callbacks.checkpoint.every_n_train_steps=2", "+callbacks.at._target_=waiting.At"]
-    process = started(settings, cwd, wait_at=5)
-    time.sleep(1)  # ten times as long as the client may hold rows back
+    return cwd
+
+
+def kill(process: subprocess.Popen) -> None:
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    os.sync()
-    done = run(TRAIN, ["resume=run"], cwd, PYTHONPATH=f"{ROOT}{os.pathsep}{cwd}", **KEY)
+
+
+def go_on(cwd: Path, **extra: str) -> None:
+    done = run(TRAIN, ["resume=run"], cwd, PYTHONPATH=f"{ROOT}{os.pathsep}{cwd}", **extra)
     assert done.status == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def twice(trained, tmp_path_factory) -> Path:
+    """The folder of a run that was killed between two checkpoints, and went on to its end."""
+    cwd = copy_of(trained, tmp_path_factory.mktemp("twice"))
+    process = started([*WAITING_RUN, "logger.offline=true", "logger.artifact=true"], cwd, wait_at=5)
+    time.sleep(1)  # ten times as long as the client may hold rows back
+    kill(process)
+    go_on(cwd, **KEY)
     return cwd / "run"
 
 
@@ -95,6 +107,25 @@ def test_wandb_sync_makes_one_run_of_both_folders(twice):
     weights = server.uploads[f"/uploads/{model}/model.safetensors"]
     assert weights == (twice / "model/model.safetensors").read_bytes()
     assert any("media/images/test/fault_rates" in path for path in server.uploads)
+
+
+def test_a_run_that_is_watched_goes_on_where_wandb_has_it(trained, tmp_path):
+    """Rows between the last checkpoint and the kill are there once."""
+    cwd = copy_of(trained, tmp_path)
+    with stand_in() as server:
+        extra = {**KEY, "WANDB_BASE_URL": server.url, "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "0.5"}
+        process = started([*WAITING_RUN, "test=false"], cwd, wait_at=5, **extra)
+        deadline = time.monotonic() + TIMEOUT
+        while not any(row["trainer/global_step"] == 4 for run in server.streams for row in server.history(run)):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        kill(process)
+        go_on(cwd, **extra)
+    (id,) = server.streams
+    assert id == (cwd / "run/logs/wandb_id").read_text().strip()
+    history = server.history(id)
+    assert [row["_step"] for row in history] == list(range(len(history)))
+    assert [row["trainer/global_step"] for row in history if "train/loss" in row] == list(range(6))
 
 
 def test_two_ranks_make_one_run(workplace):

@@ -39,6 +39,8 @@ class Server:
                 inserted = asked["name"] not in self.streams
                 self.streams.setdefault(asked["name"], {})
                 return {"upsertBucket": {"bucket": self._bucket(asked["name"]), "inserted": inserted}}
+            case "Viewer":
+                return {"viewer": {"id": "viewer", "username": "somebody", "entity": "somebody"}}
             case "ServerFeaturesQuery":
                 return {"serverInfo": {"features": []}}
             case "CreateRunFiles":
@@ -99,11 +101,13 @@ def stand_in() -> Iterator[Server]:
             self._reply({})
 
         def do_POST(self) -> None:
-            told = json.loads(self._body())
+            body, data = self._body(), {}
             if self.path == "/graphql":
-                return self._reply({"data": server.answer(told["operationName"], told.get("variables") or {})})
-            server.stream(self.path.split("/")[-2], told)  # /files/PROJECT/RUN/file_stream
-            self._reply({})
+                asked = json.loads(body)
+                data = server.answer(asked["operationName"], asked.get("variables") or {})
+            elif self.path.endswith("/file_stream"):  # /files/PROJECT/RUN/file_stream
+                server.stream(self.path.split("/")[-2], json.loads(body))
+            self._reply({"data": data})
 
         def _body(self) -> bytes:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
