@@ -16,7 +16,9 @@ def test_the_citation_has_what_cff_1_2_asks_for():
     assert (citation["version"], citation["license"]) == (PROJECT["version"], PROJECT["license"])
     paper = citation["preferred-citation"]
     for work in (citation, paper):
-        assert work["authors"] and all(set(author) <= {"name", "given-names", "family-names"} for author in work["authors"])
+        assert work["authors"] and all(
+            set(author) <= {"name", "given-names", "family-names"} for author in work["authors"]
+        )
     assert paper["title"] == "Better speech synthesis through scaling" and paper["year"] == 2023
     assert paper["url"] in (ROOT / "README.md").read_text()
 
