@@ -27,7 +27,7 @@ extensions = [
 ]
 myst_heading_anchors = 3
 default_role = "code"  # docstrings are written as Markdown
-smartquotes = False
+smartquotes_action = "D"  # dashes; quotes stay as they are typed
 autosummary_ignore_module_all = False  # a page holds what its package exports
 autosummary_imported_members = True
 napoleon_custom_sections = [("Fields", "params_style")]

@@ -37,6 +37,7 @@ def print_report(metrics: dict[str, Any], console: Console | None = None) -> Non
 
 
 def print_table(table: make.Table, console: Console | None = None) -> None:
+    """Prints a table in the width of the terminal."""
     shown = ConsoleTable(*table.header, title=table.title, caption=table.note)
     for row in table.rows:
         shown.add_row(*row)

@@ -1,9 +1,9 @@
 """The one table of what is run otherwise than it is written, and why.
 
-A new page needs nothing here if its commands run in seconds on one CPU. If they do not, add a row: every row whose pattern is found in a
-command (continued lines joined, comments cut off; of a script, in each line) changes it, in this order. A name that
-a command reads, such as `clips.csv`, is prepared in conftest.py: `shelf`. A command that is not python's goes through bash; put
-a stand-in for a program that a test cannot have into `shims/`.
+A new page needs nothing here if its commands run in seconds on one CPU. If they do not, add a row: every row whose pattern is
+found in a command (continued lines joined, comments cut off; of a script, in each line) changes it, in this order. A name that a
+command reads, such as `clips.csv`, is prepared in conftest.py: `shelf`; what it writes as `output_dir=` is taken away before. A
+command that is not python's goes through bash; put a stand-in for a program of a cluster into `shims/`.
 """
 
 import re
