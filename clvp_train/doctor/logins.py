@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from clvp_train.doctor.rows import Row
+from clvp_train.doctor.rows import Row, told
 
 SETTINGS = ("HF_HUB_OFFLINE", "HF_ENDPOINT", "WANDB_MODE", "WANDB_BASE_URL")
 
@@ -29,7 +29,7 @@ def _hub() -> str | None:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     home = Path(os.environ.get("HF_HOME") or cache / "huggingface")
     file = Path(os.environ.get("HF_TOKEN_PATH") or home / "token").expanduser()
-    return str(file) if file.is_file() and file.read_text().strip() else None
+    return told(file) if file.is_file() and file.read_text().strip() else None
 
 
 def _wandb() -> str | None:
@@ -43,7 +43,7 @@ def _wandb() -> str | None:
         found = netrc.netrc(str(file)).authenticators(_wandb_host())
     except (netrc.NetrcParseError, OSError):  # whose words may hold what must not be told
         return None
-    return str(file) if found else None
+    return told(file) if found else None
 
 
 def _netrc_files() -> list[Path]:

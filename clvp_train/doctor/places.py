@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from clvp_train.doctor.rows import Row
+from clvp_train.doctor.rows import Row, told
 from clvp_train.places import CONF, DATA
 
 GIB = 2**30
@@ -15,10 +15,9 @@ def places() -> list[Row]:
     """Rows of what comes with the package."""
     rows = []
     for name, folder, sign in (("configs", CONF, "train.yaml"), ("bundled data", DATA, "nano/sentences.txt")):
-        there = (folder / sign).is_file()
-        rows.append(
-            Row(name, str(folder) if there else f"{folder}: missing", None if there else "install clvp-train anew")
-        )
+        missing = not (folder / sign).is_file()
+        found = f"{told(folder)}{': missing' if missing else ''}"
+        rows.append(Row(name, found, "install clvp-train anew" if missing else None))
     return rows
 
 
@@ -40,15 +39,15 @@ def caches() -> list[Row]:
 def _here(folder: Path) -> Row:
     free = shutil.disk_usage(folder).free / GIB
     if not os.access(folder, os.W_OK):
-        return Row("this folder", f"{folder}: cannot be written", "type the commands in a folder of yours")
+        return Row("this folder", f"{told(folder)}: cannot be written", "type the commands in a folder of yours")
     mend = None if free >= LEAST else f"make room: checkpoints and speech codes need more than {LEAST} GiB"
-    return Row("this folder", f"{folder}, {free:.1f} GiB free", mend)
+    return Row("this folder", f"{told(folder)}, {free:.1f} GiB free", mend)
 
 
 def _size(folder: Path) -> str:
     there = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
     free = f"{shutil.disk_usage(there).free / GIB:.1f} GiB free"
     if there != folder:
-        return f"{folder}, not there yet, {free}"
+        return f"{told(folder)}, not there yet, {free}"
     files = (Path(root, name) for root, _, names in os.walk(folder) for name in names)
-    return f"{folder}, {sum(file.lstat().st_size for file in files) / GIB:.2f} GiB, {free}"
+    return f"{told(folder)}, {sum(file.lstat().st_size for file in files) / GIB:.2f} GiB, {free}"

@@ -55,10 +55,9 @@ def versions(loaded: dict[str, Loaded]) -> list[Row]:
 
 def _twins(loaded: dict[str, Loaded]) -> Row:
     """Whether torch and torchaudio are of one build; what else to do stands in their own rows."""
-    builds = [(_version(name) or "").partition("+")[2] or "an unnamed build" for name in TWINS]
-    told = f"both {builds[0]}" if len(set(builds)) == 1 else f"torch is {builds[0]}, torchaudio {builds[1]}"
+    builds = [(_version(name) or "").partition("+")[2] or "of no named build" for name in TWINS]
     load = all(loaded[MODULES[name]].error is None for name in TWINS)
-    return Row("the two", f"{told}; they {'load' if load else 'do not load'} together")
+    return Row("together", f"torch {builds[0]}, torchaudio {builds[1]}: they {'load' if load else 'do not load'}")
 
 
 def _version(name: str) -> str | None:
