@@ -231,3 +231,6 @@ def _distinct(keys: Sequence[Any]) -> tuple[list[int], list[int]]:
     numbers = dict[Any, int]()
     of_keys = [numbers.setdefault(key, len(numbers)) for key in keys]
     return of_keys, np.unique(of_keys, return_index=True)[1].tolist()
+
+
+__all__ = ["Ranking", "Reranker"]
