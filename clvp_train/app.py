@@ -18,6 +18,7 @@ from clvp_train.data import CLVPDataModule
 from clvp_train.errors import UserError, check_number
 from clvp_train.judge import check_settings, evaluation_data, judge, write_score_table
 from clvp_train.models import CLVPModel, load_clvp
+from clvp_train.places import MODEL, REPORT
 from clvp_train.publish import check_hub, publish_run, write_training_config
 from clvp_train.tortoise.basic_tokenizer import train_basic_tokenizer
 from clvp_train.training import CLVPModule, WandbLog, WholeFiles, log_report
@@ -74,23 +75,23 @@ def run_train(cfg: DictConfig) -> float | None:
     best = _best_checkpoint(trainer)
     if trainer.is_global_zero:
         trained = load_clvp(best) if best else model
-        trained.save_pretrained(output / "model")
-        codes.copy_tokenizer(datamodule.folder, output / "model")
-        write_training_config(cfg, output / "model")
-        log.info("model: %s", output / "model")
+        trained.save_pretrained(output / MODEL)
+        codes.copy_tokenizer(datamodule.folder, output / MODEL)
+        write_training_config(cfg, output / MODEL)
+        log.info("model: %s", output / MODEL)
     scores = [getattr(callback, "best_model_score", None) for callback in trainer.checkpoint_callbacks]
     score = next((score.item() for score in scores if score is not None), None)
     if judged_by is not None:
         name, load = "the weights at the end of training", lambda: model
         if best:
             name, load = os.path.relpath(best, output), lambda: load_clvp(best)
-        (found,) = judge(cfg, {name: load}, datamodule, judged_by, output / "report")
+        (found,) = judge(cfg, {name: load}, datamodule, judged_by, output / REPORT)
         if trainer.is_global_zero:
-            write_score_table(found.metrics, output / "model")
+            write_score_table(found.metrics, output / MODEL)
             log_report(trainer.loggers, found.metrics, found.pictures, trainer.global_step)
     for one in trainer.loggers:
         if isinstance(one, WandbLog):
-            one.end(output / "model")
+            one.end(output / MODEL)
     if hub is not None and hub.wanted:
         publish_run(output, hub, repo_id)
     return score
@@ -113,7 +114,7 @@ def run_evaluate(cfg: DictConfig) -> None:
     # what one of them cannot see, none is asked about
     limit = min((limit for limit in limits if limit is not None), default=None)
     data = evaluation_data(cfg, datamodule, faults, rerank, limit)
-    judge(cfg, models, datamodule, data, Path(cfg.paths.output) / "report")
+    judge(cfg, models, datamodule, data, Path(cfg.paths.output) / REPORT)
 
 
 def run_train_tokenizer(cfg: DictConfig) -> None:

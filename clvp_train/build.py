@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
-from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
@@ -19,28 +17,10 @@ from clvp_train.data import CLVPDataModule
 from clvp_train.errors import UserError, check_number
 from clvp_train.evaluation import RerankConfig
 from clvp_train.launch import on_all_ranks
-from clvp_train.metrics import MODE, PRIMARY
 from clvp_train.models import CLVPModel
-from clvp_train.native import native_bfloat16
-from clvp_train.places import DATA
 from clvp_train.tortoise.tokenizer import read_saved_tokenizer
 from clvp_train.training import RunState
 from clvp_train.weights import resolve_folder
-
-OmegaConf.register_new_resolver("clvp_train_data", lambda: str(DATA), replace=True)
-OmegaConf.register_new_resolver("native_dtype", lambda: "bfloat16" if native_bfloat16() else "float32", replace=True)
-OmegaConf.register_new_resolver(
-    "native_precision", lambda: "bf16-mixed" if native_bfloat16() else "32-true", replace=True
-)
-OmegaConf.register_new_resolver("primary_metric", lambda: PRIMARY, replace=True)
-OmegaConf.register_new_resolver("primary_mode", lambda: MODE, replace=True)
-OmegaConf.register_new_resolver("sweep_name", lambda: _sweep_name(), replace=True)
-
-
-def _sweep_name() -> str | None:
-    """The name of the folder of a sweep, None if there is none."""
-    config = HydraConfig.get()
-    return Path(config.sweep.dir).name if config.mode == RunMode.MULTIRUN else None
 
 
 def all_ranks(cfg: DictConfig) -> None:

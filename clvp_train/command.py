@@ -16,7 +16,10 @@ from hydra.errors import CompactHydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from clvp_train import launch
+from clvp_train import (
+    launch,
+    resolvers,  # noqa: F401  every config asks for them
+)
 from clvp_train.errors import Stopped, UserError
 from clvp_train.places import CONF
 from clvp_train.resume import with_run

@@ -1,20 +1,17 @@
 """From a config to the Hub: what `python -m clvp_train.push` and the end of `train.py` do."""
 
-import logging
 import os
 from pathlib import Path
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from clvp_train import build as _registers_resolvers  # noqa: F401
 from clvp_train import hub
 from clvp_train.command import command
 from clvp_train.errors import UserError
 from clvp_train.report import write_whole
 
 FOLDER = "hub"  # in the run folder
-log = logging.getLogger(__name__)
 
 
 def run_push(cfg: DictConfig) -> None:
@@ -29,7 +26,7 @@ def run_push(cfg: DictConfig) -> None:
     kind = "model" if cfg.pairs is None else "dataset"
     # what lies here is looked at before the Hub is asked
     trained = hub.find_trained(cfg.checkpoint, cfg.report) if cfg.pairs is None else None
-    repo_id = hub.check_access(settings, kind) if settings.push else settings.repo_id
+    repo_id = _repository(settings, kind)
     folder = Path(cfg.paths.output) / FOLDER
     if trained is None:
         hub.write_pairs_folder(cfg.pairs, folder, settings)
@@ -47,9 +44,7 @@ def check_hub(cfg: DictConfig) -> tuple[hub.HubConfig, str | None]:
     settings: hub.HubConfig = instantiate(cfg.hub)
     if settings.wanted and not cfg.test:
         raise UserError("test=false leaves out the report that a card is made of: leave out hub.… or test=false")
-    if settings.repo_id is None or not settings.push:
-        return settings, settings.repo_id
-    return settings, hub.check_access(settings)
+    return settings, _repository(settings, "model")
 
 
 def publish_run(run: Path, settings: hub.HubConfig, repo_id: str | None) -> None:
@@ -75,6 +70,11 @@ def write_training_config(cfg: DictConfig, model: Path) -> None:
     for name in ("data", "output"):
         text = text.replace(str(cfg.paths[name]), f"${{paths.{name}}}")
     write_whole(model / hub.TRAINING_CONFIG, text)
+
+
+def _repository(settings: hub.HubConfig, kind: str) -> str | None:
+    """The name of the repository; the whole one if something shall be pushed there."""
+    return hub.check_access(settings, kind) if settings.push and settings.repo_id is not None else settings.repo_id
 
 
 def _finish(folder: Path, settings: hub.HubConfig, repo_id: str | None, kind: str) -> None:

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-import clvp_train.build  # noqa: F401  what conf/ calls ${clvp_train_data:} is known from there
 from clvp_train.candidate_files import CandidateFile, made_from, ranks
 from clvp_train.codes.progress import Progress
 from clvp_train.codes.storage import Storage

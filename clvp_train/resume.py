@@ -9,9 +9,10 @@ from pathlib import Path
 import yaml
 
 from clvp_train.errors import UserError
+from clvp_train.places import CHECKPOINTS, MODEL
 from clvp_train.training.going_on import newest_whole
 
-CHECKPOINTS, MODEL, OVERRIDES = "checkpoints", "model", "config/overrides.yaml"
+OVERRIDES = "config/overrides.yaml"
 MORE = ("trainer.max_epochs", "trainer.max_steps")  # what can lengthen a finished run
 
 

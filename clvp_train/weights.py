@@ -18,8 +18,8 @@ from clvp_train.errors import UserError
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 
 
-def resolve_folder(name_or_path: str | Path) -> Path:
-    """A local folder as it is, or the downloaded snapshot of a Hub id.
+def resolve_folder(name_or_path: str | Path, **hub_kwargs: Any) -> Path:
+    """A local folder as it is, or the downloaded snapshot of a Hub id; `hub_kwargs` are `revision`, `token` and the like.
 
     Raises:
         UserError: neither exists, or the Hub cannot be reached.
@@ -30,7 +30,7 @@ def resolve_folder(name_or_path: str | Path) -> Path:
     if path.exists():
         raise UserError(f"{path} is a file where a checkpoint folder or a Hub id is needed")
     try:
-        return Path(snapshot_download(str(name_or_path)))
+        return Path(snapshot_download(str(name_or_path), **hub_kwargs))
     except HFValidationError:
         raise UserError(f"there is no folder {path}: give an existing folder, or a Hub id such as name/model") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

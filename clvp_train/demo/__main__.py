@@ -1,6 +1,6 @@
 """`python -m clvp_train.demo`"""
 
-from clvp_train.demo.serving import demo
+from clvp_train.entry import enter
 
 if __name__ == "__main__":
-    demo()
+    enter("demo", "clvp_train.demo.serving")

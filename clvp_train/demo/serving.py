@@ -9,7 +9,6 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-import clvp_train.build  # noqa: F401  what conf/ calls ${clvp_train_data:} is known from there
 from clvp_train.command import command
 from clvp_train.demo.studio import Studio
 from clvp_train.errors import UserError, check_number

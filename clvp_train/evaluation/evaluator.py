@@ -16,7 +16,6 @@ from clvp_train.losses.gather import rank
 from clvp_train.report.pictures import Pictures
 
 PerText = dict[str, np.ndarray]
-DIRECTIONS = {"text_to_speech": "text → speech", "speech_to_text": "speech → text"}
 NUM_CONFUSIONS = 20
 
 
@@ -99,7 +98,7 @@ def _example(pairs: HeldOut) -> dict[str, Any]:
 
 def _retrieved(found: metrics.Ranks) -> PerText:
     per_text: PerText = {}
-    for name, words in DIRECTIONS.items():
+    for name, words in metrics.DIRECTIONS.items():
         ranks_N = getattr(found, name).numpy()
         per_text |= {f"R@{k}, {words}": (ranks_N <= k).astype(float) for k in (1, 5, 10)}
         per_text |= {f"MRR, {words}": 1 / ranks_N, f"mean_rank, {words}": ranks_N}
@@ -108,7 +107,7 @@ def _retrieved(found: metrics.Ranks) -> PerText:
 
 def _intervals(found: metrics.Ranks, per_text: PerText) -> dict[str, dict[str, metrics.Interval]]:
     intervals: dict[str, dict[str, metrics.Interval]] = {}
-    for name, words in DIRECTIONS.items():
+    for name, words in metrics.DIRECTIONS.items():
         own = {key.split(",")[0]: values_N for key, values_N in per_text.items() if key.endswith(words)}
         intervals[name] = {key: metrics.interval(values_N) for key, values_N in own.items()}
         intervals[name]["median_rank"] = metrics.median_interval(own["mean_rank"])

@@ -11,10 +11,10 @@ from clvp_train.codes import report_lines
 from clvp_train.hub.run import TRAINING_CONFIG, Trained
 from clvp_train.hub.settings import HubConfig
 from clvp_train.hub.templates import MODEL_CARD, render
+from clvp_train.metrics import DIRECTIONS
 from clvp_train.report import table_lines, tables
 
 HARDLY = 0.6  # a mistake that is noticed less often than this is told of as a limit; 0.5 is chance
-DIRECTIONS = {"text_to_speech": "text → speech", "speech_to_text": "speech → text"}
 SHOWN = ("recall_curve", "score_distributions", "fault_rates")  # figures of the report
 
 
@@ -46,7 +46,7 @@ def model_card(trained: Trained, hub: HubConfig, repo_id: str | None) -> str:
         "tables": [
             (table.title, "\n".join(table_lines(table)))
             for table in tables(metrics)
-            if table.title != "Worst confusions"
+            if not table.words  # whose rows are texts of the corpus
         ],
         "weak": [f"{row['fault'].replace('_', ' ')} ({row['rate']:.2f})" for row in _weak(metrics)],
         "figures": [name for name in SHOWN if (trained.report / "figures" / f"{name}.svg").exists()],

@@ -4,13 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
+from clvp_train.codes import CARD
 from clvp_train.hub.card import model_card
 from clvp_train.hub.run import Trained
 from clvp_train.hub.settings import HubConfig
 from clvp_train.metrics import SCORE_TABLE_FILE
+from clvp_train.places import REPORT
 from clvp_train.report import METRICS_FILE, write_whole
-
-CARD, REPORT = "README.md", "report"
 
 
 def write_model_folder(trained: Trained, folder: Path, hub: HubConfig, repo_id: str | None) -> Path:

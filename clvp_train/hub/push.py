@@ -1,6 +1,5 @@
 """A folder into a repository, in one commit."""
 
-import logging
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
@@ -8,8 +7,6 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from clvp_train.hub.access import EMPTY, FAILURES, told
 from clvp_train.hub.secrets import refuse_secrets
 from clvp_train.hub.settings import HubConfig
-
-log = logging.getLogger(__name__)
 
 
 def push(folder: Path, repo_id: str, hub: HubConfig, kind: str = "model") -> str:
@@ -46,5 +43,4 @@ def push(folder: Path, repo_id: str, hub: HubConfig, kind: str = "model") -> str
     except FAILURES as error:
         mend = "nothing of it can be seen there; type the same command again, which goes on"
         raise told(error, repo_id, f"the push to {repo_id} broke off", mend) from None
-    log.info("published: %s (%s)", url, "private" if hub.private else "public")
     return str(url)

@@ -7,9 +7,9 @@ from typing import Any
 
 from clvp_train.errors import UserError
 from clvp_train.models import CLVPModel, load_clvp, weights_digest
+from clvp_train.places import CHECKPOINTS, MODEL, REPORT
 from clvp_train.report import METRICS_FILE
 
-MODEL, REPORT, CHECKPOINTS = "model", "report", "checkpoints"  # subfolders of a run
 TRAINING_CONFIG = "training_config.yaml"  # beside the model
 
 

@@ -12,6 +12,7 @@ from clvp_train.errors import UserError
 from clvp_train.losses.gather import rank, world_size
 
 PRIMARY, MODE = "val/R@1", "max"  # what the best checkpoint is chosen by, and in which direction
+DIRECTIONS = {"text_to_speech": "text → speech", "speech_to_text": "speech → text"}  # key: what to call it
 ROWS, COLUMNS = 512, 2048  # of a tile: 4 MiB of scores, which stay in the caches
 SIGMAS = 8  # of rounding errors that are reckoned with
 DENSE = 1 / 16  # share of a tile from which on all of it is computed in float64

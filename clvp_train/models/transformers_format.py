@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -24,7 +23,7 @@ from transformers.utils import cached_file
 
 from clvp_train.models.foreign import HALVES, check_fields, inverse_frequency, pop_rotary, rename
 from clvp_train.models.tortoise_format import tortoise_names
-from clvp_train.weights import read_weights
+from clvp_train.weights import read_weights, resolve_folder
 
 TRANSFORMERS_ROTARY = {half: f"{half}_encoder_model.rotary_pos_emb.inv_freq" for half in HALVES}
 # Of the composite checkpoint, what belongs to the autoregressive model and is no part of the scorer.
@@ -124,8 +123,9 @@ def write_transformers(
     Raises:
         ValueError: `base` has no autoregressive model, or one of other vocabularies, or is `folder` itself; or as
             `transformers_state_dict` does. Nothing is written then.
+        UserError: `base` is nowhere, or cannot be read.
     """
-    source, target = _local(base, hub_kwargs), Path(folder)
+    source, target = resolve_folder(str(base), **hub_kwargs), Path(folder)
     if target.resolve() == source.resolve():
         raise ValueError(f"{folder} is the base itself: give another folder to write to.")
     fields, state = transformers_state_dict(model)
@@ -169,12 +169,6 @@ def _weights_and_hidden(source: Path) -> Callable[[str, list[str]], list[str]]:
 
 def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().float().contiguous()
-
-
-def _local(name_or_path: str | os.PathLike[str], hub_kwargs: dict[str, Any]) -> Path:
-    """A folder as it is, or the folder that a Hub id was fetched into."""
-    path = Path(name_or_path).expanduser()
-    return path if path.is_dir() else Path(snapshot_download(str(name_or_path), **hub_kwargs))
 
 
 def _read_weights(source: str, hub_kwargs: dict[str, Any]) -> dict[str, Tensor]:
