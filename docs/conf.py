@@ -53,6 +53,12 @@ def _only_documented(app: Sphinx, what: str, name: str, member: Any, skip: bool,
     return None if what not in ("class", "exception") or (described and member.__doc__) else True
 
 
+def _constants_bare(app: Sphinx, what: str, name: str, member: Any, options: Any, lines: list[str]) -> None:
+    """A constant would be shown with the docstring of its type."""
+    if what == "data":
+        lines.clear()
+
+
 def _without_sources_unseen(app: Sphinx, env: Any) -> None:
     """viewcode would list modules that it has no page of, such as that of the `tuple` in an alias."""
     env._viewcode_modules = {name: source for name, source in env._viewcode_modules.items() if source}
@@ -61,3 +67,4 @@ def _without_sources_unseen(app: Sphinx, env: Any) -> None:
 def setup(app: Sphinx) -> None:
     app.connect("env-updated", _without_sources_unseen)
     app.connect("autodoc-skip-member", _only_documented)
+    app.connect("autodoc-process-docstring", _constants_bare)

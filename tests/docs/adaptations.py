@@ -58,7 +58,7 @@ ADAPTATIONS = (
     Adaptation(r"--multirun .*$", _added(["test=false"]), SECONDS),
     Adaptation(
         r"^python -m clvp_train\.demo .*$",
-        r"timeout --preserve-status --signal INT 40 \g<0> port=7873",
+        r"timeout --foreground --preserve-status --signal INT 40 \g<0> port=7873",
         "a visitor ends it; what it shows is for tests/e2e/test_demo.py",
     ),
     Adaptation(r"^make train$", f'make train ARGS="{" ".join([*CORPUS, *TRAIN])}"', SECONDS),

@@ -23,7 +23,8 @@ SHIMS = ROOT / "tests/docs/shims"
 PLAIN = re.compile(
     r"^((?:[A-Z_]+=\S+ )*)python (?:-m )?([^\s$|&;<>`]+)([^$|&;<>`]*)$"
 )  # python, and nothing of the shell's
-ANEW = ("submitit",)  # what starts its own command again wants a process that nothing was done in
+# what starts its own command again, or looks at what is installed, wants a process that nothing was done in
+ANEW = ("submitit", "clvp_train.doctor")
 
 
 def run_in(folder: Path, line: str, extra: dict[str, str]) -> tuple[int, str]:
@@ -33,7 +34,7 @@ def run_in(folder: Path, line: str, extra: dict[str, str]) -> tuple[int, str]:
         return run_in_bash(folder, ["-c", line], extra, copies=2 if "--nnodes 2" in line else 1)
     set_here, program, rest = python.groups()
     extra = extra | dict(word.split("=", 1) for word in shlex.split(set_here))
-    if any(word in rest for word in ANEW):
+    if any(word in line for word in ANEW):
         done = execute(shlex.split(line)[len(set_here.split()) + 1 :], folder, **extra)
     else:
         script = program if program.endswith(".py") else f"{program.replace('.', '/')}.py"

@@ -9,7 +9,7 @@ import yaml
 from transformers import ClvpTokenizer
 
 from clvp_train import CLVPModel
-from clvp_train.models import load_clvp
+from clvp_train.models import load_clvp, weights_digest
 from tests.e2e.commands import EVALUATE, ROOT, TRAIN, execute, run
 from tests.e2e.conftest import BUDGET, CORPUS, JUDGE
 
@@ -72,9 +72,12 @@ def test_the_report_has_its_schema_and_says_what_was_measured(trained):
         assert list(metrics[direction]) == [*RECALLS, "median_rank", "mean_rank"]
         assert all(0 <= metrics[direction][name] <= 1 for name in RECALLS)
         assert 1 <= metrics[direction]["mean_rank"] <= metrics["gallery"]
-    assert metrics["checkpoint"] == str(trained.output / "checkpoints" / "best-step=3.ckpt")
+    assert metrics["checkpoint"] == "checkpoints/best-step=3.ckpt"  # of the run folder, wherever that goes
+    assert metrics["weights"] == weights_digest(load_clvp(trained.output / "model"))
     manifest = json.loads((trained.pairs / "manifest.json").read_text())
-    assert metrics["data"] == {"corpus": "sentences.txt", "codes": "ar", "fingerprint": manifest["fingerprint"]}
+    how = {"tortoise": "tortoise", "settings": manifest["settings"], "report": manifest["report"]}
+    how["report"].pop("codes_per_second")
+    assert metrics["data"] == {"corpus": "sentences.txt", "codes": "ar", "fingerprint": manifest["fingerprint"]} | how
     assert "R@1" in trained.finished.stdout and "report/index.html" in trained.finished.stdout
     table = json.loads((trained.output / "model" / "score_table.json").read_text())
     assert {name: table[name] for name in metrics["scores"]["table"]} == metrics["scores"]["table"]
