@@ -101,7 +101,8 @@ def judge(
         chunk_size = cfg.training.chunk_size if "training" in cfg else cfg.chunk_size
         module = CLVPModule(model, training=TrainingConfig(chunk_size=chunk_size)).eval()
         found.append(evaluate(data, Embedder(module, trainer, datamodule.collate, datamodule.eval_batch_size)))
-        found[-1].metrics.update(_origin(name, model, datamodule))
+        if trainer.is_global_zero:
+            found[-1].metrics.update(_origin(name, model, datamodule))
     if trainer.is_global_zero:
         _write(list(models), found, folder)
     return found
