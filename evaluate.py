@@ -1,6 +1,6 @@
 """`python evaluate.py`: see `python evaluate.py --help`."""
 
-from clvp_train.entry import enter
+from clvp_train.evaluate import main
 
 if __name__ == "__main__":
-    enter("evaluate")
+    main()

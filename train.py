@@ -1,6 +1,6 @@
 """`python train.py`: see `python train.py --help`."""
 
-from clvp_train.entry import enter
+from clvp_train.train import main
 
 if __name__ == "__main__":
-    enter("train")
+    main()

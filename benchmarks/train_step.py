@@ -26,9 +26,9 @@ from torch import nn
 from torch.nn import functional
 from transformers import ClvpConfig, ClvpModelForConditionalGeneration
 
-from clvp_train.encode import computed_positions
+from clvp_train.inference.chunked_encoding import computed_positions
 from clvp_train.models import CLVPConfig, CLVPModel
-from clvp_train.models.transformers_format import transformers_state_dict
+from clvp_train.models.convert_transformers import transformers_state_dict
 from clvp_train.training import CLVPModule, OptimConfig, TrainingConfig
 from clvp_train.training.optim import adamw
 from clvp_train.training.throughput import Throughput

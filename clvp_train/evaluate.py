@@ -1,6 +1,19 @@
-"""`python -m clvp_train.evaluate`"""
+"""Evaluates checkpoints: `python evaluate.py`, `python -m clvp_train.evaluate` or `clvp-evaluate`, each with `--help`."""
 
-from clvp_train.entry import enter
+import hydra
+from omegaconf import DictConfig
+
+from clvp_train.io import CONF
+from clvp_train.pipelines.command import importing, report_errors
+
+
+@report_errors
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="evaluate")
+def main(cfg: DictConfig) -> None:
+    with importing():
+        from clvp_train.pipelines.evaluate import evaluate
+    evaluate(cfg)
+
 
 if __name__ == "__main__":
-    enter("evaluate")
+    main()

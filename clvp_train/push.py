@@ -1,6 +1,19 @@
-"""`python -m clvp_train.push`"""
+"""Publishes a trained model or pairs on the Hub: `python -m clvp_train.push` or `clvp-push`, each with `--help`."""
 
-from clvp_train.entry import enter
+import hydra
+from omegaconf import DictConfig
+
+from clvp_train.io import CONF
+from clvp_train.pipelines.command import importing, report_errors
+
+
+@report_errors
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="push")
+def main(cfg: DictConfig) -> None:
+    with importing():
+        from clvp_train.pipelines.push import push
+    push(cfg)
+
 
 if __name__ == "__main__":
-    enter("push", "clvp_train.publish")
+    main()

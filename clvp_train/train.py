@@ -1,6 +1,19 @@
-"""`python -m clvp_train.train`"""
+"""Trains a CLVP: `python train.py`, `python -m clvp_train.train` or `clvp-train`, each with `--help`."""
 
-from clvp_train.entry import enter
+import hydra
+from omegaconf import DictConfig
+
+from clvp_train.io import CONF
+from clvp_train.pipelines.command import importing, report_errors
+
+
+@report_errors
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
+def main(cfg: DictConfig) -> float | None:
+    with importing():
+        from clvp_train.pipelines.train import train
+    return train(cfg)
+
 
 if __name__ == "__main__":
-    enter("train")
+    main()

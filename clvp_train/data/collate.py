@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from clvp_train.data.pairs import Pair
-from clvp_train.padding import Padding
+from clvp_train.data.dataset import Pair
+from clvp_train.data.padding import Padding
 
 Batch = dict[str, torch.Tensor]
 

@@ -8,16 +8,16 @@ from typing import Any
 import lightning as L
 from torch.utils.data import DataLoader
 
-from clvp_train.codes import arrow_copies, read_manifest
 from clvp_train.corpus import Split
 from clvp_train.data.collate import Collate
+from clvp_train.data.dataset import PairDataset
 from clvp_train.data.negatives import HARD_NEGATIVES, HardNegatives
-from clvp_train.data.pairs import PairDataset
 from clvp_train.data.ranks import check_same_pairs
 from clvp_train.data.sampler import EpochOrder, EvaluationSampler, GlobalBatchSampler
 from clvp_train.data.views import FirstCandidates, TrainingPairs
 from clvp_train.errors import UserError, check_number
-from clvp_train.tortoise.calm import CALM, CALM_TAIL
+from clvp_train.pairs import arrow_copies, read_manifest
+from clvp_train.tortoise.silence_padding import SILENCE_CODE, SILENCE_TAIL
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
@@ -32,9 +32,9 @@ class CLVPDataModule(L.LightningDataModule):
         num_workers: loader processes a rank.
         seed: of the order of texts and of hard negatives.
         pin_memory: for faster copies to a GPU.
-        num_hard_negatives: faulty copies of its codes beside each training pair.
-        hard_negatives: the mistakes in them, names of `faults.FAULTS`.
-        fault_share: [least, most] share of the codes that goes wrong.
+        num_hard_negatives: perturbed copies of its codes beside each training pair.
+        hard_negatives: the mistakes in them, names of `perturbations.PERTURBATIONS`.
+        perturbation_share: [least, most] share of the codes that goes wrong.
         max_codes: with padding "tortoise", codes that tortoise-tts serves.
     """
 
@@ -48,15 +48,15 @@ class CLVPDataModule(L.LightningDataModule):
         pin_memory: bool = False,
         num_hard_negatives: int = 0,
         hard_negatives: Sequence[str] = HARD_NEGATIVES,
-        fault_share: Sequence[float] = (0.1, 0.5),
+        perturbation_share: Sequence[float] = (0.1, 0.5),
         max_codes: int = 500,
     ) -> None:
         super().__init__()
         check_number("data.batch_size", batch_size, 1)
         check_number("data.eval_batch_size", eval_batch_size, 1)
         check_number("data.num_workers", num_workers, 0)
-        check_number("data.max_codes", max_codes, 1 + len(CALM_TAIL))
-        self.negatives = HardNegatives(num_hard_negatives, hard_negatives, fault_share)
+        check_number("data.max_codes", max_codes, 1 + len(SILENCE_TAIL))
+        self.negatives = HardNegatives(num_hard_negatives, hard_negatives, perturbation_share)
         self.collate = Collate(max_codes=max_codes)
         self.folder: Path | str = pairs if "://" in str(pairs) else Path(pairs)
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
@@ -91,10 +91,10 @@ class CLVPDataModule(L.LightningDataModule):
 
     @padding.setter
     def padding(self, padding: str) -> None:
-        size, calm = self.manifest.speech_vocab_size, max(CALM, *CALM_TAIL)
+        size, calm = self.manifest.speech_vocab_size, max(SILENCE_CODE, *SILENCE_TAIL)
         if padding == "tortoise" and size <= calm:
             raise UserError(
-                f"padding=tortoise ends codes with {CALM} and {CALM_TAIL}, but the pairs of {self.folder} know {size} speech "
+                f"padding=tortoise ends codes with {SILENCE_CODE} and {SILENCE_TAIL}, but the pairs of {self.folder} know {size} speech "
                 "codes only: set model.config.padding=mask, or make pairs with a Tortoise whose codes these are"
             )
         self.collate = replace(self.collate, padding=padding)

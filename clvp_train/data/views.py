@@ -6,10 +6,10 @@ from functools import partial
 import numpy as np
 from torch.utils.data import Dataset
 
+from clvp_train.data.dataset import Pair, PairDataset
 from clvp_train.data.negatives import HardNegatives
-from clvp_train.data.pairs import Pair, PairDataset
+from clvp_train.data.perturbations import Codes
 from clvp_train.data.sampler import Item
-from clvp_train.faults import Codes
 
 
 @dataclass(eq=False)

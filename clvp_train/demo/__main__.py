@@ -1,6 +1,19 @@
-"""`python -m clvp_train.demo`"""
+"""A page that draws, ranks and plays candidates: `python -m clvp_train.demo` or `clvp-demo`, each with `--help`."""
 
-from clvp_train.entry import enter
+import hydra
+from omegaconf import DictConfig
+
+from clvp_train.io import CONF
+from clvp_train.pipelines.command import importing, report_errors
+
+
+@report_errors
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="demo")
+def main(cfg: DictConfig) -> None:
+    with importing():
+        from clvp_train.demo.serving import serve
+    serve(cfg)
+
 
 if __name__ == "__main__":
-    enter("demo", "clvp_train.demo.serving")
+    main()

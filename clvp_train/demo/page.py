@@ -8,7 +8,7 @@ import gradio as gr
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from clvp_train.demo.studio import Row, Studio
+from clvp_train.demo.session import DemoSession, Row
 from clvp_train.errors import UserError
 from clvp_train.tortoise.audio import SAMPLE_RATE
 
@@ -31,7 +31,7 @@ THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["system-u
 CSS = Path(__file__).with_name("page.css")
 
 
-def make_page(studio: Studio) -> gr.Blocks:
+def make_page(studio: DemoSession) -> gr.Blocks:
     """Everything that a visitor sees and can do. Candidates drawn for one visitor stay theirs."""
     with gr.Blocks(title="CLVP", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.Markdown(WORDS.format(count=studio.num_candidates))
@@ -102,7 +102,7 @@ def _player(name: str, autoplay: bool = False) -> gr.Audio:
     return gr.Audio(elem_id=name, autoplay=autoplay, **settings)
 
 
-def _play(studio: Studio, rows: list[Row], rank: int, name: str) -> gr.Audio:
+def _play(studio: DemoSession, rows: list[Row], rank: int, name: str) -> gr.Audio:
     sound = (SAMPLE_RATE, studio.speak(rows[rank - 1].candidate)) if studio.is_audible else None
     return gr.Audio(sound, label=f"{name}: rank {rank}", visible=True)
 

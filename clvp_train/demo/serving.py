@@ -9,18 +9,19 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from clvp_train.command import command
-from clvp_train.demo.studio import Studio
+from clvp_train.demo.session import DemoSession
 from clvp_train.errors import UserError, check_number
+from clvp_train.pipelines.config import validate
 
 
-def run_demo(cfg: DictConfig) -> None:
+def serve(cfg: DictConfig) -> None:
     """Serves the page until Ctrl-C."""
+    validate(cfg)
     if find_spec("gradio") is None:
         raise UserError("the demo needs gradio: pip install clvp-train[demo]")
     check_number("port", cfg.port, 1)
     reranker = instantiate(cfg.reranker, checkpoint=cfg.checkpoint)
-    studio = Studio(instantiate(cfg.tortoise), reranker, cfg.voices, cfg.num_candidates)
+    studio = DemoSession(instantiate(cfg.tortoise), reranker, cfg.voices, cfg.num_candidates)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
     from clvp_train.demo.page import CSS, THEME, make_page
 
@@ -45,6 +46,3 @@ def run_demo(cfg: DictConfig) -> None:
         print("demo: ended", flush=True)
     finally:
         page.close(verbose=False)
-
-
-demo = command("demo", run_demo)

@@ -6,7 +6,7 @@ from clvp_train.doctor.devices import devices
 from clvp_train.doctor.extras import extras
 from clvp_train.doctor.loading import load
 from clvp_train.doctor.logins import logins
-from clvp_train.doctor.places import caches, places
+from clvp_train.doctor.paths import caches, places
 from clvp_train.doctor.rows import lines
 from clvp_train.doctor.versions import COMMANDS, MODULES, versions
 

@@ -4,7 +4,7 @@ import re
 import tomllib
 from importlib import metadata
 
-from clvp_train.places import PACKAGE
+from clvp_train.io import PACKAGE
 
 NAME = "clvp-train"
 BOUND = re.compile(r"(>=|<)\s*([\d.]+)")

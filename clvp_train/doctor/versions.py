@@ -20,7 +20,7 @@ MODULES = {
     "wandb": "wandb",
     "huggingface-hub": "huggingface_hub",
 }
-COMMANDS = "clvp_train.app"  # needs all of them and the rest
+COMMANDS = "clvp_train.pipelines.train"  # needs all of them and the rest
 TWINS = ("torch", "torchaudio")
 
 

@@ -14,7 +14,7 @@ from clvp_train.data.ranks import check_same_pairs
 from clvp_train.data.sampler import EvaluationSampler
 from clvp_train.losses import gather
 from clvp_train.training import CLVPModule
-from clvp_train.training.module import Half
+from clvp_train.training.module import Tower
 
 Sequences = Sequence[np.ndarray]
 
@@ -49,7 +49,7 @@ class Embedder:
         return self._run("speech", sequences, batch)
 
     def _run(
-        self, half: Half, sequences: Sequences, batch: Callable[[list[int]], tuple[torch.Tensor, torch.Tensor]]
+        self, half: Tower, sequences: Sequences, batch: Callable[[list[int]], tuple[torch.Tensor, torch.Tensor]]
     ) -> torch.Tensor:
         # neighbours of about one length: little padding, and the longest first, so that memory shows at once if it is short
         order = np.argsort([-len(sequence) for sequence in sequences], kind="stable").tolist()
@@ -65,7 +65,7 @@ class Embedder:
 
 
 class _Embedding(L.LightningModule):
-    def __init__(self, module: CLVPModule, half: Half, sequences: Sequences) -> None:
+    def __init__(self, module: CLVPModule, half: Tower, sequences: Sequences) -> None:
         super().__init__()
         self.module, self.which, self.sequences = module, half, sequences
         self._parts: list[tuple[torch.Tensor, torch.Tensor]] = []

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from clvp_train.evaluation.faults import Fault
 from clvp_train.evaluation.held_out import CandidateSets, HeldOut
+from clvp_train.evaluation.perturbation_suite import Perturbation
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class EvaluationData:
     """The same for all checkpoints that are compared."""
 
     pairs: HeldOut  # one of each distinct text
-    faults: Sequence[Fault] = ()  # in `pairs`
+    perturbations: Sequence[Perturbation] = ()  # in `pairs`
     candidates: CandidateSets | None = None
     word_errors: np.ndarray | None = None  # of each candidate, by an ASR model
     num_words: np.ndarray | None = None  # of each of the candidates' texts

@@ -9,9 +9,9 @@ from rich.progress import Progress
 
 from clvp_train import metrics
 from clvp_train.evaluation.embed import Embedder
+from clvp_train.evaluation.embedding_store import EmbeddingStore
 from clvp_train.evaluation.evaluation_data import EvaluationData
 from clvp_train.evaluation.held_out import HeldOut
-from clvp_train.evaluation.pools import Pools
 from clvp_train.losses.gather import rank
 from clvp_train.report.pictures import Pictures
 
@@ -40,7 +40,7 @@ def evaluate(data: EvaluationData, embedder: Embedder) -> Evaluation:
     Raises:
         UserError: the embeddings are not finite, or ranks have other data.
     """
-    pools = Pools(data, embedder)
+    pools = EmbeddingStore(data, embedder)
     text_ND, speech_ND = pools.texts(pools.pairs[0]), pools.speech(pools.pairs[1])
     with Progress(transient=True, disable=rank() != 0) as progress:
         ranking = progress.add_task("Ranking")
@@ -48,7 +48,7 @@ def evaluate(data: EvaluationData, embedder: Embedder) -> Evaluation:
     per_text = _retrieved(found)
     true_N = pools.scores(pools.pairs)
     mismatched = pools.scores(tuple(rows[which] for rows, which in zip(pools.pairs, metrics.mismatched(len(text_ND)))))
-    faults, faulty = _faults(data, pools, true_N, per_text)
+    perturbations, perturbed = _faults(data, pools, true_N, per_text)
     lengths_N = {
         "text tokens": np.array([len(ids) for ids in data.pairs.input_ids]),
         "speech codes": np.array([len(codes) for codes in data.pairs.codes]),
@@ -67,13 +67,13 @@ def evaluate(data: EvaluationData, embedder: Embedder) -> Evaluation:
             "clvp_score": metrics.clvp_score(text_ND, speech_ND, scale),
             "table": metrics.score_table(true_N, mismatched),
         },
-        "faults": faults,
+        "perturbations": perturbations,
         "left_out": data.left_out,
         "confusions": _confusions(data, text_ND, speech_ND, found),
         "example": _example(data.pairs),
     }
-    if len(faulty):
-        numbers["scores"]["faulty"] = _moments(faulty) | {"auc": metrics.auc(true_N, faulty)}
+    if len(perturbed):
+        numbers["scores"]["perturbed"] = _moments(perturbed) | {"auc": metrics.auc(true_N, perturbed)}
     if data.candidates is not None:
         numbers["rerank"] = _rerank(data, pools, per_text)
     if data.reference is not None:
@@ -83,9 +83,9 @@ def evaluate(data: EvaluationData, embedder: Embedder) -> Evaluation:
                 pools.projections(pools.pairs[1]), pools.projections(pools.reference)
             ),
         }
-    scores = {"true": true_N, "mismatched": mismatched} | ({"faulty": faulty} if len(faulty) else {})
+    scores = {"true": true_N, "mismatched": mismatched} | ({"perturbed": perturbed} if len(perturbed) else {})
     pictures = Pictures.of_retrieval(text_ND, speech_ND, found, scores)
-    pictures.faults = faults
+    pictures.perturbations = perturbations
     pictures.voices, pictures.lengths = data.pairs.voices, lengths_N["speech codes"]
     return Evaluation(numbers, per_text, pictures)
 
@@ -119,29 +119,29 @@ def _moments(scores: np.ndarray) -> dict[str, float]:
 
 
 def _faults(
-    data: EvaluationData, pools: Pools, true_N: np.ndarray, per_text: PerText
+    data: EvaluationData, pools: EmbeddingStore, true_N: np.ndarray, per_text: PerText
 ) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """How often true pairs outscore their faulty copies, and all scores of these."""
-    rows, faulty = [], []
-    for fault, places in zip(data.faults, pools.faults):
+    """How often true pairs outscore their perturbed copies, and all scores of these."""
+    rows, perturbed = [], []
+    for perturbation, places in zip(data.perturbations, pools.perturbations):
         scores = pools.scores(places)
-        wins = metrics.win_rate(true_N[fault.rows], scores)
+        wins = metrics.win_rate(true_N[perturbation.rows], scores)
         rows.append(
             {
-                "side": fault.side,
-                "fault": fault.name,
-                "share": fault.share,
+                "side": perturbation.side,
+                "perturbation": perturbation.name,
+                "share": perturbation.share,
                 "pairs": len(wins),
                 "rate": float(wins.mean()),
                 "interval": metrics.interval(wins),
             }
         )
-        per_text[f"catches {fault.name}" + (f", {fault.share:g}" if fault.share else "")] = wins
-        faulty.append(scores)
-    return rows, np.concatenate(faulty) if faulty else np.empty(0)
+        per_text[f"catches {perturbation.name}" + (f", {perturbation.share:g}" if perturbation.share else "")] = wins
+        perturbed.append(scores)
+    return rows, np.concatenate(perturbed) if perturbed else np.empty(0)
 
 
-def _rerank(data: EvaluationData, pools: Pools, per_text: PerText) -> dict[str, Any]:
+def _rerank(data: EvaluationData, pools: EmbeddingStore, per_text: PerText) -> dict[str, Any]:
     sets = data.candidates
     assert sets is not None
     candidates = metrics.Candidates(

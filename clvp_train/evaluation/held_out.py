@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clvp_train.data.pairs import PairDataset
-from clvp_train.faults import Codes
+from clvp_train.data.dataset import PairDataset
+from clvp_train.data.perturbations import Codes
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,16 @@
 
 from dataclasses import dataclass, replace
 
-from clvp_train.codes import open_tokenizer, read_manifest
 from clvp_train.data import CLVPDataModule
 from clvp_train.errors import UserError, check_number
+from clvp_train.evaluation.asr import count_word_errors
 from clvp_train.evaluation.evaluation_data import EvaluationData
-from clvp_train.evaluation.faults import FaultSuite, in_codes, in_texts, in_voices
 from clvp_train.evaluation.held_out import CandidateSets, HeldOut
-from clvp_train.evaluation.word_errors import count_word_errors
+from clvp_train.evaluation.perturbation_suite import PerturbationSuite, in_codes, in_texts, in_voices
+from clvp_train.pairs import open_tokenizer, read_manifest
 from clvp_train.tortoise import FrozenTortoise
 
-FAULTS, WORD_ERRORS, REFERENCE = "mistakes", "word error rate", "Fréchet distance"
+PERTURBATIONS, WORD_ERRORS, REFERENCE = "mistakes", "word error rate", "Fréchet distance"
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class RerankConfig:
 
 
 def prepare(
-    datamodule: CLVPDataModule, faults: FaultSuite, reference: str | None = None, limit: int | None = None
+    datamodule: CLVPDataModule, perturbations: PerturbationSuite, reference: str | None = None, limit: int | None = None
 ) -> EvaluationData:
     """The test split, mistakes in it, and what it is compared with, without candidates.
 
     Args:
         datamodule: of the pairs.
-        faults: which mistakes are made.
+        perturbations: which mistakes are made.
         reference: a folder of pairs, whose test split's codes are the reference.
         limit: codes that are served at most; None: all.
 
@@ -45,11 +45,14 @@ def prepare(
     datamodule.check_tells_apart()
     pairs, left_out = HeldOut.first_candidates(datamodule.splits["test"], limit), {}
     made, other = [], None
-    if faults.num_pairs == 0:
-        left_out[FAULTS] = "faults.num_pairs=0"
+    if perturbations.num_pairs == 0:
+        left_out[PERTURBATIONS] = "perturbations.num_pairs=0"
     else:
         tokenizer = open_tokenizer(datamodule.folder)
-        made = [*in_codes(pairs, faults, limit), *in_texts(pairs, faults, lambda text: tokenizer(text)["input_ids"])]
+        made = [
+            *in_codes(pairs, perturbations, limit),
+            *in_texts(pairs, perturbations, lambda text: tokenizer(text)["input_ids"]),
+        ]
     if reference is None:
         left_out[REFERENCE] = (
             "set reference=FOLDER to pairs whose codes are as they should be, those of recordings for one"
@@ -66,7 +69,7 @@ def add_candidates(
     datamodule: CLVPDataModule,
     folder: str,
     num_texts: int,
-    faults: FaultSuite,
+    perturbations: PerturbationSuite,
     limit: int | None = None,
 ) -> EvaluationData:
     """Adds the candidates of a folder, and changes of voice.
@@ -76,7 +79,7 @@ def add_candidates(
         datamodule: of the evaluated pairs.
         folder: pairs whose test split has several candidates a text.
         num_texts: at most.
-        faults: as in `prepare`.
+        perturbations: as in `prepare`.
         limit: as in `prepare`.
 
     Raises:
@@ -90,8 +93,8 @@ def add_candidates(
             f"rerank.pairs={folder}: no text of its test split has more than one candidate: draw some with `python -m "
             "clvp_train.generate … num_candidates=16 split.test_percent=100 split.val_percent=0 output_dir=FOLDER`"
         )
-    spoilt = in_voices(data.pairs, sets, faults) if faults.num_pairs else []
-    return replace(data, candidates=sets, faults=[*data.faults, *spoilt])
+    spoilt = in_voices(data.pairs, sets, perturbations) if perturbations.num_pairs else []
+    return replace(data, candidates=sets, perturbations=[*data.perturbations, *spoilt])
 
 
 def add_word_errors(data: EvaluationData, folder: str, tortoise: FrozenTortoise, asr: str) -> EvaluationData:

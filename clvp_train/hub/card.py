@@ -7,11 +7,11 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
-from clvp_train.codes import report_lines
 from clvp_train.hub.run import TRAINING_CONFIG, Trained
 from clvp_train.hub.settings import HubConfig
 from clvp_train.hub.templates import MODEL_CARD, render
 from clvp_train.metrics import DIRECTIONS
+from clvp_train.pairs import report_lines
 from clvp_train.report import table_lines, tables
 
 HARDLY = 0.6  # a mistake that is noticed less often than this is told of as a limit; 0.5 is chance
@@ -48,7 +48,7 @@ def model_card(trained: Trained, hub: HubConfig, repo_id: str | None) -> str:
             for table in tables(metrics)
             if not table.words  # whose rows are texts of the corpus
         ],
-        "weak": [f"{row['fault'].replace('_', ' ')} ({row['rate']:.2f})" for row in _weak(metrics)],
+        "weak": [f"{row['perturbation'].replace('_', ' ')} ({row['rate']:.2f})" for row in _weak(metrics)],
         "figures": [name for name in SHOWN if (trained.report / "figures" / f"{name}.svg").exists()],
         "example": metrics["example"],
         "versions": {name: version(name) for name in ("clvp-train", "torch", "transformers")},
@@ -95,7 +95,7 @@ def _results(metrics: dict[str, Any]) -> list[EvalResult]:
                     metric_args=gallery | chance,
                 )
             )
-    for kind in ("mismatched", "faulty"):
+    for kind in ("mismatched", "perturbed"):
         if kind in metrics["scores"]:
             value = metrics["scores"][kind]["auc"]
             words = f"AUC, true against {kind} pairs"
@@ -105,7 +105,7 @@ def _results(metrics: dict[str, Any]) -> list[EvalResult]:
 
 def _weak(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     """Of each mistake that is hardly noticed at some size the largest such."""
-    rows = {row["fault"]: row for row in metrics["faults"] if row["rate"] < HARDLY}
+    rows = {row["perturbation"]: row for row in metrics["perturbations"] if row["rate"] < HARDLY}
     return sorted(rows.values(), key=lambda row: row["rate"])
 
 

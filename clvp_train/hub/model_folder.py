@@ -4,13 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
-from clvp_train.codes import CARD
 from clvp_train.hub.card import model_card
 from clvp_train.hub.run import Trained
 from clvp_train.hub.settings import HubConfig
+from clvp_train.io import REPORT, write_text
 from clvp_train.metrics import SCORE_TABLE_FILE
-from clvp_train.places import REPORT
-from clvp_train.report import METRICS_FILE, write_whole
+from clvp_train.pairs import CARD
+from clvp_train.report import METRICS_FILE
 
 
 def write_model_folder(trained: Trained, folder: Path, hub: HubConfig, repo_id: str | None) -> Path:
@@ -30,6 +30,6 @@ def write_model_folder(trained: Trained, folder: Path, hub: HubConfig, repo_id: 
     shutil.copytree(trained.folder, folder, ignore=shutil.ignore_patterns("model*", ".*", "*.partial"))
     trained.model.save_pretrained(folder)
     shutil.copytree(trained.report, folder / REPORT, ignore=shutil.ignore_patterns(METRICS_FILE, SCORE_TABLE_FILE))
-    write_whole(folder / METRICS_FILE, json.dumps(trained.metrics, indent=2, ensure_ascii=False) + "\n")
-    write_whole(folder / CARD, card)
+    write_text(folder / METRICS_FILE, json.dumps(trained.metrics, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / CARD, card)
     return folder

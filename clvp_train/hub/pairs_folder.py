@@ -4,7 +4,10 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
-from clvp_train.codes import (
+from clvp_train.errors import UserError
+from clvp_train.hub.settings import HubConfig
+from clvp_train.models.weight_files import public_name
+from clvp_train.pairs import (
     CARD,
     TOKENIZER,
     Storage,
@@ -14,9 +17,6 @@ from clvp_train.codes import (
     read_manifest,
     write_manifest,
 )
-from clvp_train.errors import UserError
-from clvp_train.hub.settings import HubConfig
-from clvp_train.weights import public_name
 
 
 def write_pairs_folder(pairs: str | Path, folder: Path, hub: HubConfig) -> Path:

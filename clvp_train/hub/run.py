@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from clvp_train.errors import UserError
+from clvp_train.io import CHECKPOINTS, MODEL, REPORT
 from clvp_train.models import CLVPModel, load_clvp, weights_digest
-from clvp_train.places import CHECKPOINTS, MODEL, REPORT
 from clvp_train.report import METRICS_FILE
 
 TRAINING_CONFIG = "training_config.yaml"  # beside the model

@@ -3,7 +3,7 @@
 from clvp_train.metrics.bootstrap import Interval, interval, median_interval
 from clvp_train.metrics.breakdown import by_label, by_quartile
 from clvp_train.metrics.frechet import clvp_score, frechet_distance
-from clvp_train.metrics.rerank import Candidates, of_picks, rerank
+from clvp_train.metrics.reranking import Candidates, of_picks, rerank
 from clvp_train.metrics.retrieval import DIRECTIONS, MODE, PRIMARY, Ranks, both_directions, ranks, retrieval, summary
 from clvp_train.metrics.scores import (
     SCORE_TABLE_FILE,

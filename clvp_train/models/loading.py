@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from clvp_train.errors import UserError
 from clvp_train.models.configuration_clvp import CLVPConfig
 from clvp_train.models.modeling_clvp import CLVPModel
-from clvp_train.weights import resolve_folder
+from clvp_train.models.weight_files import resolve_folder
 
 CONFIG_KEY = "clvp_config"  # in a .ckpt: the model's configuration as a plain dict
 MODEL_PREFIX = "model."  # of the model's weights in a .ckpt's state_dict
@@ -35,8 +35,10 @@ def load_clvp(checkpoint: str | Path, config: dict[str, Any] | None = None) -> C
     try:
         if path.is_dir():
             model = _from_folder(path)
+        elif path.suffix == ".ckpt":
+            model = _from_lightning(path)
         else:
-            model = _from_lightning(path) if path.suffix == ".ckpt" else CLVPModel.from_tortoise(path)
+            model = CLVPModel.from_tortoise(path)
     except (*_NOT_A_CLVP, SafetensorError, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"checkpoint={checkpoint} is not a CLVP ({reason[:400]}): give {KINDS}") from None

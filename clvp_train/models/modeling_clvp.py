@@ -98,7 +98,7 @@ def eager_attention(
             scores_BHLL = scores_BHLL.masked_fill(~attention_mask, torch.finfo(scores_BHLL.dtype).min)
         else:
             scores_BHLL = scores_BHLL + attention_mask
-    # Half precision cannot hold a sum over hundreds of keys.
+    # Tower precision cannot hold a sum over hundreds of keys.
     wide = torch.promote_types(scores_BHLL.dtype, torch.float32)
     probs_BHLL = scores_BHLL.softmax(-1, dtype=wide).to(v_BHLK.dtype)
     probs_BHLL = F.dropout(probs_BHLL, dropout, module.training)
@@ -511,7 +511,7 @@ class CLVPModel(CLVPPreTrainedModel):
         text = self.text_model(input_ids, text_attention_mask, *wanted, return_dict=True)
         speech = self.speech_model(speech_ids, speech_attention_mask, *wanted, return_dict=True)
         text_BP, speech_BP = self.text_projection(text.pooler_output), self.speech_projection(speech.pooler_output)
-        # Half precision keeps 3 digits: with a scale of 100 that would be half a logit.
+        # Tower precision keeps 3 digits: with a scale of 100 that would be half a logit.
         with torch.autocast(text_BP.device.type, enabled=False):
             wide = torch.promote_types(text_BP.dtype, torch.float32)
             text_BP, speech_BP = F.normalize(text_BP.to(wide), dim=-1), F.normalize(speech_BP.to(wide), dim=-1)

@@ -8,7 +8,6 @@ from clvp_train.report.files import (
     print_table,
     write_metrics,
     write_report,
-    write_whole,
 )
 from clvp_train.report.page import Page, png, table_lines
 from clvp_train.report.pictures import Pictures
@@ -29,5 +28,4 @@ __all__ = [
     "tables",
     "write_metrics",
     "write_report",
-    "write_whole",
 ]

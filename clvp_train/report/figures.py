@@ -94,14 +94,14 @@ def similarity(pictures: Pictures) -> Figure:
 
 
 def fault_rates(pictures: Pictures) -> Figure:
-    """One group of bars a fault, one bar a size."""
-    names = list(dict.fromkeys(row["fault"] for row in pictures.faults))
+    """One group of bars a perturbation, one bar a size."""
+    names = list(dict.fromkeys(row["perturbation"] for row in pictures.perturbations))
     figure, axes = _figure((SIZE[0], 1.2 + 0.42 * len(names)))
-    shares = sorted({row["share"] for row in pictures.faults if row["share"]})
+    shares = sorted({row["share"] for row in pictures.perturbations if row["share"]})
     height = 0.8 / max(1, len(shares))
-    for row in pictures.faults:
+    for row in pictures.perturbations:
         place = shares.index(row["share"]) if row["share"] else (len(shares) - 1) / 2
-        y, (low, high) = names.index(row["fault"]) + (place - (len(shares) - 1) / 2) * height, row["interval"]
+        y, (low, high) = names.index(row["perturbation"]) + (place - (len(shares) - 1) / 2) * height, row["interval"]
         color = COLORS[shares.index(row["share"]) % len(COLORS)] if row["share"] else INK
         axes.barh(y, row["rate"], height * 0.9, color=color)
         axes.plot([low, high], [y, y], color=INK, linewidth=1)
@@ -109,7 +109,7 @@ def fault_rates(pictures: Pictures) -> Figure:
         axes.barh(0, 0, color=color, label=f"{share:.0%} of it")
     axes.axvline(0.5, color=INK, linestyle=":")
     axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
-    axes.set(xlabel="true pair outscores the faulty one", xlim=(0, 1.02))
+    axes.set(xlabel="true pair outscores the perturbed one", xlim=(0, 1.02))
     axes.invert_yaxis()
     axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.6 / (0.6 + 0.42 * len(names))), ncols=3)
     return figure
@@ -154,7 +154,7 @@ TITLES: dict[Callable[[Pictures], Figure], str] = {
 def draw(pictures: Pictures) -> dict[str, tuple[str, Figure]]:
     """By name a title and a figure, of what the pictures hold. The figures belong to no window and need not be closed."""
     lacking: dict[Callable[[Pictures], Figure], bool] = {
-        fault_rates: not pictures.faults,
+        fault_rates: not pictures.perturbations,
         projection_by_voice: not len(pictures.voices),
         projection_by_length: not len(pictures.lengths),
     }

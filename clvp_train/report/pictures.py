@@ -18,12 +18,12 @@ class Pictures:
 
     Attributes:
         ranks: by direction, (N,).
-        scores: of "true", "mismatched" and, if there are any, "faulty" pairs.
+        scores: of "true", "mismatched" and, if there are any, "perturbed" pairs.
         similarity: (32, 32) scores of some texts, down, with their codes, across.
         projection: (N, 2) codes on their two principal components; of 2000 at most, `rows`.
         rows: which pairs `projection` shows.
         voices: of all pairs; lengths: their codes.
-        faults: as in the metrics, see `evaluation`.
+        perturbations: as in the metrics, see `evaluation`.
     """
 
     ranks: dict[str, np.ndarray]
@@ -33,7 +33,7 @@ class Pictures:
     rows: np.ndarray
     voices: Sequence[str] = ()
     lengths: np.ndarray = field(default_factory=lambda: np.empty(0))
-    faults: Sequence[dict[str, Any]] = ()
+    perturbations: Sequence[dict[str, Any]] = ()
 
     @classmethod
     def of_retrieval(

@@ -28,7 +28,7 @@ class Table:
 
 def tables(metrics: Metrics) -> list[Table]:
     """All that the metrics of `evaluation.evaluate` hold."""
-    made = [make(metrics) for make in (retrieval, faults, rerank, scores, percentiles, reference)]
+    made = [make(metrics) for make in (retrieval, perturbations, rerank, scores, percentiles, reference)]
     return [*(table for table in made if table), *breakdowns(metrics), confusions(metrics)]
 
 
@@ -64,17 +64,17 @@ def breakdowns(metrics: Metrics) -> list[Table]:
     ]
 
 
-def faults(metrics: Metrics) -> Table | None:
+def perturbations(metrics: Metrics) -> Table | None:
     rows = [
         [
-            f"{row['fault'].replace('_', ' ')} ({row['side']})",
+            f"{row['perturbation'].replace('_', ' ')} ({row['side']})",
             f"{row['share']:.0%}" if row["share"] else "one place",
             str(row["pairs"]),
             _with_interval(row["rate"], row["interval"]),
         ]
-        for row in metrics["faults"]
+        for row in metrics["perturbations"]
     ]
-    note = f"How often the true pair outscores the faulty one; 0.5 by chance. {INTERVALS}"
+    note = f"How often the true pair outscores the perturbed one; 0.5 by chance. {INTERVALS}"
     return Table("Mistakes that the score notices", ["mistake", "size", "pairs", "rate"], rows, note) if rows else None
 
 
@@ -112,7 +112,7 @@ def scores(metrics: Metrics) -> Table:
             f"{found[kind]['standard_deviation']:.3f}",
             f"{found[kind]['auc']:.3f}" if "auc" in found[kind] else "",
         ]
-        for kind in ("true", "mismatched", "faulty")
+        for kind in ("true", "mismatched", "perturbed")
         if kind in found
     ]
     note = (

@@ -14,13 +14,13 @@ from safetensors.torch import save_file
 from transformers import ClvpConfig, ClvpFeatureExtractor
 
 from clvp_train.errors import UserError
+from clvp_train.models.weight_files import read_weights, weight_files
 from clvp_train.tortoise.autoregressive import AutoRegressive, Positions
 from clvp_train.tortoise.composite import from_composite, to_composite
 from clvp_train.tortoise.dvae import DiscreteVAE, DVAEConfig
 from clvp_train.tortoise.parts import TortoiseParts, choose_sampling, fill
 from clvp_train.tortoise.sampling import Sampling
 from clvp_train.tortoise.tokenizer import read_tokenizer
-from clvp_train.weights import read_weights, weight_files
 
 CONFIG_FILE, SAMPLING_FILE, DVAE_FOLDER = "config.json", "sampling.json", "dvae"
 

@@ -9,17 +9,18 @@ import torch
 from transformers import ClvpTokenizer, PreTrainedTokenizerBase
 
 from clvp_train.errors import UserError
+from clvp_train.io import file_digest
+from clvp_train.models.weight_files import resolve_folder
 from clvp_train.tortoise.audio import fit_length, log_mel
 from clvp_train.tortoise.autoregressive import Positions
 from clvp_train.tortoise.basic_tokenizer import TOKENIZER_FILE, read_basic_tokenizer
-from clvp_train.tortoise.calm import write_calm
 from clvp_train.tortoise.candidates import Candidate, Prompt, draw
 from clvp_train.tortoise.decoder import Decoder
 from clvp_train.tortoise.folder import CONFIG_FILE, DVAE_FOLDER, folder_files, read_folder, write_folder
 from clvp_train.tortoise.original_files import AUTOREGRESSIVE_FILE, OriginalFiles, read_original
 from clvp_train.tortoise.parts import TortoiseParts
+from clvp_train.tortoise.silence_padding import pad_with_silence
 from clvp_train.tortoise.tokenizer import as_tortoise_reads, read_original_tokenizer, read_tokenizer
-from clvp_train.weights import file_digest, resolve_folder
 
 Dtype = Literal["float32", "bfloat16"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -241,10 +242,10 @@ class FrozenTortoise:
         mels_BMF = torch.stack([torch.nn.functional.pad(mel, (0, longest - mel.shape[1])) for mel in mels])
         return [ids.tolist() for ids in self.dvae.codes(mels_BMF, lengths_B)]
 
-    def write_calm(self, codes_BS: torch.Tensor) -> torch.Tensor:
-        """`calm.write_calm` with this Tortoise's stop token and calm codes."""
+    def pad_with_silence(self, codes_BS: torch.Tensor) -> torch.Tensor:
+        """`calm.pad_with_silence` with this Tortoise's stop token and calm codes."""
         calm, *tail = self.autoregressive.config.decoder_config.decoder_fixing_codes
-        return write_calm(codes_BS, self.autoregressive.stop_speech, calm, tail)
+        return pad_with_silence(codes_BS, self.autoregressive.stop_speech, calm, tail)
 
     def fingerprint(self) -> str:
         """Hex digest of all that shapes the codes: weights, tokenizer, features, positions and sampling."""

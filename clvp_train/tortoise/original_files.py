@@ -8,13 +8,13 @@ import torch
 from transformers import ClvpFeatureExtractor
 
 from clvp_train.errors import UserError
+from clvp_train.models.weight_files import read_state_dict, read_stored
 from clvp_train.tortoise.audio import NUM_MELS
 from clvp_train.tortoise.autoregressive import AutoRegressive, Positions
 from clvp_train.tortoise.dvae import DiscreteVAE
 from clvp_train.tortoise.original import from_original, from_original_dvae, original_config, original_dvae_config
 from clvp_train.tortoise.parts import TortoiseParts, choose_sampling, fill
 from clvp_train.tortoise.tokenizer import read_original_tokenizer
-from clvp_train.weights import read_state_dict, read_stored
 
 AUTOREGRESSIVE_FILE = "autoregressive.pth"
 

@@ -9,20 +9,20 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 
-from clvp_train.encode import encode_in_chunks
 from clvp_train.errors import UserError
+from clvp_train.inference.chunked_encoding import encode_in_chunks
 from clvp_train.losses import SymmetricContrastiveLoss, gather
 from clvp_train.metrics import Ranks, ranks, summary
 from clvp_train.models import CLVPModel
 from clvp_train.models.loading import CONFIG_KEY
 from clvp_train.training.config import TrainingConfig
-from clvp_train.training.hiding import hide
 from clvp_train.training.optim import OptimConfig, adamw, freeze, warmup_cosine
 from clvp_train.training.throughput import Throughput
+from clvp_train.training.token_masking import hide
 
 MAX_LOG_SCALE = math.log(100)  # as in CLIP
 Batch = dict[str, torch.Tensor]
-Half = Literal["text", "speech"]
+Tower = Literal["text", "speech"]
 
 
 class CLVPModule(L.LightningModule):
@@ -77,7 +77,7 @@ class CLVPModule(L.LightningModule):
             nn.functional.normalize(self.project("speech", speech_ids, speech_mask), dim=-1),
         )
 
-    def project(self, half: Half, ids_BL: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
+    def project(self, half: Tower, ids_BL: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
         """(B, D) projections of one half, not normalised, at least in float32."""
         encode = self.model.get_text_features if half == "text" else self.model.get_speech_features
         settings = self.settings

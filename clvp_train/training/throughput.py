@@ -5,7 +5,7 @@ import time
 import torch
 from lightning.fabric.utilities.throughput import get_available_flops
 
-from clvp_train.encode import computed_positions, lengths
+from clvp_train.inference.chunked_encoding import computed_positions, lengths
 from clvp_train.models import CLVPModel
 
 

@@ -12,12 +12,13 @@ from hydra.utils import get_object, instantiate
 from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
 
-from clvp_train import Reranker, build
-from clvp_train.codes.manifest import Manifest, write_manifest
-from clvp_train.command import CONF
+from clvp_train import Reranker
 from clvp_train.corpus import Corpus, split_of
 from clvp_train.data import CLVPDataModule
 from clvp_train.models import CLVPConfig, CLVPModel
+from clvp_train.pairs.manifest import Manifest, write_manifest
+from clvp_train.pipelines import build
+from clvp_train.pipelines.command import CONF
 
 ROOTS = sorted(file.stem for file in CONF.glob("*.yaml"))
 PICKS = sorted(file.relative_to(CONF).with_suffix("").as_posix() for file in CONF.glob("*/*.yaml"))

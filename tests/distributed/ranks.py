@@ -34,7 +34,7 @@ def _rank(rank: int, world_size: int, port: int, function: Callable[..., Any], a
 def on_ranks(world_size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
     """`function(rank, *arguments)` on every rank; its results must be plain lists and numbers."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["clvp_train.app"])
+    context.set_forkserver_preload(["clvp_train.pipelines.train"])
     results, port = context.Queue(), free_port()
     processes = [
         context.Process(target=_rank, args=(rank, world_size, port, function, arguments, results))

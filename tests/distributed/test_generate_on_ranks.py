@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from clvp_train.codes import ARCodes, generate, read_manifest
-from clvp_train.codes import ranks as codes_ranks
 from clvp_train.corpus import TextLines
+from clvp_train.pairs import ARCodes, generate, read_manifest
+from clvp_train.pairs import ranks as codes_ranks
 from clvp_train.tortoise import FrozenTortoise
 from tests.distributed.ranks import on_ranks
 

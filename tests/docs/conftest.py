@@ -89,7 +89,7 @@ def link_environment(venv: Path) -> None:
 
 
 def _write_clips(shelf: Path, sentences: list[str]) -> None:
-    """Half a second to a second of the bundled voices a sentence, as LJSpeech lays it out, and as a manifest."""
+    """Tower a second to a second of the bundled voices a sentence, as LJSpeech lays it out, and as a manifest."""
     (shelf / "LJSpeech-1.1/wavs").mkdir(parents=True)
     (shelf / "clips").mkdir()
     files = sorted((ROOT / "data/nano/voices").glob("*/*.flac"))

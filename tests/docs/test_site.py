@@ -59,7 +59,9 @@ def test_the_reference_holds_every_public_name_and_what_it_says(site, package):
 def test_the_names_of_the_package_itself_are_those_of_its_models_and_the_re_ranker(site):
     others = set(clvp_train.__all__) - set(importlib.import_module("clvp_train.models").__all__)
     assert others == {"Ranking", "Reranker"}
-    assert {f"clvp_train.reranker.{name}" for name in others} <= places(site / "docs/api/clvp_train.reranker.html")
+    assert {f"clvp_train.inference.reranker.{name}" for name in others} <= places(
+        site / "docs/api/clvp_train.reranker.html"
+    )
 
 
 def test_no_page_links_to_what_is_not_there(site):

@@ -22,7 +22,7 @@ RERANK, DEMO = "clvp_train/rerank.py", "clvp_train/demo/__main__.py"
 TIMEOUT = 240
 
 _server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload(["clvp_train.app"])
+_server.set_forkserver_preload(["clvp_train.pipelines.train"])
 _numbers = itertools.count()
 
 

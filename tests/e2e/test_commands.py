@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import yaml
 
-from clvp_train.codes import read_manifest, read_pairs
+from clvp_train.pairs import read_manifest, read_pairs
 from tests.e2e.commands import EVALUATE, GENERATE, ROOT, TRAIN, execute, run
 from tests.e2e.conftest import BUDGET, CORPUS
 

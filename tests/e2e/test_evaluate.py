@@ -52,7 +52,13 @@ def test_a_report_holds_all_parts_and_says_what_is_left_out(trained):
         "Not measured",
     ):
         assert title in page and title in (folder / "report.md").read_text(), title
-    assert {row["fault"] for row in metrics["faults"]} >= {"cut_off", "babble", "other_voice", "drop_words", "negate"}
+    assert {row["perturbation"] for row in metrics["perturbations"]} >= {
+        "cut_off",
+        "babble",
+        "other_voice",
+        "drop_words",
+        "negate",
+    }
     assert metrics["rerank"]["finished"]["random"]["value"] <= 1 and metrics["rerank"]["candidates"] == 3
     assert set(metrics["left_out"]) == {"word error rate", "Fréchet distance"}
     assert sum(row["texts"] for row in metrics["breakdown"]["voice"]) == metrics["gallery"]
@@ -82,12 +88,17 @@ def test_candidates_and_a_reference_of_ones_own(model, workplace):
     made = [*CANDIDATES, "num_candidates=2", "output_dir=candidates"]
     assert run(GENERATE, [*made, "codes.seed=1"], workplace).status == 0
     evaluate(
-        workplace, model, "rerank.pairs=candidates", "rerank.num_texts=20", "reference=candidates", "faults.num_pairs=0"
+        workplace,
+        model,
+        "rerank.pairs=candidates",
+        "rerank.num_texts=20",
+        "reference=candidates",
+        "perturbations.num_pairs=0",
     )
     found = report(workplace / "evaluated")
     assert (found["rerank"]["texts"], found["rerank"]["candidates"]) == (20, 2)
     assert found["reference"]["codes"] > 100 and found["reference"]["frechet_distance"] > 0
-    assert found["faults"] == [] and found["left_out"]["mistakes"] == "faults.num_pairs=0"
+    assert found["perturbations"] == [] and found["left_out"]["mistakes"] == "perturbations.num_pairs=0"
 
 
 def tiny_recogniser(folder):
@@ -105,7 +116,7 @@ def tiny_recogniser(folder):
 
 def test_a_recogniser_of_transformers_hears_what_the_dvae_makes_audible(model, workplace):
     tiny_recogniser(workplace)
-    done = evaluate(workplace, model, "rerank.asr=asr", "faults.num_pairs=5")
+    done = evaluate(workplace, model, "rerank.asr=asr", "perturbations.num_pairs=5")
     assert "heard 27 of 27 candidates" in done.stdout
     found = report(workplace / "evaluated")
     assert "word error rate" not in found["left_out"]
@@ -175,7 +186,7 @@ def test_a_single_text_cannot_be_told_from_others(model, workplace):
 def test_texts_that_have_lost_their_candidates_are_counted(model, workplace):
     import pyarrow.parquet as pq
 
-    from clvp_train.codes import read_manifest
+    from clvp_train.pairs import read_manifest
     from tests.unit.pairs_folder import write_folder
 
     assert run(GENERATE, [*CANDIDATES, "num_candidates=3", "output_dir=whole"], workplace).status == 0

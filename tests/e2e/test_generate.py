@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from clvp_train.codes import read_manifest, read_pairs
+from clvp_train.pairs import read_manifest, read_pairs
 from tests.e2e.commands import GENERATE, Finished, Running, environment, run, start
 
 TEXTS = 32

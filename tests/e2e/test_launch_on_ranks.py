@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clvp_train.codes import read_pairs
+from clvp_train.pairs import read_pairs
 from tests.e2e.commands import ROOT, TRAIN, environment, execute
 from tests.e2e.conftest import BUDGET, CORPUS, write_sentences
 
@@ -18,7 +18,7 @@ TELL = """
 import os, time
 from pathlib import Path
 import lightning as L
-from clvp_train.codes import ARCodes
+from clvp_train.pairs import ARCodes
 from clvp_train.corpus import TextLines
 
 def tell(event):

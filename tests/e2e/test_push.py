@@ -76,7 +76,7 @@ def test_round_trip(trained, workplace, hub, online):
         json.loads(path.read_text())
         for path in (tmp_path / "judged/report/metrics.json", trained.output / "report/metrics.json")
     )
-    names = ("text_to_speech", "speech_to_text", "intervals", "scores", "faults", "rerank", "weights", "data")
+    names = ("text_to_speech", "speech_to_text", "intervals", "scores", "perturbations", "rerank", "weights", "data")
     assert all(there[name] == here[name] for name in names)
     no_secret_in(tmp_path / "judged")
 

@@ -140,7 +140,7 @@ def test_two_processes_train_and_test_as_one_does(trained, workplace):
     assert alone["gallery"] == together["gallery"] == report(trained.output)["gallery"]
     for direction in ("text_to_speech", "speech_to_text"):
         assert together[direction] == pytest.approx(alone[direction], abs=1e-6)
-    for here, there in zip(alone["faults"], together["faults"]):
+    for here, there in zip(alone["perturbations"], together["perturbations"]):
         assert here["pairs"] == there["pairs"] and here["rate"] == pytest.approx(there["rate"], abs=0.05)
     assert done.stdout.count("report: ") == 1
 

@@ -21,8 +21,8 @@ from transformers.models.clvp.modeling_clvp import ClvpConditioningEncoder
 from clvp_train.tortoise import FrozenTortoise, Sampling
 from clvp_train.tortoise.audio import load_audio, log_mel
 from clvp_train.tortoise.autoregressive import num_groups
-from clvp_train.tortoise.calm import write_calm
 from clvp_train.tortoise.sampling import next_codes
+from clvp_train.tortoise.silence_padding import pad_with_silence
 
 NANO = Path(__file__).parents[2] / "data" / "nano"
 START, STOP, MAX_CODES = 96, 97, 150
@@ -172,7 +172,7 @@ def test_calm(reference):
         ids[torch.rand(200, length, generator=draw) < 0.1] = STOP
         # theirs drops the start token first
         expected = reference.fix_speech_decoder_output(torch.nn.functional.pad(ids, (1, 0), value=START))
-        assert torch.equal(write_calm(ids, STOP, codes[0], codes[1:]), expected)
+        assert torch.equal(pad_with_silence(ids, STOP, codes[0], codes[1:]), expected)
 
 
 @pytest.mark.parametrize(

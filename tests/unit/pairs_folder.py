@@ -9,8 +9,8 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clvp_train.codes.manifest import Manifest, write_manifest
-from clvp_train.codes.shards import SCHEMA
+from clvp_train.pairs.manifest import Manifest, write_manifest
+from clvp_train.pairs.shards import SCHEMA
 
 VOCABULARY = 32
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from clvp_train.encode import computed_positions, encode_in_chunks, lengths
-from clvp_train.training.hiding import hide
+from clvp_train.inference.chunked_encoding import computed_positions, encode_in_chunks, lengths
+from clvp_train.training.token_masking import hide
 
 LENGTHS = [3, 17, 9, 1, 24, 8, 16]
 

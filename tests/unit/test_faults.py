@@ -1,18 +1,28 @@
 import numpy as np
 import pytest
 
-from clvp_train.faults import FAULTS, FOREIGN, babble, cut_off, drop, foreign_stretch, foreign_tail, repeat, swap
+from clvp_train.data.perturbations import (
+    FOREIGN,
+    PERTURBATIONS,
+    babble,
+    cut_off,
+    drop,
+    foreign_stretch,
+    foreign_tail,
+    repeat,
+    swap,
+)
 
 CODES = np.arange(100, 120)
 OTHER = np.arange(200, 240)
 
 
-def drawn(fault, share=0.25, codes=CODES, other=OTHER):
-    """What a fault makes with many seeds."""
-    return [fault(codes, np.random.default_rng(seed), share, other).tolist() for seed in range(200)]
+def drawn(perturbation, share=0.25, codes=CODES, other=OTHER):
+    """What a perturbation makes with many seeds."""
+    return [perturbation(codes, np.random.default_rng(seed), share, other).tolist() for seed in range(200)]
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", PERTURBATIONS)
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize(
     "codes",
@@ -23,15 +33,15 @@ def test_every_fault_changes_every_sequence_and_leaves_something(name, share, co
     before = np.array(codes)
     for seed in range(40):
         for other in (OTHER, before, before[-1:], before[:0]):
-            faulty = FAULTS[name](before, np.random.default_rng(seed), share, other)
-            assert len(faulty) > 0 and faulty.dtype == before.dtype and not np.array_equal(faulty, before)
-            faulty[:] = -1
+            perturbed = PERTURBATIONS[name](before, np.random.default_rng(seed), share, other)
+            assert len(perturbed) > 0 and perturbed.dtype == before.dtype and not np.array_equal(perturbed, before)
+            perturbed[:] = -1
             assert before.tolist() == codes, "the codes themselves are left as they are"
 
 
 def test_the_same_seed_makes_the_same_mistake():
-    for fault in FAULTS.values():
-        assert drawn(fault) == drawn(fault)
+    for perturbation in PERTURBATIONS.values():
+        assert drawn(perturbation) == drawn(perturbation)
 
 
 def test_cut_off_ends_early():
@@ -82,4 +92,4 @@ def test_babble_goes_on_with_single_codes_of_another_sentence():
 @pytest.mark.parametrize("name", FOREIGN)
 def test_what_is_foreign_must_come_from_somewhere(name):
     with pytest.raises(ValueError, match=f"{name} needs .*another sentence"):
-        FAULTS[name](CODES, np.random.default_rng(0), 0.5)
+        PERTURBATIONS[name](CODES, np.random.default_rng(0), 0.5)

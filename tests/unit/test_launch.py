@@ -13,9 +13,9 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import open_dict
 
-from clvp_train import launch
-from clvp_train.command import CONF
 from clvp_train.errors import UserError
+from clvp_train.pipelines import launch
+from clvp_train.pipelines.command import CONF
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 SRUN = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
@@ -152,7 +152,7 @@ def test_a_script_is_started_by_its_absolute_path(typed, monkeypatch):
 
 def test_a_module_is_started_as_a_module(typed, monkeypatch):
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", launch.__spec__)
-    assert command(typed)[:2] == ["-m", "clvp_train.launch"]
+    assert command(typed)[:2] == ["-m", "clvp_train.pipelines.launch"]
 
 
 @pytest.mark.parametrize("place", ["options", "behind"])

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from clvp_train.text_faults import (
-    TEXT_FAULTS,
+from clvp_train.evaluation.text_perturbations import (
+    TEXT_PERTURBATIONS,
     change_number,
     drop_words,
     negate,
@@ -17,13 +17,13 @@ WORDS = ["in", "the", "beginning", "was", "the", "word"]
 OTHER = ["a", "b", "c", "d", "e", "f", "g", "h"]
 
 
-def drawn(fault, share=0.34, words=WORDS, other=OTHER):
-    """What a fault makes with many seeds."""
-    made = [fault(list(words), np.random.default_rng(seed), share, other) for seed in range(200)]
+def drawn(perturbation, share=0.34, words=WORDS, other=OTHER):
+    """What a perturbation makes with many seeds."""
+    made = [perturbation(list(words), np.random.default_rng(seed), share, other) for seed in range(200)]
     return {None if one is None else " ".join(one) for one in made}
 
 
-@pytest.mark.parametrize("name", TEXT_FAULTS)
+@pytest.mark.parametrize("name", TEXT_PERTURBATIONS)
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.5, 0.99])
 @pytest.mark.parametrize(
     "text", ["a", "a b", "two words", "was it not", "1984", "the the the", "in the beginning was one word"]
@@ -31,7 +31,7 @@ def drawn(fault, share=0.34, words=WORDS, other=OTHER):
 def test_every_fault_changes_a_text_or_finds_nothing_to_spoil(name, share, text):
     words = text.split()
     for seed in range(30):
-        found = TEXT_FAULTS[name](list(words), np.random.default_rng(seed), share, OTHER)
+        found = TEXT_PERTURBATIONS[name](list(words), np.random.default_rng(seed), share, OTHER)
         assert found is None or (found and (found != words or name == "drop_words"))
 
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from clvp_train.data.collate import Collate
-from clvp_train.padding import pad
-from clvp_train.tortoise.calm import CALM, CALM_TAIL
+from clvp_train.data.padding import pad
+from clvp_train.tortoise.silence_padding import SILENCE_CODE, SILENCE_TAIL
 
 
 def pair(text_length, speech_ids, finished=True, **more):
@@ -54,14 +54,14 @@ def test_keys_of_all_64_bits_and_negatives_stay_with_their_pairs():
     assert batch["negative_attention_mask"].sum(dim=1).tolist() == [9, 10, 9, 10]
 
 
-TAIL = list(CALM_TAIL)
+TAIL = list(SILENCE_TAIL)
 
 
 @pytest.mark.parametrize(
     ("codes", "finished", "served", "real"),
     [
-        ([7, 8], True, [7, 8, *[CALM] * 5, *TAIL], 10),
-        ([7] * 6, True, [*[7] * 6, CALM, *TAIL], 10),
+        ([7, 8], True, [7, 8, *[SILENCE_CODE] * 5, *TAIL], 10),
+        ([7] * 6, True, [*[7] * 6, SILENCE_CODE, *TAIL], 10),
         ([7] * 9, True, [*[7] * 7, *TAIL], 10),  # the tail takes the place of codes, as in tortoise-tts
         ([7] * 10, True, [7] * 10, 10),
         ([7] * 14, True, [7] * 10, 10),

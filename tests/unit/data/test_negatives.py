@@ -3,12 +3,12 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from clvp_train.codes import arrow_copies
 from clvp_train.data import PairDataset
 from clvp_train.data.negatives import HardNegatives
+from clvp_train.data.perturbations import PERTURBATIONS
 from clvp_train.data.views import TrainingPairs
 from clvp_train.errors import UserError
-from clvp_train.faults import FAULTS
+from clvp_train.pairs import arrow_copies
 
 
 @pytest.mark.parametrize(
@@ -18,12 +18,12 @@ from clvp_train.faults import FAULTS
         ({"hard_negatives": ["swap", "typo"]}, r"data.hard_negatives=\[swap,typo\]: .*\[cut_off,repeat,drop,swap,for"),
         ({"hard_negatives": []}, r"data.hard_negatives=\[\]: choose some of"),
         ({"hard_negatives": None}, r"data.hard_negatives=\[\]: choose some of"),
-        ({"fault_share": [0.5, 0.1]}, r"data.fault_share=\[0.5, 0.1\]: set it to \[LEAST,MOST\]"),
-        ({"fault_share": [0, 0.1]}, r"data.fault_share=\[0, 0.1\]: set it to"),
-        ({"fault_share": [0.1, 1.1]}, r"data.fault_share=\[0.1, 1.1\]: set it to"),
-        ({"fault_share": [0.1]}, r"data.fault_share=\[0.1\]: set it to"),
-        ({"fault_share": 0.1}, r"data.fault_share=\[0.1\]: set it to"),
-        ({"fault_share": ["much", 1]}, "data.fault_share=much: set it to a number"),
+        ({"perturbation_share": [0.5, 0.1]}, r"data.perturbation_share=\[0.5, 0.1\]: set it to \[LEAST,MOST\]"),
+        ({"perturbation_share": [0, 0.1]}, r"data.perturbation_share=\[0, 0.1\]: set it to"),
+        ({"perturbation_share": [0.1, 1.1]}, r"data.perturbation_share=\[0.1, 1.1\]: set it to"),
+        ({"perturbation_share": [0.1]}, r"data.perturbation_share=\[0.1\]: set it to"),
+        ({"perturbation_share": 0.1}, r"data.perturbation_share=\[0.1\]: set it to"),
+        ({"perturbation_share": ["much", 1]}, "data.perturbation_share=much: set it to a number"),
     ],
 )
 def test_a_bad_setting_is_named_with_its_mend(settings, message):
@@ -34,18 +34,18 @@ def test_a_bad_setting_is_named_with_its_mend(settings, message):
 def test_settings_of_a_config_become_plain():
     config = OmegaConf.create({"names": ["swap"], "share": [0.1, 0.2]})
     negatives = HardNegatives(1, config.names, config.share)
-    assert type(negatives.hard_negatives) is type(negatives.fault_share) is tuple
+    assert type(negatives.hard_negatives) is type(negatives.perturbation_share) is tuple
     assert HardNegatives(1, "swap").hard_negatives == ("swap",)
 
 
-def draw(number=1, names=tuple(FAULTS), codes=range(100, 120), seed=0, limit=None, share=(0.1, 0.5)):
+def draw(number=1, names=tuple(PERTURBATIONS), codes=range(100, 120), seed=0, limit=None, share=(0.1, 0.5)):
     codes_S = np.array(codes)
     rng = np.random.default_rng(seed)
     copies = HardNegatives(number, names, share).draw(codes_S, rng, lambda: np.arange(200, 220), limit)
     return [copy.tolist() for copy in copies]
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", PERTURBATIONS)
 def test_no_copy_is_the_original_within_the_limit(name):
     for limit in (4, 19, 20, 30):
         for copy in draw(200, [name], limit=limit):

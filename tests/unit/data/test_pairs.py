@@ -7,12 +7,12 @@ import pyarrow as pa
 import pytest
 import torch
 
-from clvp_train.codes import SCHEMA, arrow_copies, read_pairs
 from clvp_train.corpus import text_key
 from clvp_train.data import PairDataset
 from clvp_train.data.candidates import text_hashes
-from clvp_train.data.pairs import Ragged
+from clvp_train.data.dataset import Ragged
 from clvp_train.data.sampler import EpochOrder
+from clvp_train.pairs import SCHEMA, arrow_copies, read_pairs
 
 
 def anonymous_memory():

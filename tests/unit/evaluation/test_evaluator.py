@@ -7,8 +7,8 @@ import torch
 
 from clvp_train import metrics
 from clvp_train.errors import UserError
-from clvp_train.evaluation import EvaluationData, FaultSuite, compare, evaluate
-from clvp_train.evaluation.faults import in_codes, in_texts, in_voices
+from clvp_train.evaluation import EvaluationData, PerturbationSuite, compare, evaluate
+from clvp_train.evaluation.perturbation_suite import in_codes, in_texts, in_voices
 from clvp_train.report import draw, tables
 
 
@@ -32,14 +32,14 @@ class Perfect:
 
 @pytest.fixture
 def data(held_out, candidate_sets):
-    pairs, suite = held_out(23), FaultSuite(shares=[0.5])
-    faults = [
+    pairs, suite = held_out(23), PerturbationSuite(shares=[0.5])
+    perturbations = [
         *in_codes(pairs, suite),
         *in_texts(pairs, suite, lambda text: [int(word[1:]) % 30 for word in text.split()]),
     ]
     return EvaluationData(
         pairs,
-        [*faults, *in_voices(pairs, candidate_sets, suite)],
+        [*perturbations, *in_voices(pairs, candidate_sets, suite)],
         candidates=candidate_sets,
         reference=held_out(9, seed=5),
         left_out={"a part": "why"},
@@ -52,9 +52,9 @@ def test_a_perfect_model_finds_everything_and_picks_the_right_candidate(data, em
         assert found.metrics[direction]["R@1"] == 1
         assert found.metrics["intervals"][direction]["R@1"] == [1, 1]
     assert found.metrics["scores"]["mismatched"]["auc"] == 1
-    rates = {row["fault"]: row["rate"] for row in found.metrics["faults"]}
-    for fault in ("cut_off", "foreign_stretch", "babble", "drop_words", "replace_words", "repeat_words"):
-        assert rates[fault] > 0.95, fault
+    rates = {row["perturbation"]: row["rate"] for row in found.metrics["perturbations"]}
+    for perturbation in ("cut_off", "foreign_stretch", "babble", "drop_words", "replace_words", "repeat_words"):
+        assert rates[perturbation] > 0.95, perturbation
     assert rates["drop"] > 0.9
     first = data.candidates.starts
     assert found.metrics["rerank"]["texts"] == 12
@@ -67,7 +67,7 @@ def test_a_perfect_model_finds_everything_and_picks_the_right_candidate(data, em
 
 def test_an_untrained_model_is_at_chance(held_out, embedder):
     pairs = held_out(400)
-    found = evaluate(EvaluationData(pairs, in_codes(pairs, FaultSuite(shares=[0.5]))), embedder)
+    found = evaluate(EvaluationData(pairs, in_codes(pairs, PerturbationSuite(shares=[0.5]))), embedder)
     assert found.metrics["text_to_speech"]["R@10"] < 0.1
     assert found.metrics["scores"]["mismatched"]["auc"] == pytest.approx(0.5, abs=0.06)
     assert "rerank" not in found.metrics and "reference" not in found.metrics
@@ -88,16 +88,16 @@ def test_every_number_is_what_it_says(data, embedder):
     reference = embedder.speech(data.reference.codes, data.reference.finished)
     distance = metrics.frechet_distance(projected, reference)
     assert found.metrics["reference"] == {"codes": 9, "frechet_distance": pytest.approx(distance, rel=1e-4)}
-    for fault, row in zip(data.faults, found.metrics["faults"]):
-        if fault.side == "text":
-            wrong = torch.nn.functional.normalize(embedder.texts(fault.faulty), dim=1)
-            scores, right = (wrong * speech[fault.rows]).sum(1), own[fault.rows]
+    for perturbation, row in zip(data.perturbations, found.metrics["perturbations"]):
+        if perturbation.side == "text":
+            wrong = torch.nn.functional.normalize(embedder.texts(perturbation.perturbed), dim=1)
+            scores, right = (wrong * speech[perturbation.rows]).sum(1), own[perturbation.rows]
         else:
-            finished = [pairs.finished[r] for r in fault.rows]
-            wrong = torch.nn.functional.normalize(embedder.speech(fault.faulty, finished), dim=1)
-            scores, right = (text[fault.rows] * wrong).sum(1), own[fault.rows]
-        assert row["rate"] == pytest.approx((right > scores.numpy()).mean(), abs=0.05), fault.name
-        assert row["pairs"] == len(fault.rows) and row["interval"][0] <= row["rate"] <= row["interval"][1]
+            finished = [pairs.finished[r] for r in perturbation.rows]
+            wrong = torch.nn.functional.normalize(embedder.speech(perturbation.perturbed, finished), dim=1)
+            scores, right = (text[perturbation.rows] * wrong).sum(1), own[perturbation.rows]
+        assert row["rate"] == pytest.approx((right > scores.numpy()).mean(), abs=0.05), perturbation.name
+        assert row["pairs"] == len(perturbation.rows) and row["interval"][0] <= row["rate"] <= row["interval"][1]
     assert [row["texts"] for row in found.metrics["breakdown"]["voice"]] == [8, 8, 7]
     worst = found.metrics["confusions"][0]
     assert worst["rank"] == ranks.text_to_speech.max() and worst["text"] in pairs.texts

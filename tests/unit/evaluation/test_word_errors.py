@@ -3,7 +3,7 @@ import pytest
 from clvp_train.corpus import text_key
 from clvp_train.errors import UserError
 from clvp_train.evaluation import check_recogniser
-from clvp_train.evaluation.word_errors import num_errors
+from clvp_train.evaluation.asr import num_errors
 
 
 @pytest.mark.parametrize(

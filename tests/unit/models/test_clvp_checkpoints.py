@@ -3,8 +3,8 @@ import torch
 from transformers import ClvpConfig, ClvpModelForConditionalGeneration
 
 from clvp_train.models import CLVPModel, modeling_clvp
-from clvp_train.models.tortoise_format import tortoise_state_dict
-from clvp_train.models.transformers_format import transformers_state_dict
+from clvp_train.models.convert_tortoise import tortoise_state_dict
+from clvp_train.models.convert_transformers import transformers_state_dict
 
 
 @pytest.fixture
@@ -229,6 +229,6 @@ def test_a_folder_without_weights_is_refused(composite, tmp_path):
 
 
 def test_without_the_package_the_error_says_what_is_missing(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "clvp_train.models.tortoise_format", None)
+    monkeypatch.setitem(__import__("sys").modules, "clvp_train.models.convert_tortoise", None)
     with pytest.raises(ImportError, match="clvp_train package"):
         modeling_clvp.CLVPModel.from_tortoise("clvp2.pth")

@@ -7,10 +7,10 @@ from clvp_train.report import Pictures, draw, png
 from clvp_train.report.page import svg
 
 RETRIEVAL = {"recall_curve", "rank_histogram", "score_distributions", "roc_curve", "similarity"}
-FAULTS = [
-    {"fault": "cut_off", "side": "speech", "share": 0.1, "rate": 0.7, "interval": [0.6, 0.8]},
-    {"fault": "cut_off", "side": "speech", "share": 0.5, "rate": 0.9, "interval": [0.85, 0.95]},
-    {"fault": "negate", "side": "text", "share": None, "rate": 0.5, "interval": [0.3, 0.7]},
+PERTURBATIONS = [
+    {"perturbation": "cut_off", "side": "speech", "share": 0.1, "rate": 0.7, "interval": [0.6, 0.8]},
+    {"perturbation": "cut_off", "side": "speech", "share": 0.5, "rate": 0.9, "interval": [0.85, 0.95]},
+    {"perturbation": "negate", "side": "text", "share": None, "rate": 0.5, "interval": [0.3, 0.7]},
 ]
 
 
@@ -25,12 +25,12 @@ def test_every_figure_is_drawn_at_every_size(size):
     pictures = made(size)
     if size > 1:
         assert set(draw(pictures)) == RETRIEVAL
-    pictures.voices, pictures.lengths, pictures.faults = (
+    pictures.voices, pictures.lengths, pictures.perturbations = (
         ["a", "b"] * (size // 2) + ["c"] * (size % 2),
         np.arange(size),
-        FAULTS,
+        PERTURBATIONS,
     )
-    pictures.scores["faulty"] = np.linspace(-1, 1, 5)
+    pictures.scores["perturbed"] = np.linspace(-1, 1, 5)
     figures = draw(pictures)
     assert set(figures) == RETRIEVAL | {"fault_rates", "projection_by_voice", "projection_by_length"}
     assert len(pictures.similarity) == min(size, 32) and len(pictures.projection) == min(size, 2000)

@@ -1,8 +1,8 @@
 import pytest
 from transformers import AutoTokenizer
 
-from clvp_train.codes import ARCodes
 from clvp_train.errors import UserError
+from clvp_train.pairs import ARCodes
 from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.basic_tokenizer import read_basic_tokenizer, train_basic_tokenizer
 

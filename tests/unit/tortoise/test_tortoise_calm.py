@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from clvp_train.tortoise.calm import write_calm
+from clvp_train.tortoise.silence_padding import pad_with_silence
 
 STOP = 8193
 
@@ -23,7 +23,7 @@ STOP = 8193
     ],
 )
 def test_examples(codes, served):
-    assert write_calm(torch.tensor([codes], dtype=torch.long), STOP).tolist() == [served]
+    assert pad_with_silence(torch.tensor([codes], dtype=torch.long), STOP).tolist() == [served]
 
 
 def naive(row: list[int], calm: int, tail: list[int]) -> list[int]:
@@ -43,6 +43,6 @@ def test_random_codes_follow_the_rule_row_by_row_and_stay_untouched(tail):
         codes = torch.randint(0, 300, (40, length), generator=draw)
         codes[torch.rand(40, length, generator=draw) < 0.08] = STOP
         before = codes.clone()
-        served = write_calm(codes, STOP, calm=13, tail=tail)
+        served = pad_with_silence(codes, STOP, calm=13, tail=tail)
         assert served.tolist() == [naive(row, 13, tail) for row in codes.tolist()]
         assert torch.equal(codes, before)

@@ -134,7 +134,7 @@ def test_calm_uses_the_ids_of_this_tortoise(folder):
     config["decoder_config"]["decoder_fixing_codes"] = [13, 14, 15, 16]
     (folder / "config.json").write_text(json.dumps(config))
     tortoise = FrozenTortoise.from_pretrained(folder)
-    assert tortoise.write_calm(torch.tensor([[1, 97, 97, 97, 97, 97]])).tolist() == [[1, 13, 13, 14, 15, 16]]
+    assert tortoise.pad_with_silence(torch.tensor([[1, 97, 97, 97, 97, 97]])).tolist() == [[1, 13, 13, 14, 15, 16]]
 
 
 def test_without_a_dvae_all_but_recordings_works(random_tortoise, folder):

@@ -6,23 +6,23 @@ import pytest
 import torch
 
 from clvp_train.errors import UserError
-from clvp_train.resume import with_run
-from clvp_train.training import CSVLog, LastCheckpoint, WholeFiles
-from clvp_train.training.checkpoints import is_whole
-from clvp_train.training.going_on import newest_whole
+from clvp_train.pipelines.resume import with_run
+from clvp_train.training import AtomicCheckpointIO, CSVLog, LastCheckpoint
+from clvp_train.training.checkpointing import is_complete
+from clvp_train.training.run_state import newest_complete
 
 CONTENT = {"state_dict": {"weight": torch.arange(5000.0)}, "global_step": 3}
 
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    WholeFiles().save_checkpoint(CONTENT, tmp_path / "made" / "a.ckpt")
+    AtomicCheckpointIO().save_checkpoint(CONTENT, tmp_path / "made" / "a.ckpt")
     return tmp_path / "made" / "a.ckpt"
 
 
 def test_what_is_written_opens_again_and_nothing_lies_beside_it(checkpoint):
-    stored = WholeFiles().load_checkpoint(checkpoint, weights_only=True)
-    assert torch.equal(stored["state_dict"]["weight"], CONTENT["state_dict"]["weight"]) and is_whole(checkpoint)
+    stored = AtomicCheckpointIO().load_checkpoint(checkpoint, weights_only=True)
+    assert torch.equal(stored["state_dict"]["weight"], CONTENT["state_dict"]["weight"]) and is_complete(checkpoint)
     assert [file.name for file in checkpoint.parent.iterdir()] == ["a.ckpt"]
 
 
@@ -31,13 +31,13 @@ def test_a_changed_byte_is_noticed(checkpoint, place):
     content = bytearray(checkpoint.read_bytes())
     content[int(place * len(content))] ^= 1
     checkpoint.write_bytes(content)
-    assert not is_whole(checkpoint)
+    assert not is_complete(checkpoint)
 
 
 @pytest.mark.parametrize("length", [0, 100, 10_000])
 def test_a_file_that_ends_early_is_noticed(checkpoint, length):
     checkpoint.write_bytes(checkpoint.read_bytes()[:length])
-    assert not is_whole(checkpoint)
+    assert not is_complete(checkpoint)
 
 
 def test_a_full_disk_is_told_and_the_file_before_stands(checkpoint):
@@ -46,7 +46,7 @@ def test_a_full_disk_is_told_and_the_file_before_stands(checkpoint):
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
         with pytest.raises(UserError, match=r"a.ckpt cannot be written .*make room; the checkpoint before it stands"):
-            WholeFiles().save_checkpoint(CONTENT, checkpoint)
+            AtomicCheckpointIO().save_checkpoint(CONTENT, checkpoint)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
@@ -55,13 +55,13 @@ def test_a_full_disk_is_told_and_the_file_before_stands(checkpoint):
 
 def test_the_newest_whole_one_is_chosen(tmp_path):
     for name in ("best-step=9.ckpt", "before-last.ckpt", "last.ckpt"):
-        WholeFiles().save_checkpoint(CONTENT, tmp_path / name)
-    assert newest_whole(tmp_path) == (tmp_path / "last.ckpt", [])
-    assert newest_whole(tmp_path, tmp_path / "best-step=9.ckpt") == (tmp_path / "best-step=9.ckpt", [])
+        AtomicCheckpointIO().save_checkpoint(CONTENT, tmp_path / name)
+    assert newest_complete(tmp_path) == (tmp_path / "last.ckpt", [])
+    assert newest_complete(tmp_path, tmp_path / "best-step=9.ckpt") == (tmp_path / "best-step=9.ckpt", [])
     (tmp_path / "last.ckpt").write_bytes(b"half")
-    assert newest_whole(tmp_path) == (tmp_path / "before-last.ckpt", [tmp_path / "last.ckpt"])
+    assert newest_complete(tmp_path) == (tmp_path / "before-last.ckpt", [tmp_path / "last.ckpt"])
     (tmp_path / "before-last.ckpt").unlink()
-    assert newest_whole(tmp_path) == (tmp_path / "best-step=9.ckpt", [tmp_path / "last.ckpt"])
+    assert newest_complete(tmp_path) == (tmp_path / "best-step=9.ckpt", [tmp_path / "last.ckpt"])
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def runs(tmp_path):
     for name in ("old", "new", "finished"):
         (tmp_path / name / "config").mkdir(parents=True)
         (tmp_path / name / "config/overrides.yaml").write_text("- optim.lr=0.1\n- +extra=1\n- resume=auto\n")
-        WholeFiles().save_checkpoint(CONTENT, tmp_path / name / "checkpoints/last.ckpt")
+        AtomicCheckpointIO().save_checkpoint(CONTENT, tmp_path / name / "checkpoints/last.ckpt")
     (tmp_path / "finished/model").mkdir()
     return tmp_path
 

@@ -1,0 +1,49 @@
+"""Files: where the package's own are, the layout of a run folder, and atomic writes."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+# in a clone conf/ and data/ lie next to the package; a wheel carries them inside
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+DATA = PACKAGE / "bundled" if (PACKAGE / "bundled").is_dir() else PACKAGE.parent / "data"
+MODEL, REPORT, CHECKPOINTS = "model", "report", "checkpoints"  # folders in a run folder
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yields a temporary path next to `path`; when the block ends without an error, its file replaces `path`.
+
+    The data is flushed to disk before the rename, so that neither a kill nor a power cut leaves a partial file.
+
+    Args:
+        path: the final file. Its folder is created.
+
+    Raises:
+        OSError: the file cannot be written; a previous file is unchanged.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Writes a UTF-8 text file atomically and returns its path."""
+    with atomic_write(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return path
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

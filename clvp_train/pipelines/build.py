@@ -1,0 +1,195 @@
+"""From a config to the objects that it describes."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any, cast
+
+import lightning as L
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from omegaconf import DictConfig, OmegaConf
+
+from clvp_train import pairs as pairs_
+from clvp_train.corpus import Texts
+from clvp_train.data import CLVPDataModule
+from clvp_train.errors import UserError, check_number
+from clvp_train.evaluation import RerankConfig
+from clvp_train.models import CLVPModel
+from clvp_train.models.weight_files import resolve_folder
+from clvp_train.pipelines.launch import on_all_ranks
+from clvp_train.tortoise.tokenizer import read_saved_tokenizer
+from clvp_train.training import RunState
+
+
+def all_ranks(cfg: DictConfig) -> None:
+    """Returns on every rank of the run, see `launch.on_all_ranks`."""
+    logging.disable(logging.INFO)  # the trainer that runs says it again
+    try:
+        wanted = trainer(cfg, logger=False, enable_checkpointing=False, plugins=LightningEnvironment())
+    finally:
+        logging.disable(logging.NOTSET)
+    on_all_ranks(wanted, cfg)
+
+
+def seed(cfg: DictConfig) -> None:
+    check_number("seed", cfg.seed, 0)
+    L.seed_everything(cfg.seed, workers=True, verbose=pairs_.rank_and_world_size()[0] == 0)
+
+
+def pairs(cfg: DictConfig) -> str:
+    """The folder of pairs that the config describes, made if it is not there yet."""
+    if cfg.get("pairs"):
+        return str(cfg.pairs)
+    return pairs_.generate(
+        instantiate(cfg.corpus),
+        instantiate(cfg.tortoise),
+        instantiate(cfg.codes),
+        cache_dir=cfg.paths.codes,
+        folder=cfg.get("output_dir"),
+        test_percent=cfg.split.test_percent,
+        val_percent=cfg.split.val_percent,
+    )
+
+
+def candidates(cfg: DictConfig, datamodule: CLVPDataModule, rerank: RerankConfig) -> tuple[str | None, str]:
+    """The folder of pairs whose test split has several candidates a text, drawn now if need be; or None and the reason."""
+    if rerank.num_texts == 0:
+        return None, "rerank.num_texts=0"
+    if rerank.pairs is not None:
+        return rerank.pairs, ""
+    test, manifest = datamodule.splits["test"], datamodule.manifest
+    if manifest.source == pairs_.ARCodes.name and manifest.settings.get("codes.num_eval_candidates", 1) > 1:
+        return str(datamodule.folder), ""
+    mend = (
+        "draw candidates with `python -m clvp_train.generate … num_candidates=16` and set rerank.pairs to their folder"
+    )
+    if manifest.source != pairs_.ARCodes.name or cfg.codes.get("voices", pairs_.FROM_CORPUS) == pairs_.FROM_CORPUS:
+        return None, f"the pairs have one candidate a text: {mend}"
+    tortoise = instantiate(cfg.tortoise)
+    if tortoise.fingerprint() != manifest.settings.get("tortoise"):
+        return (
+            None,
+            f"the pairs have one candidate a text and are not of tortoise={tortoise.source}: name theirs, or {mend}",
+        )
+    # in one voice, as Tortoise re-ranks; in small shards, so that all ranks draw
+    settings = {"num_candidates": rerank.num_candidates, "num_eval_candidates": rerank.num_candidates}
+    settings |= {"one_voice": True, "shard_size": 16}
+    texts = test.column("text", test.candidates.first()[: rerank.num_texts])
+    drawn = pairs_.generate(
+        Texts(texts, f"{manifest.corpus} test"),
+        tortoise,
+        instantiate(cfg.codes, **settings),
+        cache_dir=cfg.paths.codes,
+        test_percent=100,
+        val_percent=0,
+    )
+    return drawn, ""
+
+
+def check_tokenizer(checkpoint: str, datamodule: CLVPDataModule) -> None:
+    """Raises UserError if a folder or Hub id of `save_pretrained` holds another tokenizer than the pairs were made with."""
+    if Path(checkpoint).expanduser().is_file():
+        return
+    folder = resolve_folder(checkpoint)
+    if not (folder / "tokenizer_config.json").exists():
+        return
+    own, test = read_saved_tokenizer(folder), datamodule.splits["test"]
+    places = test.candidates.first()[:100]
+    for place, text in zip(places, test.column("text", places)):
+        ids = own(text)["input_ids"]
+        if ids != test[place]["input_ids"].tolist():
+            raise UserError(
+                f"checkpoint={checkpoint} has another tokenizer than the pairs in {datamodule.folder}: it reads {text[:40]!r} "
+                f"as {ids[:8]}…, they as {test[place]['input_ids'].tolist()[:8]}…; give pairs made with its own"
+            )
+
+
+def model(cfg: DictConfig, datamodule: CLVPDataModule) -> CLVPModel:
+    """The model of `cfg.model`; one from scratch has the vocabularies of the pairs unless it names others. From here on the
+    DataModule pads as the model is served."""
+    settings, manifest = cfg.model.copy(), datamodule.manifest
+    if "_target_" in settings.get("config", {}):
+        for tower, size in (("text", manifest.text_vocab_size), ("speech", manifest.speech_vocab_size)):
+            if OmegaConf.select(settings.config, f"{tower}_config.vocab_size") is None:
+                OmegaConf.update(settings.config, f"{tower}_config.vocab_size", size, force_add=True)
+    built: CLVPModel = instantiate(settings, _convert_="all")
+    fit_together(built, datamodule, "model")
+    return built.train()  # a model that was loaded comes without dropout
+
+
+def fit_together(model: CLVPModel, datamodule: CLVPDataModule, name: str) -> None:
+    """Makes the DataModule pad as the model is served.
+
+    Raises:
+        UserError: the model, called `name`, knows other vocabularies than the pairs have.
+    """
+    manifest, config = datamodule.manifest, model.config
+    for kind, needed, has in (
+        ("text", manifest.text_vocab_size, config.text_config.vocab_size),
+        ("speech", manifest.speech_vocab_size, config.speech_config.vocab_size),
+    ):
+        if needed != has:
+            raise UserError(
+                f"{name} has {has} {kind} tokens, but the pairs in {datamodule.folder} have {needed}: they come from "
+                "another Tortoise; set tortoise=… to the one that the model was trained with"
+            )
+    datamodule.padding = config.padding
+
+
+def run_state(
+    cfg: DictConfig, trainer: L.Trainer, datamodule: CLVPDataModule, model: CLVPModel, total_steps: int
+) -> RunState:
+    """What a checkpoint says of this run."""
+
+    def group(name: str) -> dict[str, Any]:
+        settings = cast(dict[str, Any], OmegaConf.to_container(cfg[name], resolve=True))
+        return {f"{name}.{key}": value for key, value in settings.items()}
+
+    config = model.config.to_dict()
+    fixed: dict[str, Any] = {
+        "model": json.dumps({key: config[key] for key in sorted(config) if key != "transformers_version"}, default=str)
+    }
+    fixed |= {"fingerprint of the pairs": datamodule.manifest.fingerprint, "seed": cfg.seed}
+    fixed |= {
+        "data.batch_size": datamodule.batch_size,
+        "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,
+    }
+    free = {
+        "number of processes": trainer.world_size,
+        "number of steps": total_steps,
+        "precision": str(trainer.precision),
+    }
+    more = group("data") | group("training")
+    return RunState(
+        fixed | group("loss") | group("optim"), free | {key: more[key] for key in more if key not in fixed}, overrides()
+    )
+
+
+def overrides() -> list[str]:
+    """The settings of this run that differ from the defaults, as they were typed."""
+    return list(HydraConfig.get().overrides.task)
+
+
+def callbacks(cfg: DictConfig) -> list[L.Callback]:
+    return [instantiate(callback) for callback in cfg.callbacks.values() if callback is not None]
+
+
+def judging_trainer(cfg: DictConfig) -> L.Trainer:
+    """The trainer of `cfg.trainer` without log and checkpoints, in full precision, that leaves nothing out."""
+    whole = {"precision": "32-true", "limit_test_batches": 1.0, "fast_dev_run": False}
+    return trainer(cfg, logger=False, enable_checkpointing=False, **whole)
+
+
+def trainer(cfg: DictConfig, **settings: Any) -> L.Trainer:
+    """The trainer of `cfg.trainer` with further arguments of its constructor."""
+    # Lightning itself takes any value for these and fails later
+    for name in ("max_epochs", "max_steps", "num_nodes", "log_every_n_steps"):
+        if cfg.trainer.get(name) is not None:
+            check_number(f"trainer.{name}", cfg.trainer[name], -1 if name.startswith("max") else 1)
+    try:
+        return instantiate(cfg.trainer, **settings)
+    except InstantiationException as error:
+        raise UserError(f"trainer: {error.__cause__ or error}: check the settings of trainer=…") from None

@@ -1,0 +1,118 @@
+"""What all commands share around their `@hydra.main`: a user's mistake becomes one line and exit status 2.
+
+Only what is known to be the user's becomes one line: `UserError`, and the errors of Hydra and OmegaConf about the config. Any
+other exception keeps its traceback, because it may come from a class of the user's own. Nothing here imports torch, so that
+`--help`, `--cfg job` and shell completion stay fast.
+"""
+
+import difflib
+import functools
+import inspect
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra.errors import CompactHydraException, InstantiationException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from clvp_train.errors import Stopped, UserError
+from clvp_train.io import CONF
+from clvp_train.pipelines import resolvers  # noqa: F401  every config uses them
+
+USER_ERROR = 2  # exit status
+
+
+def report_errors(main: Callable[[], Any]) -> Callable[[], Any]:
+    """Wraps a `@hydra.main` function, see above."""
+
+    @functools.wraps(main)
+    def wrapped() -> Any:
+        os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # makes Hydra raise its errors instead of printing them
+        try:
+            return main()
+        except KeyboardInterrupt:
+            sys.exit(128 + signal.SIGINT)
+        except Stopped as stopped:
+            _print_once(stopped.message)
+            raise
+        except (UserError, OmegaConfBaseException, CompactHydraException) as error:
+            message = _user_message(error, main)
+            if message is None:
+                raise
+        _fail(message)
+
+    return wrapped
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Reports a library that cannot be imported, such as a torchaudio built for another torch, in one line."""
+    try:
+        yield
+    except (ImportError, OSError, RuntimeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        _fail(f"a library cannot be imported ({reason}). Run python -m clvp_train.doctor to find out which.")
+
+
+def is_first_to_fail() -> bool:
+    """False if another rank of this node has reported an error already: a user's mistake occurs on all ranks."""
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")  # torchrun's, in a folder of this rank below one of all ranks
+    if not file:
+        return True
+    try:
+        Path(file).parents[1].joinpath("reported").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except FileNotFoundError:
+        pass  # the launcher is gone
+    return True
+
+
+def _user_message(error: Exception, main: Callable[[], Any]) -> str | None:
+    """The one line for an error; None if it is not known to be the user's."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return str(cause)
+        cause = cause.__cause__
+    if isinstance(error, InstantiationException):
+        message = str(error)
+        located = message.startswith("Error locating target") or error.__cause__ is None
+        return message if located else None
+    message = str(error).split("Config search path:")[0]
+    return message + _close_match(message, main)
+
+
+def _close_match(message: str, main: Callable[[], Any]) -> str:
+    """A suggestion for a misspelt setting, which Hydra's message quotes."""
+
+    def names(node: Any, prefix: str = "") -> list[str]:
+        children = node.items() if isinstance(node, dict) else ()
+        return [name for key, child in children for name in (f"{prefix}{key}", *names(child, f"{prefix}{key}."))]
+
+    quoted = re.match(r"Could not override '([^']+)'", message)
+    if quoted is None:
+        return ""
+    file = Path(inspect.unwrap(main).__code__.co_filename)
+    config_name = file.parent.name if file.stem == "__main__" else file.stem
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        known = names(OmegaConf.to_container(hydra.compose(config_name)))
+    close = difflib.get_close_matches(quoted[1], [name for name in known if name != quoted[1]], n=1)
+    return f"; did you mean {close[0]}?" if close else "; --help lists the settings"
+
+
+def _fail(message: str) -> NoReturn:
+    _print_once(f"error: {' '.join(message.split())}")
+    sys.exit(USER_ERROR)
+
+
+def _print_once(message: str) -> None:
+    if is_first_to_fail():
+        print(message, file=sys.stderr, flush=True)

@@ -1,0 +1,155 @@
+"""One process becomes all ranks: a command for several devices starts itself again on each, before any work is done."""
+
+import ctypes
+import logging
+import os
+import shlex
+import signal
+import sys
+import tempfile
+import uuid
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from omegaconf import DictConfig
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from clvp_train.errors import UserError
+from clvp_train.pairs import rank_and_world_size
+from clvp_train.pipelines.command import USER_ERROR
+from clvp_train.training.checkpointing import SAVED_FIRST
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
+RANKS = "CLVP_TRAIN_RANKS"  # where the ranks that this command has started leave their process ids
+
+
+def on_all_ranks(wanted: L.Trainer, cfg: DictConfig) -> None:
+    """Returns on every rank of the run, whose GPU is then the current one.
+
+    Where torchrun or srun has started the ranks, or one is enough, that is all. Otherwise this process starts its own
+    command again on each device, as torchrun does, waits, and exits with the status of the first rank that failed.
+
+    Args:
+        wanted: a trainer with the run's accelerator, devices, nodes and strategy. It must be made with
+            `plugins=LightningEnvironment()`, so that Lightning reads them without a look at the launcher.
+        cfg: the config of the run.
+
+    Raises:
+        UserError: what the trainer wants cannot be started from here, or is not what the launcher has started.
+    """
+    count, (rank, world_size) = wanted.num_devices * wanted.num_nodes, rank_and_world_size()
+    if world_size == 1 and count > 1:
+        _check_startable(wanted, cfg)
+        sys.exit(_start(_command(cfg), count))
+    if count != world_size:
+        raise UserError(
+            f"the launcher has started {world_size} processes, but trainer.devices × trainer.num_nodes is "
+            f"{wanted.num_devices} × {wanted.num_nodes}: set trainer=ddp or trainer=ddp_cpu, trainer.devices to the "
+            "processes of a node and trainer.num_nodes to the nodes"
+        )
+    if rank != 0:
+        logging.getLogger().setLevel(logging.WARNING)
+    if RANKS in os.environ:
+        Path(os.environ[RANKS], str(os.getpid())).touch()
+    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
+        # nobody else would end a rank that waits for the others' files
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    local_rank = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)
+    gpu = _gpu(wanted, local_rank, torch.cuda.device_count())
+    if gpu is not None:
+        torch.cuda.set_device(gpu)
+
+
+def _check_startable(wanted: L.Trainer, cfg: DictConfig) -> None:
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise UserError(
+            "--multirun cannot start several processes itself: use trainer=cpu or trainer=gpu, or one run per process "
+            "with torchrun"
+        )
+    if not isinstance(wanted.strategy.launcher, _SubprocessScriptLauncher):  # Lightning's counterpart of this file
+        raise UserError("trainer.strategy: one that spawns or forks cannot share the drawing of codes: use ddp")
+    if wanted.num_nodes > 1:
+        torchrun = ["torchrun", "--nnodes", str(wanted.num_nodes), "--nproc-per-node", str(wanted.num_devices)]
+        torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "FIRST_NODE:29500", *_command(cfg)]
+        raise UserError(
+            f"trainer.num_nodes={wanted.num_nodes}: a command starts its own node only; use srun, or type this on every node, "
+            f"with the first one's name for FIRST_NODE: {shlex.join(torchrun)}"
+        )
+
+
+def _command(cfg: DictConfig) -> list[str]:
+    """What to give to python, or torchrun, to start this command again, in the same run folder."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    script = ["-m", spec.name] if spec else [os.path.abspath(sys.argv[0])]
+    config = HydraConfig.get()
+    # Hydra takes overrides in one row only: what is added must stand next to them, not behind an option
+    given = {*config.overrides.hydra, *config.overrides.task}
+    options = [argument for argument in sys.argv[1:] if argument not in given]
+    overrides = [argument for argument in sys.argv[1:] if argument in given and not argument.startswith("resume=")]
+    added = {"hydra.run.dir": cfg.paths.output} | ({"resume": cfg.resume} if cfg.get("resume") else {})
+    quoted = [f"{key}='{value}'" for key, value in ((key, value.replace("'", "\\'")) for key, value in added.items())]
+    return [*script, *options, *overrides, *quoted, "hydra.output_subdir=null"]
+
+
+def _start(command: list[str], count: int) -> int:
+    """Runs `python COMMAND` on `count` ranks of this node. When one fails, the others are ended. Returns an exit status."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // count)))
+    os.chdir(HydraConfig.get().runtime.cwd)  # hydra.job.chdir may have left it
+    logging.disable(logging.CRITICAL)  # the agent tells in many lines what stands below in one
+    sys.stdout.flush()
+    with tempfile.TemporaryDirectory(prefix="clvp_train_") as folder:
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=count,
+            max_restarts=0,
+            run_id=str(uuid.uuid4()),
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            local_addr="127.0.0.1",
+            logs_specs=DefaultLogsSpecs(log_dir=folder),
+        )
+        _pass_signals_on(Path(folder), count)
+        try:
+            elastic_launch(config, sys.executable)(*command)
+        except SignalException as error:
+            return 128 + error.sigval
+        except ChildFailedError as error:
+            rank, failure = error.get_first_failure()
+            if failure.exitcode in (USER_ERROR, *(128 + number for number in SAVED_FIRST)):
+                return failure.exitcode  # the rank has said why
+            killed = failure.exitcode < 0
+            how = f"was killed by {failure.signal_name()}" if killed else f"ended with status {failure.exitcode}"
+            print(f"error: rank {rank} {how}, and the other ranks were ended", file=sys.stderr)
+            return 128 - failure.exitcode if killed else failure.exitcode
+    return 0
+
+
+def _pass_signals_on(folder: Path, count: int) -> None:
+    """Lets the ranks save and end by themselves; the agent's own handlers would kill them half a minute later."""
+    os.environ |= {RANKS: str(folder), "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGINT,SIGHUP,SIGQUIT"}
+
+    def pass_on(number: int, frame: Any) -> None:
+        ranks = [int(file.name) for file in folder.iterdir() if file.name.isdigit()]
+        if len(ranks) < count:
+            raise SystemExit(128 + number)  # nothing to save yet
+        for rank in ranks:
+            os.kill(rank, number)
+
+    for number in SAVED_FIRST:
+        signal.signal(number, pass_on)
+
+
+def _gpu(wanted: L.Trainer, local_rank: int, num_gpus: int) -> int | None:
+    """The GPU that `cuda` without a number shall mean on this rank, as in tortoise.device=cuda. None: as it is."""
+    devices = getattr(wanted.strategy, "parallel_devices", None) or [wanted.strategy.root_device]
+    if devices[0].type == "cuda":
+        return devices[local_rank].index
+    return local_rank % num_gpus if num_gpus and len(devices) > 1 else None  # trained on the CPU, drawn on the GPUs

@@ -1,0 +1,99 @@
+"""Trains a CLVP: pairs, fit, evaluation of the best checkpoint, publishing."""
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any, cast
+
+import lightning as L
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from clvp_train import pairs
+from clvp_train.data import CLVPDataModule
+from clvp_train.io import MODEL, REPORT
+from clvp_train.models import load_clvp
+from clvp_train.pipelines import build
+from clvp_train.pipelines.config import validate
+from clvp_train.pipelines.evaluate import check_settings, evaluation_data, judge, write_score_table
+from clvp_train.pipelines.push import check_hub, publish_run, write_training_config
+from clvp_train.pipelines.resume import resolve_resume
+from clvp_train.training import AtomicCheckpointIO, CLVPModule, WandbLog, log_report
+
+log = logging.getLogger(__name__)
+warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of a deprecated torch name
+warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # the metrics are those of all ranks already
+warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")  # the DataModule begins where it shall
+
+
+def train(cfg: DictConfig) -> float | None:
+    """Trains, saves the best model, tests it. Returns the best value of the primary metric in validation, for sweeps."""
+    validate(cfg)
+    cfg = resolve_resume(cfg)
+    build.all_ranks(cfg)
+    build.seed(cfg)
+    is_first = pairs.rank_and_world_size()[0] == 0
+    hub, repo_id = check_hub(cfg) if is_first else (None, None)
+    # before the pairs, so that a bad setting shows before the work
+    loss, optim, training = instantiate(cfg.loss), instantiate(cfg.optim), instantiate(cfg.training)
+    perturbations, rerank = check_settings(cfg)
+    logger, output = instantiate(cfg.logger), Path(cfg.paths.output)
+    callbacks = build.callbacks(cfg)
+    settings = {"logger": logger, "default_root_dir": cfg.paths.output, "plugins": [AtomicCheckpointIO()]}
+    trainer = build.trainer(cfg, callbacks=callbacks, **settings)
+    datamodule: CLVPDataModule = instantiate(cfg.data, pairs=build.pairs(cfg))
+    datamodule.check(trainer.world_size, ("val", "test") if cfg.test else ("val",))
+    model = build.model(cfg, datamodule)
+    total_steps = _total_steps(trainer, datamodule)
+    module = CLVPModule(model, loss, optim, total_steps, training, cfg.seed)
+    judged_by = evaluation_data(cfg, datamodule, perturbations, rerank, datamodule.served_codes) if cfg.test else None
+    state = build.run_state(cfg, trainer, datamodule, model, total_steps)
+    trainer.callbacks.append(state)  # type: ignore[attr-defined]
+    if cfg.resume:
+        (epoch, batches), changed = state.go_on(cfg.resume, trainer, datamodule.steps_per_epoch)
+        datamodule.go_on_at(epoch, batches)
+        log.info(
+            "going on from %s at epoch %d, batch %d%s", cfg.resume, epoch, batches, "".join(f"; {c}" for c in changed)
+        )
+    if trainer.is_global_zero and trainer.logger is not None:
+        trainer.logger.log_hyperparams(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)))
+    trainer.fit(module, datamodule, ckpt_path=cfg.resume, weights_only=True)
+
+    best = _best_checkpoint(trainer)
+    if trainer.is_global_zero:
+        trained = load_clvp(best) if best else model
+        trained.save_pretrained(output / MODEL)
+        pairs.copy_tokenizer(datamodule.folder, output / MODEL)
+        write_training_config(cfg, output / MODEL)
+        log.info("model: %s", output / MODEL)
+    scores = [getattr(callback, "best_model_score", None) for callback in trainer.checkpoint_callbacks]
+    score = next((score.item() for score in scores if score is not None), None)
+    if judged_by is not None:
+        name, load = "the weights at the end of training", lambda: model
+        if best:
+            name, load = os.path.relpath(best, output), lambda: load_clvp(best)
+        (found,) = judge(cfg, {name: load}, datamodule, judged_by, output / REPORT)
+        if trainer.is_global_zero:
+            write_score_table(found.metrics, output / MODEL)
+            log_report(trainer.loggers, found.metrics, found.pictures, trainer.global_step)
+    for one in trainer.loggers:
+        if isinstance(one, WandbLog):
+            one.end(output / MODEL)
+    if hub is not None and hub.wanted:
+        publish_run(output, hub, repo_id)
+    return score
+
+
+def _total_steps(trainer: L.Trainer, datamodule: CLVPDataModule) -> int:
+    """How many optimiser steps training takes: the first limit that it meets."""
+    steps_per_epoch = -(-datamodule.steps_per_epoch // trainer.accumulate_grad_batches)
+    limits = [trainer.max_steps, (trainer.max_epochs or 0) * steps_per_epoch]
+    return min((limit for limit in limits if limit > 0), default=1)
+
+
+def _best_checkpoint(trainer: L.Trainer) -> str | None:
+    """The best checkpoint by the primary metric, else the last one."""
+    paths = [getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks]
+    paths += [getattr(callback, "last_model_path", "") for callback in trainer.checkpoint_callbacks]
+    return next((path for path in paths if path), None)
