@@ -15,7 +15,6 @@ import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from omegaconf import DictConfig
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -73,8 +72,8 @@ def _check_startable(wanted: L.Trainer, cfg: DictConfig) -> None:
             "--multirun cannot start several processes itself: use trainer=cpu or trainer=gpu, or one run per process "
             "with torchrun"
         )
-    if not isinstance(wanted.strategy.launcher, _SubprocessScriptLauncher):  # Lightning's counterpart of this file
-        raise UserError("trainer.strategy: one that spawns or forks cannot share the drawing of codes: use ddp")
+    if str(cfg.trainer.strategy).endswith(("_spawn", "_fork", "_notebook")):
+        raise UserError(f"trainer.strategy={cfg.trainer.strategy}: cannot share the drawing of codes. Set ddp.")
     if wanted.num_nodes > 1:
         torchrun = ["torchrun", "--nnodes", str(wanted.num_nodes), "--nproc-per-node", str(wanted.num_devices)]
         torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "FIRST_NODE:29500", *_command(cfg)]

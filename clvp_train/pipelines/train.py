@@ -13,83 +13,95 @@ from omegaconf import DictConfig, OmegaConf
 from clvp_train import pairs
 from clvp_train.data import CLVPDataModule
 from clvp_train.io import MODEL, REPORT
-from clvp_train.models import load_clvp
+from clvp_train.models import CLVPModel, load_clvp
 from clvp_train.pipelines import build
 from clvp_train.pipelines.config import validate
-from clvp_train.pipelines.evaluate import check_settings, evaluation_data, judge, write_score_table
+from clvp_train.pipelines.evaluate import check_settings, evaluate_checkpoints, evaluation_data, write_score_table
 from clvp_train.pipelines.push import check_hub, publish_run, write_training_config
 from clvp_train.pipelines.resume import resolve_resume
-from clvp_train.training import AtomicCheckpointIO, CLVPModule, WandbLog, log_report
+from clvp_train.training import AtomicCheckpointIO, CLVPModule, RunState, WandbLog, log_report
 
 log = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of a deprecated torch name
 warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # the metrics are those of all ranks already
-warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")  # the DataModule begins where it shall
+warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")  # the DataModule starts where it should
 
 
 def train(cfg: DictConfig) -> float | None:
-    """Trains, saves the best model, tests it. Returns the best value of the primary metric in validation, for sweeps."""
+    """Trains, saves the best model, evaluates it on the test split and publishes it if asked to.
+
+    Returns:
+        The best value of the primary metric in validation, for sweeps; None without a validation.
+    """
+    # check: every setting is looked at before any codes are drawn
     validate(cfg)
     cfg = resolve_resume(cfg)
     build.all_ranks(cfg)
     build.seed(cfg)
-    is_first = pairs.rank_and_world_size()[0] == 0
-    hub, repo_id = check_hub(cfg) if is_first else (None, None)
-    # before the pairs, so that a bad setting shows before the work
-    loss, optim, training = instantiate(cfg.loss), instantiate(cfg.optim), instantiate(cfg.training)
+    hub, repo_id = check_hub(cfg) if pairs.rank_and_world_size()[0] == 0 else (None, None)
     perturbations, rerank = check_settings(cfg)
-    logger, output = instantiate(cfg.logger), Path(cfg.paths.output)
-    callbacks = build.callbacks(cfg)
-    settings = {"logger": logger, "default_root_dir": cfg.paths.output, "plugins": [AtomicCheckpointIO()]}
-    trainer = build.trainer(cfg, callbacks=callbacks, **settings)
+    loss, optim, training = instantiate(cfg.loss), instantiate(cfg.optim), instantiate(cfg.training)
+    trainer = build.trainer(
+        cfg,
+        logger=instantiate(cfg.logger),
+        callbacks=build.callbacks(cfg),
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=cfg.paths.output,
+    )
+    # build
     datamodule: CLVPDataModule = instantiate(cfg.data, pairs=build.pairs(cfg))
     datamodule.check(trainer.world_size, ("val", "test") if cfg.test else ("val",))
     model = build.model(cfg, datamodule)
     total_steps = _total_steps(trainer, datamodule)
     module = CLVPModule(model, loss, optim, total_steps, training, cfg.seed)
-    judged_by = evaluation_data(cfg, datamodule, perturbations, rerank, datamodule.served_codes) if cfg.test else None
+    data = evaluation_data(cfg, datamodule, perturbations, rerank, datamodule.served_codes) if cfg.test else None
     state = build.run_state(cfg, trainer, datamodule, model, total_steps)
     trainer.callbacks.append(state)  # type: ignore[attr-defined]
+    # run
     if cfg.resume:
-        (epoch, batches), changed = state.go_on(cfg.resume, trainer, datamodule.steps_per_epoch)
-        datamodule.go_on_at(epoch, batches)
-        log.info(
-            "going on from %s at epoch %d, batch %d%s", cfg.resume, epoch, batches, "".join(f"; {c}" for c in changed)
-        )
+        _resume(cfg, state, trainer, datamodule)
     if trainer.is_global_zero and trainer.logger is not None:
         trainer.logger.log_hyperparams(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)))
     trainer.fit(module, datamodule, ckpt_path=cfg.resume, weights_only=True)
-
-    best = _best_checkpoint(trainer)
+    # report
+    output, best = Path(cfg.paths.output), _best_checkpoint(trainer)
     if trainer.is_global_zero:
-        trained = load_clvp(best) if best else model
-        trained.save_pretrained(output / MODEL)
-        pairs.copy_tokenizer(datamodule.folder, output / MODEL)
-        write_training_config(cfg, output / MODEL)
-        log.info("model: %s", output / MODEL)
-    scores = [getattr(callback, "best_model_score", None) for callback in trainer.checkpoint_callbacks]
-    score = next((score.item() for score in scores if score is not None), None)
-    if judged_by is not None:
-        name, load = "the weights at the end of training", lambda: model
-        if best:
-            name, load = os.path.relpath(best, output), lambda: load_clvp(best)
-        (found,) = judge(cfg, {name: load}, datamodule, judged_by, output / REPORT)
+        _save_model(cfg, load_clvp(best) if best else model, datamodule, output / MODEL)
+    if data is not None:
+        name = os.path.relpath(best, output) if best else "the weights at the end of training"
+        (evaluation,) = evaluate_checkpoints(
+            cfg, {name: lambda: load_clvp(best) if best else model}, datamodule, data, output / REPORT
+        )
         if trainer.is_global_zero:
-            write_score_table(found.metrics, output / MODEL)
-            log_report(trainer.loggers, found.metrics, found.pictures, trainer.global_step)
-    for one in trainer.loggers:
-        if isinstance(one, WandbLog):
-            one.end(output / MODEL)
+            write_score_table(evaluation.metrics, output / MODEL)
+            log_report(trainer.loggers, evaluation.metrics, evaluation.figure_data, trainer.global_step)
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLog):
+            logger.end(output / MODEL)
     if hub is not None and hub.wanted:
         publish_run(output, hub, repo_id)
-    return score
+    return _best_score(trainer)
 
 
 def _total_steps(trainer: L.Trainer, datamodule: CLVPDataModule) -> int:
-    """How many optimiser steps training takes: the first limit that it meets."""
+    """How many optimiser steps training takes: the first limit that it reaches."""
     steps_per_epoch = -(-datamodule.steps_per_epoch // trainer.accumulate_grad_batches)
     limits = [trainer.max_steps, (trainer.max_epochs or 0) * steps_per_epoch]
     return min((limit for limit in limits if limit > 0), default=1)
+
+
+def _resume(cfg: DictConfig, state: RunState, trainer: L.Trainer, datamodule: CLVPDataModule) -> None:
+    (epoch, batches), changes = state.go_on(cfg.resume, trainer, datamodule.steps_per_epoch)
+    datamodule.go_on_at(epoch, batches)
+    log.info("resuming from %s at epoch %d, batch %d%s", cfg.resume, epoch, batches, "".join(f"; {c}" for c in changes))
+
+
+def _save_model(cfg: DictConfig, model: CLVPModel, datamodule: CLVPDataModule, folder: Path) -> None:
+    """Writes the model with the tokenizer of its pairs and the settings of its training."""
+    model.save_pretrained(folder)
+    pairs.copy_tokenizer(datamodule.folder, folder)
+    write_training_config(cfg, folder)
+    log.info("model: %s", folder)
 
 
 def _best_checkpoint(trainer: L.Trainer) -> str | None:
@@ -97,3 +109,8 @@ def _best_checkpoint(trainer: L.Trainer) -> str | None:
     paths = [getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks]
     paths += [getattr(callback, "last_model_path", "") for callback in trainer.checkpoint_callbacks]
     return next((path for path in paths if path), None)
+
+
+def _best_score(trainer: L.Trainer) -> float | None:
+    scores = [getattr(callback, "best_model_score", None) for callback in trainer.checkpoint_callbacks]
+    return next((score.item() for score in scores if score is not None), None)
