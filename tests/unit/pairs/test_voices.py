@@ -38,13 +38,13 @@ def test_a_voice_is_the_mean_over_a_speaker_s_longest_clips(tortoise, write_reco
     found = voices_of(corpus, tortoise, clips_per_voice)
     for speaker, numbers in (("a", [3, 2, 0]), ("b", [4, 1])):
         clips = [load_audio(tmp_path / f"{number}.wav") for number in numbers[:clips_per_voice]]
-        torch.testing.assert_close(found[speaker], tortoise.latent(clips), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found[speaker], tortoise.conditioning_latent(clips), rtol=1e-4, atol=1e-5)
 
 
 def test_of_many_clips_the_longest_are_kept(tortoise, write_recordings, tmp_path):
     count = SPARE_CLIPS + 5
     corpus = ManifestCorpus(str(write_recordings(["a"] * count)))
-    longest = tortoise.latent([load_audio(tmp_path / f"{count - 1}.wav")])
+    longest = tortoise.conditioning_latent([load_audio(tmp_path / f"{count - 1}.wav")])
     assert voices_of(corpus, tortoise, 1)["a"].equal(longest)
 
 
