@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from clvp_train.errors import Stopped, UserError
 from clvp_train.io import CONF
-from clvp_train.pipelines import resolvers  # noqa: F401  every config uses them
+from clvp_train.pipelines import resolvers, schema  # noqa: F401  every config uses them
 
 USER_ERROR = 2  # exit status
 
