@@ -67,7 +67,7 @@ def evaluate(cfg: DictConfig) -> None:
     # what one of them cannot see, none is asked about
     limit = min((limit for limit in limits if limit is not None), default=None)
     data = evaluation_data(cfg, datamodule, perturbations, rerank, limit)
-    judge(cfg, models, datamodule, data, Path(cfg.paths.output) / REPORT)
+    evaluate_checkpoints(cfg, models, datamodule, data, Path(cfg.paths.output) / REPORT)
 
 
 def check_settings(cfg: DictConfig) -> tuple[PerturbationSuite, RerankConfig]:
@@ -112,7 +112,7 @@ def evaluation_data(
     return add_word_errors(data, folder, instantiate(cfg.tortoise), rerank.asr)
 
 
-def judge(
+def evaluate_checkpoints(
     cfg: DictConfig,
     models: dict[str, Callable[[], CLVPModel]],
     datamodule: CLVPDataModule,
@@ -171,7 +171,7 @@ def _write_one(one: Evaluation, folder: Path) -> None:
         facts=_facts(metrics),
         headline=_headline(metrics),
         tables=tables(metrics),
-        figures=draw(one.pictures),
+        figures=draw(one.figure_data),
         left_out=metrics["left_out"],
     )
     path = write_report(page, folder)
