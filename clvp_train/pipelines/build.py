@@ -177,7 +177,7 @@ def callbacks(cfg: DictConfig) -> list[L.Callback]:
     return [instantiate(callback) for callback in cfg.callbacks.values() if callback is not None]
 
 
-def judging_trainer(cfg: DictConfig) -> L.Trainer:
+def evaluation_trainer(cfg: DictConfig) -> L.Trainer:
     """The trainer of `cfg.trainer` without log and checkpoints, in full precision, that leaves nothing out."""
     whole = {"precision": "32-true", "limit_test_batches": 1.0, "fast_dev_run": False}
     return trainer(cfg, logger=False, enable_checkpointing=False, **whole)

@@ -67,7 +67,7 @@ def evaluate(cfg: DictConfig) -> None:
     # what one of them cannot see, none is asked about
     limit = min((limit for limit in limits if limit is not None), default=None)
     data = evaluation_data(cfg, datamodule, perturbations, rerank, limit)
-    judge(cfg, models, datamodule, data, Path(cfg.paths.output) / REPORT)
+    evaluate_checkpoints(cfg, models, datamodule, data, Path(cfg.paths.output) / REPORT)
 
 
 def check_settings(cfg: DictConfig) -> tuple[PerturbationSuite, RerankConfig]:
@@ -112,7 +112,7 @@ def evaluation_data(
     return add_word_errors(data, folder, instantiate(cfg.tortoise), rerank.asr)
 
 
-def judge(
+def evaluate_checkpoints(
     cfg: DictConfig,
     models: dict[str, Callable[[], CLVPModel]],
     datamodule: CLVPDataModule,
@@ -121,7 +121,7 @@ def judge(
 ) -> list[Evaluation]:
     """Evaluates models by name, one after the other, and on rank 0 writes and prints their report: that of one into `folder`,
     those of several into folders below it, beside the comparison."""
-    trainer = build.judging_trainer(cfg)
+    trainer = build.evaluation_trainer(cfg)
     found = []
     for name, load in models.items():
         model = load()
@@ -171,7 +171,7 @@ def _write_one(one: Evaluation, folder: Path) -> None:
         facts=_facts(metrics),
         headline=_headline(metrics),
         tables=tables(metrics),
-        figures=draw(one.pictures),
+        figures=draw(one.figure_data),
         left_out=metrics["left_out"],
     )
     path = write_report(page, folder)

@@ -16,7 +16,7 @@ from clvp_train.io import MODEL, REPORT
 from clvp_train.models import CLVPModel, load_clvp
 from clvp_train.pipelines import build
 from clvp_train.pipelines.config import validate
-from clvp_train.pipelines.evaluate import check_settings, evaluation_data, judge, write_score_table
+from clvp_train.pipelines.evaluate import check_settings, evaluate_checkpoints, evaluation_data, write_score_table
 from clvp_train.pipelines.push import check_hub, publish_run, write_training_config
 from clvp_train.pipelines.resume import resolve_resume
 from clvp_train.training import AtomicCheckpointIO, CLVPModule, RunState, WandbLog, log_report
@@ -69,12 +69,12 @@ def train(cfg: DictConfig) -> float | None:
         _save_model(cfg, load_clvp(best) if best else model, datamodule, output / MODEL)
     if data is not None:
         name = os.path.relpath(best, output) if best else "the weights at the end of training"
-        (evaluation,) = judge(
+        (evaluation,) = evaluate_checkpoints(
             cfg, {name: lambda: load_clvp(best) if best else model}, datamodule, data, output / REPORT
         )
         if trainer.is_global_zero:
             write_score_table(evaluation.metrics, output / MODEL)
-            log_report(trainer.loggers, evaluation.metrics, evaluation.pictures, trainer.global_step)
+            log_report(trainer.loggers, evaluation.metrics, evaluation.figure_data, trainer.global_step)
     for logger in trainer.loggers:
         if isinstance(logger, WandbLog):
             logger.end(output / MODEL)

@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from matplotlib.figure import Figure
 from PIL.Image import Image
 
-from clvp_train.report import Pictures, draw, png, table_lines, tables
+from clvp_train.report import FigureData, draw, png, table_lines, tables
 from clvp_train.training.module import CLVPModule
 
 
@@ -22,10 +22,10 @@ class ValidationPictures(L.Callback):
             return
         if trainer.is_global_zero and _shows_pictures(trainer.loggers):
             step = trainer.global_step - 1  # beside the metrics of this validation
-            _log_figures(trainer.loggers, draw(Pictures.of_retrieval(*module.validated)), "val", step)
+            _log_figures(trainer.loggers, draw(FigureData.from_retrieval(*module.validated)), "val", step)
 
 
-def log_report(loggers: Sequence[Logger], metrics: dict[str, Any], pictures: Pictures, step: int) -> None:
+def log_report(loggers: Sequence[Logger], metrics: dict[str, Any], pictures: FigureData, step: int) -> None:
     """What the report of the test split shows, and its numbers as `test/…`; on rank 0."""
     both = metrics["text_to_speech"], metrics["speech_to_text"]
     for logger in loggers:

@@ -12,7 +12,7 @@ from torch import nn
 from clvp_train.errors import UserError
 from clvp_train.inference.chunked_encoding import encode_in_chunks
 from clvp_train.losses import SymmetricContrastiveLoss, gather
-from clvp_train.metrics import Ranks, ranks, summary
+from clvp_train.metrics import RetrievalRanks, rank_summary, retrieval_ranks
 from clvp_train.models import CLVPModel
 from clvp_train.models.loading import CONFIG_KEY
 from clvp_train.training.config import TrainingConfig
@@ -61,7 +61,7 @@ class CLVPModule(L.LightningModule):
             for layer in (*model.text_model.layers, *model.speech_model.layers):
                 layer.compile(dynamic=True)  # chunks have many lengths
         self.throughput = Throughput(model, self.settings.chunk_size)
-        self.validated: tuple[torch.Tensor, torch.Tensor, Ranks] | None = (
+        self.validated: tuple[torch.Tensor, torch.Tensor, RetrievalRanks] | None = (
             None  # (N, D) texts and codes, and how they rank, for callbacks
         )
         self._embeds: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
@@ -128,8 +128,8 @@ class CLVPModule(L.LightningModule):
         size = int(numbers.max()) + 1
         text_ND, speech_ND = texts.new_zeros(size, texts.shape[1]), speeches.new_zeros(size, speeches.shape[1])
         text_ND[numbers], speech_ND[numbers] = texts, speeches  # a text embedded twice lands in one place
-        found = ranks(text_ND, speech_ND)
-        both = summary(found.text_to_speech), summary(found.speech_to_text)
+        found = retrieval_ranks(text_ND, speech_ND)
+        both = rank_summary(found.text_to_speech), rank_summary(found.speech_to_text)
         for name in both[0]:
             self.log(f"val/{name}", (both[0][name] + both[1][name]) / 2, prog_bar=name == "R@1")
         self.validated = (text_ND, speech_ND, found)
