@@ -30,9 +30,7 @@ def validate(cfg: DictConfig, root: type = Root) -> None:
         cfg: the composed config of a command.
         root: the schema of the settings outside of groups; settings that it does not name are not checked.
     """
-    missing = sorted(OmegaConf.missing_keys(cfg))
-    findings = [f"{', '.join(missing)}: not set. Add {missing[0]}=… to the command."] if missing else []
-    findings += _check(cfg, root)
+    findings = _check(cfg, root)
     if findings:
         raise UserError(" ".join(findings))
 
@@ -51,8 +49,8 @@ def _check_fields(node: DictConfig, schema: Any, prefix: str) -> Iterator[str]:
     for key in node:
         name, field = f"{prefix}{key}", known.get(str(key))
         if OmegaConf.is_missing(node, key):
-            continue
-        if field is None:
+            yield f"{name}: not set. Add {name}=… to the command."
+        elif field is None:
             if schema and prefix and not str(key).startswith("_"):
                 close = difflib.get_close_matches(str(key), known, n=1)
                 hint = f"Did you mean {prefix}{close[0]}?" if close else f"Known settings: {', '.join(known)}."
@@ -73,11 +71,28 @@ def _problem(schema: Any, field: Field[Any], hint: Any, value: Any) -> str | Non
     rules = field.metadata
     if "only" in rules:
         allowed = rules["only"] if isinstance(rules["only"], tuple) else (rules["only"],)
-        return None if plain in allowed else f"is set by this package (got {plain}): {rules['instead']}."
+        return None if plain in allowed else f"is set by this package (got {_typed(plain)}): {rules['instead']}."
     if _has_type(schema, field.name, plain) and _in_range(rules, plain):
         return None
     why = f": {rules['why']}" if "why" in rules else ""
-    return f"must be {_expected(hint, rules)} (got {plain!r}){why}."
+    return f"must be {_expected(hint, rules)} (got {_typed(plain)}){why}."
+
+
+def type_error(schema_name: str, setting: str) -> str:
+    """The message for a value that OmegaConf does not take, such as "trainer.max_steps must be an integer"."""
+    schema = next(schema for schema in SCHEMAS if schema.__name__ == schema_name)
+    key = setting.rpartition(".")[2]
+    field = next(field for field in fields(schema) if field.name == key)
+    return f"{setting} must be {_expected(typing.get_type_hints(schema)[key], field.metadata)}"
+
+
+def _typed(value: Any) -> str:
+    """A value as a user types it."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_typed, value))}]"
+    return (
+        {None: "null", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else str(value)
+    )
 
 
 def _has_type(schema: Any, name: str, value: Any) -> bool:

@@ -15,7 +15,6 @@ from clvp_train.data import CLVPDataModule
 from clvp_train.io import MODEL, REPORT
 from clvp_train.models import CLVPModel, load_clvp
 from clvp_train.pipelines import build
-from clvp_train.pipelines.config import validate
 from clvp_train.pipelines.evaluate import check_settings, evaluate_checkpoints, evaluation_data, write_score_table
 from clvp_train.pipelines.push import check_hub, publish_run, write_training_config
 from clvp_train.pipelines.resume import resolve_resume
@@ -34,7 +33,6 @@ def train(cfg: DictConfig) -> float | None:
         The best value of the primary metric in validation, for sweeps; None without a validation.
     """
     # check: every setting is looked at before any codes are drawn
-    validate(cfg)
     cfg, overrides = resolve_resume(cfg)
     build.all_ranks(cfg)
     build.seed(cfg)
