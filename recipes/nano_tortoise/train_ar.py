@@ -34,7 +34,7 @@ ENCODER = {
 
 
 def ar_config() -> ClvpConfig:
-    """transformers' composite configuration of the nano Tortoise. Its CLVP encoders are placeholders without weights."""
+    """Composite configuration of the nano Tortoise; its CLVP encoders are placeholders without weights."""
     return ClvpConfig(
         text_config={**ENCODER, "vocab_size": 256},
         speech_config={**ENCODER, "vocab_size": DVAE.num_tokens},
