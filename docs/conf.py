@@ -1,7 +1,7 @@
 """Sphinx configuration of the documentation site (`make docs`).
 
-The source folder is the repository root, so that README.md, benchmarks/RESULTS.md, and the other pages outside docs/ are part of
-the site, with relative links that also work on a code host.
+The source folder is the repository root, so that README.md, benchmarks/RESULTS.md, and the other pages outside docs/
+are part of the site, with relative links that also work on a code host.
 """
 
 import tomllib
@@ -38,7 +38,9 @@ autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
 python_maximum_signature_line_length = 100
-templates_path = [str(Path(__file__).with_name("_templates"))]  # absolute: autosummary resolves it against the source folder
+templates_path = [
+    str(Path(__file__).with_name("_templates"))
+]  # absolute: autosummary resolves it against the source folder
 
 html_theme = "furo"
 html_static_path = ["_site/site.css"]
@@ -49,7 +51,7 @@ html_show_sphinx = False
 
 
 def _skip_undocumented(app: Sphinx, what: str, name: str, member: Any, skip: bool, options: Any) -> bool | None:
-    """Skips members of a class without a docstring of their own, and its fields, which the class docstring documents."""
+    """Skips class members without their own docstring, and fields, which the class docstring documents."""
     described = callable(member) or isinstance(member, (property, classmethod, staticmethod))
     return None if what not in ("class", "exception") or (described and member.__doc__) else True
 
