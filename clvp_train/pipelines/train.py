@@ -83,7 +83,9 @@ def train(cfg: DictConfig) -> float | None:
 
 def _total_steps(trainer: L.Trainer, datamodule: CLVPDataModule) -> int:
     """How many optimiser steps training takes: the first limit that it reaches."""
-    steps_per_epoch = -(-datamodule.steps_per_epoch // trainer.accumulate_grad_batches)
+    batches, limit = datamodule.steps_per_epoch, trainer.limit_train_batches
+    batches = min(batches, limit if isinstance(limit, int) else int(batches * limit))
+    steps_per_epoch = -(-batches // trainer.accumulate_grad_batches)
     limits = [trainer.max_steps, (trainer.max_epochs or 0) * steps_per_epoch]
     return min((limit for limit in limits if limit > 0), default=1)
 
