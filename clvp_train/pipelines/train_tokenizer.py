@@ -5,7 +5,7 @@ from pathlib import Path
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from clvp_train.errors import UserError, check_number
+from clvp_train.errors import UserError
 from clvp_train.tortoise.tokenizer import train_custom_tokenizer
 
 
@@ -14,7 +14,6 @@ def train_tokenizer(cfg: DictConfig) -> None:
     output = Path(cfg.output_dir)
     if output.exists() and any(output.iterdir()):
         raise UserError(f"output_dir={output} is not empty: name a new folder")
-    check_number("vocab_size", cfg.vocab_size, 1)
     corpus = instantiate(cfg.corpus)
     tokenizer = train_custom_tokenizer((utterance.text for _, utterance in corpus.stream(audio=False)), cfg.vocab_size)
     tokenizer.save_pretrained(output)
