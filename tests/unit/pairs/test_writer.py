@@ -1,4 +1,4 @@
-"""What lies in the folder already: the same pairs, some of them, damaged ones, or something else."""
+"""Folders that already contain the same pairs, some of them, damaged ones, or something else."""
 
 import shutil
 
@@ -14,7 +14,7 @@ from tests.unit.pairs.conftest import VOICES
 
 @pytest.fixture
 def make(tortoise, write_corpus, tmp_path):
-    """Pairs of 20 texts, one of them too long, in five shards of the folder given."""
+    """Makes pairs of 20 texts, one of them too long, in five shards."""
 
     def make(folder=tmp_path / "pairs", **settings):
         lines = [f"text {number}" for number in range(19)] + ["far too long a text " * 30]
@@ -25,8 +25,8 @@ def make(tortoise, write_corpus, tmp_path):
 
 
 @pytest.fixture
-def made(make, tmp_path):
-    """In a folder named by the user."""
+def folder(make, tmp_path):
+    """A complete folder."""
     assert make() == str(tmp_path / "pairs")
     return tmp_path / "pairs"
 
@@ -35,8 +35,8 @@ def files(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def times(folder):
-    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
+def times(folder, without=None):
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.parquet") if path != without}
 
 
 def lose(shard):
@@ -48,7 +48,7 @@ def cut(shard):
 
 
 def flip(shard):
-    """The same size."""
+    """Damages a shard without changing its size."""
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 1
     shard.write_bytes(data)
@@ -56,97 +56,84 @@ def flip(shard):
 
 @pytest.mark.parametrize("damage", [lose, cut])
 @pytest.mark.parametrize("number", [1, 4])
-def test_a_lost_or_cut_shard_of_finished_pairs_is_made_again(make, made, caplog, damage, number):
-    before, shard = times(made), sorted(made.glob("*.parquet"))[number]
-    whole, report = shard.read_bytes(), read_manifest(made).report
+def test_complete_folder_is_repaired(make, folder, caplog, damage, number):
+    shard = sorted(folder.glob("*.parquet"))[number]
+    kept, data, report = times(folder, shard), shard.read_bytes(), read_manifest(folder).report
     damage(shard)
-    assert make() == str(made)
-    assert shard.read_bytes() == whole and f"{shard} is missing or damaged: made again" in caplog.text
-    assert {name: time for name, time in times(made).items() if name != shard.name} == {
-        name: time for name, time in before.items() if name != shard.name
-    }, "the others are kept"
-    again = read_manifest(made).report
-    assert {**again, "codes_per_second": 0} == {**report, "codes_per_second": 0}
-    assert (made / "skipped.jsonl").read_text().count("\n") == 1 and not (made / ".progress").exists()
+    assert make() == str(folder)
+    assert shard.read_bytes() == data and f"{shard}: missing or damaged" in caplog.text
+    assert times(folder, shard) == kept
+    assert read_manifest(folder).report | {"codes_per_second": 0} == report | {"codes_per_second": 0}
+    assert (folder / "skipped.jsonl").read_text().count("\n") == 1 and not (folder / ".progress").exists()
 
 
 @pytest.mark.parametrize("damage", [lose, cut, flip])
-def test_a_damaged_shard_of_an_unfinished_folder_is_made_again(make, made, tortoise, caplog, monkeypatch, damage):
-    """A run that stops after four of five shards, as a crash would stop it."""
-    whole = files(made)
-    shutil.rmtree(made)
-    candidates, left = tortoise.candidates, iter(range(4))
+def test_interrupted_folder_is_resumed_and_repaired(make, folder, tortoise, caplog, monkeypatch, damage):
+    """The first run crashes after four of five shards."""
+    complete = files(folder)
+    shutil.rmtree(folder)
+    candidates, calls = tortoise.candidates, iter(range(4))
 
     def four_times(*arguments, **settings):
-        next(left)
+        next(calls)
         return candidates(*arguments, **settings)
 
     monkeypatch.setattr(tortoise, "candidates", four_times)
     with pytest.raises(StopIteration):
         make()
     monkeypatch.undo()
-    begun = read_manifest(made)
-    assert not begun.complete and begun.settings["codes.shard_size"] == 4, "it is there before the first shard"
-    assert len(times(made)) == 4
-    shard = sorted(made.glob("*.parquet"))[2]
-    kept = {name: time for name, time in times(made).items() if name != shard.name}
+    manifest = read_manifest(folder)
+    assert not manifest.complete and manifest.settings["codes.shard_size"] == 4 and len(times(folder)) == 4
+    shard = sorted(folder.glob("*.parquet"))[2]
+    kept = times(folder, shard)
     damage(shard)
     make()
-    assert f"{shard} is missing or damaged: made again" in caplog.text
-    assert {name: time for name, time in times(made).items() if name in kept} == kept
-    for file, data in files(made).items():
-        if file.suffix not in (".json", ".md"):  # which tell this run's speed
-            assert data == whole[file]
+    assert f"{shard}: missing or damaged" in caplog.text and kept.items() <= times(folder, shard).items()
+    for file, data in files(folder).items():
+        if file.suffix not in (".json", ".md"):  # these contain the speed of the run
+            assert data == complete[file]
 
 
-def test_what_a_kill_leaves_at_the_very_end_is_cleared_away(make, made):
-    """The final manifest is there, the records are not yet removed."""
-    before = times(made)
-    (made / ".progress").mkdir()
-    (made / ".progress/00000.json").write_text("{}")
-    assert make() == str(made)
-    assert times(made) == before and not (made / ".progress").exists()
+def test_records_left_by_a_kill_at_the_end_are_removed(make, folder):
+    before = times(folder)
+    (folder / ".progress").mkdir()
+    (folder / ".progress/00000.json").write_text("{}")
+    assert make() == str(folder)
+    assert times(folder) == before and not (folder / ".progress").exists()
 
 
-def test_pairs_of_other_settings_are_not_touched(make, made):
-    before = files(made)
-    with pytest.raises(
-        UserError, match=f"{made} holds pairs made from something else: codes.seed .0 there, 1 now.; set"
-    ):
+def test_pairs_of_other_settings_are_refused(make, folder):
+    before = files(folder)
+    with pytest.raises(UserError, match="other settings: codes.seed .0 in the folder, 1 now.*output_dir"):
         make(seed=1)
-    assert files(made) == before
+    assert files(folder) == before
 
 
-def test_foreign_parquet_files_are_not_touched(make, tmp_path):
-    (tmp_path / "pairs").mkdir()
-    pq.write_table(pa.table({"mine": [1]}), tmp_path / "pairs/mine.parquet")
-    before = files(tmp_path / "pairs")
-    with pytest.raises(UserError, match=f"{tmp_path}/pairs holds mine.parquet but no manifest.json.*: set output_dir"):
-        make()
-    assert files(tmp_path / "pairs") == before
-
-
-def test_a_users_other_files_stay(make, tmp_path):
+def test_other_parquet_files_are_refused_and_other_files_kept(make, tmp_path):
     (tmp_path / "pairs").mkdir()
     (tmp_path / "pairs/README.md").write_text("mine")
+    pq.write_table(pa.table({"mine": [1]}), tmp_path / "pairs/mine.parquet")
+    before = files(tmp_path / "pairs")
+    with pytest.raises(UserError, match="contains mine.parquet but no manifest.json.*output_dir"):
+        make()
+    assert files(tmp_path / "pairs") == before
+    (tmp_path / "pairs/mine.parquet").unlink()
     make()
     assert (tmp_path / "pairs/README.md").read_text() == "mine"
 
 
-@pytest.mark.parametrize("place", ["local", "memory://test_copy_tokenizer"])
-def test_the_tokenizer_goes_from_the_pairs_to_the_model(make, tortoise, tmp_path, place):
-    folder = make(tmp_path / "pairs" if place == "local" else place)
-    copy_tokenizer(folder, tmp_path / "model")
-    text = "The quick brown fox."
-    assert FrozenTortoise.load_tokenizer(tmp_path / "model")(text)["input_ids"] == tortoise.tokenize(text)
-    with pytest.raises(UserError, match="tokenizer is missing: copy it from the Tortoise"):
-        copy_tokenizer(tmp_path / "model", tmp_path / "other")
-
-
-def test_pairs_lie_wherever_fsspec_reaches(make, made):
-    remote = make("memory://test_folder_choice/pairs")
-    assert remote == "memory://test_folder_choice/pairs" and make(remote) == remote
-    assert read_manifest(remote).shards == read_manifest(made).shards
-    assert read_pairs(remote).equals(read_pairs(made))
-    with pytest.raises(UserError, match=f"{remote} holds pairs made from something else"):
+def test_remote_folder_equals_a_local_one(make, folder, tortoise, tmp_path):
+    remote = make("memory://test_writer/pairs")
+    assert remote == "memory://test_writer/pairs" and make(remote) == remote
+    assert read_manifest(remote).shards == read_manifest(folder).shards
+    assert read_pairs(remote).equals(read_pairs(folder))
+    with pytest.raises(UserError, match=f"{remote}: contains pairs made with other settings"):
         make(remote, seed=1)
+    text = "The quick brown fox."
+    for source in (remote, folder):
+        copy_tokenizer(source, tmp_path / "model")
+        tokenizer = FrozenTortoise.load_tokenizer(tmp_path / "model")
+        assert tokenizer(text)["input_ids"] == tortoise.tokenize(text)
+        shutil.rmtree(tmp_path / "model")
+    with pytest.raises(UserError, match="tokenizer: missing. Copy it"):
+        copy_tokenizer(tmp_path / "model", tmp_path / "other")
