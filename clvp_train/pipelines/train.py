@@ -35,7 +35,7 @@ def train(cfg: DictConfig) -> float | None:
     """
     # check: every setting is looked at before any codes are drawn
     validate(cfg)
-    cfg = resolve_resume(cfg)
+    cfg, overrides = resolve_resume(cfg)
     build.all_ranks(cfg)
     build.seed(cfg)
     hub, repo_id = check_hub(cfg) if pairs.rank_and_world_size()[0] == 0 else (None, None)
@@ -55,7 +55,7 @@ def train(cfg: DictConfig) -> float | None:
     total_steps = _total_steps(trainer, datamodule)
     module = CLVPModule(model, loss, optim, total_steps, training, cfg.seed)
     data = evaluation_data(cfg, datamodule, perturbations, rerank, datamodule.served_codes) if cfg.test else None
-    state = build.run_state(cfg, trainer, datamodule, model, total_steps)
+    state = build.run_state(cfg, overrides, trainer, datamodule, model, total_steps)
     trainer.callbacks.append(state)  # type: ignore[attr-defined]
     # run
     if cfg.resume:
