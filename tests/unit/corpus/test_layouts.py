@@ -167,7 +167,12 @@ class TestAsterisk:
     def test_missing_package(self, tmp_path):
         needed = "apt-get install asterisk-core-sounds-en asterisk-core-sounds-en-wav"
         fails(Asterisk(root=str(tmp_path / "none")), "corpus.root=", needed)
-        fails(Asterisk(str(tmp_path), str(tmp_path / "none.txt")), "none.txt: does not exist", needed, "corpus.transcripts")
+        fails(
+            Asterisk(str(tmp_path), str(tmp_path / "none.txt")),
+            "none.txt: does not exist",
+            needed,
+            "corpus.transcripts",
+        )
 
     @pytest.mark.skipif(
         not (Path(Asterisk.root).exists() and Path(Asterisk.transcripts).exists()),

@@ -100,7 +100,11 @@ def test_missing_column(write, suffix):
         "parquet": pa.table(cells),
     }[suffix]
     fails(
-        write(f"m.{suffix}", content), f"m.{suffix}", "no column 'text'", "columns: audio, sentence", "Rename the columns"
+        write(f"m.{suffix}", content),
+        f"m.{suffix}",
+        "no column 'text'",
+        "columns: audio, sentence",
+        "Rename the columns",
     )
 
 
@@ -124,7 +128,11 @@ def test_missing_audio_file(write, suffix):
         ("m.csv", "", ("m.csv: the corpus has no utterances",)),
         ("m.csv", "audio,text\n", ("m.csv: the corpus has no utterances",)),
         ("m.csv", "audio,text\nwavs/a.wav,one, two\n", ("m.csv, line 2", "3 fields", "header has 2", "quotes")),
-        ("m.csv", 'audio,text\nwavs/a.wav,"one\nwavs/b.wav,two\n', ("m.csv, line 2", "malformed", "Correct the quotes")),
+        (
+            "m.csv",
+            'audio,text\nwavs/a.wav,"one\nwavs/b.wav,two\n',
+            ("m.csv, line 2", "malformed", "Correct the quotes"),
+        ),
         ("m.csv", "audio,text\n,one\n", ("m.csv, line 2", "no audio", "Add its path")),
         ("m.csv", "audio,text\n" + "x" * 5000 + ",one\n", ("m.csv, line 2", "does not exist")),
         ("m.csv", b"audio,text\nwavs/a.wav,caf\xe9\n", ("m.csv, line 2", "byte 25 is not UTF-8")),
