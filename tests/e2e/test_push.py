@@ -321,6 +321,6 @@ def test_a_remote_folder_of_another_kind(hub, online, tmp_path):
 
     hub.repositories["models/me/bert"] = Repository(True, {"config.json": b'{"model_type": "bert"}'})
     done = run(EVALUATE, ["checkpoint=me/bert"], tmp_path, **online)
-    assert done.status == 2 and "checkpoint=me/bert is not a CLVP" in done.stderr and "type 'bert'" in done.stderr
+    assert done.status == 2 and "checkpoint=me/bert: not a CLVP" in done.stderr and "model_type 'bert'" in done.stderr
     gone = run(EVALUATE, ["checkpoint=me/nothing"], tmp_path, **online)
     assert gone.status == 2 and "me/nothing" in gone.stderr and "check the name" in gone.stderr

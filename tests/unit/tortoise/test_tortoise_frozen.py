@@ -193,7 +193,7 @@ BROKEN = {
     "no DVAE config": (lambda folder: (folder / "dvae" / "config.json").unlink(), "dvae.config.json cannot be read"),
     "odd DVAE config": (lambda folder: edit(folder / "dvae" / "config.json", depth=3), "depth"),
     "another DVAE": (lambda folder: edit(folder / "dvae" / "config.json", hidden_dim=16), "size mismatch"),
-    "no DVAE weights": (lambda folder: (folder / "dvae" / "model.safetensors").unlink(), "dvae holds no weights"),
+    "no DVAE weights": (lambda folder: (folder / "dvae" / "model.safetensors").unlink(), "dvae: no weights"),
     "damaged DVAE": (lambda folder: (folder / "dvae" / "model.safetensors").write_bytes(b"x" * 99), "dvae"),
 }
 
@@ -207,7 +207,7 @@ def test_a_wrong_folder_is_named_with_its_fault(folder, damage, reason):
 
 
 def test_neither_a_missing_folder_nor_a_file_is_opened(tmp_path):
-    with pytest.raises(UserError, match="there is no folder"):
+    with pytest.raises(UserError, match="not a folder"):
         FrozenTortoise.from_pretrained(tmp_path / "nowhere")
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="is a file"):
