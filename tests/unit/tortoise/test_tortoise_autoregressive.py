@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from clvp_train.errors import UserError
-from clvp_train.tortoise.cache import KeyValueCache
+from clvp_train.tortoise.decoder import KeyValueCache
 
 LATENT_WIDTH, START, STOP = 64, 96, 97
 

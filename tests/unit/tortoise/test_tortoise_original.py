@@ -12,7 +12,7 @@ from clvp_train.errors import UserError
 from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.autoregressive import AutoRegressive, attend_causally
 from clvp_train.tortoise.dvae import DiscreteVAE, DVAEConfig
-from clvp_train.tortoise.original import (
+from clvp_train.tortoise.original_checkpoint import (
     from_original,
     from_original_dvae,
     original_config,
