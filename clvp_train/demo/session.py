@@ -11,8 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from clvp_train.errors import UserError, check_number
 from clvp_train.inference.reranker import Ranking, Reranker
-from clvp_train.pairs.tally import CODES_PER_SECOND
-from clvp_train.pairs.voices import folder_voices
+from clvp_train.pairs import CODES_PER_SECOND, folder_voices
 from clvp_train.tortoise import Candidate, FrozenTortoise
 from clvp_train.tortoise.audio import load_audio
 from clvp_train.tortoise.vocoder import synthesize

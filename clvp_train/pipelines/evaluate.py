@@ -33,7 +33,6 @@ from clvp_train.models import CLVPModel, load_clvp, weights_digest
 from clvp_train.models.weight_files import public_name
 from clvp_train.pairs import read_manifest
 from clvp_train.pipelines import build
-from clvp_train.pipelines.config import validate
 from clvp_train.report import (
     Page,
     comparison,
@@ -51,7 +50,6 @@ log = logging.getLogger(__name__)
 
 def evaluate(cfg: DictConfig) -> None:
     """Judges one checkpoint or several by the test split and writes the report."""
-    validate(cfg)
     build.all_ranks(cfg)
     build.seed(cfg)
     perturbations, rerank = check_settings(cfg)
@@ -60,7 +58,7 @@ def evaluate(cfg: DictConfig) -> None:
     datamodule: CLVPDataModule = instantiate(cfg.data, pairs=build.pairs(cfg))
     limits: list[int | None] = []
     for name, model in loaded.items():
-        build.fit_together(model, datamodule, f"checkpoint={name}")
+        build.match_padding_and_vocabulary(model, datamodule, f"checkpoint={name}")
         build.check_tokenizer(name, datamodule)
         limits.append(datamodule.served_codes)
     models: dict[str, Callable[[], CLVPModel]] = {name: partial(loaded.pop, name) for name in checkpoints}
@@ -125,7 +123,7 @@ def evaluate_checkpoints(
     found = []
     for name, load in models.items():
         model = load()
-        build.fit_together(model, datamodule, f"checkpoint={name}")
+        build.match_padding_and_vocabulary(model, datamodule, f"checkpoint={name}")
         chunk_size = cfg.training.chunk_size if "training" in cfg else cfg.chunk_size
         module = CLVPModule(model, training=TrainingConfig(chunk_size=chunk_size)).eval()
         found.append(evaluate_model(data, Embedder(module, trainer, datamodule.collate, datamodule.eval_batch_size)))

@@ -17,9 +17,7 @@ from clvp_train.inference.reranker import Reranker
 from clvp_train.io import file_digest
 from clvp_train.models import resolve_checkpoint
 from clvp_train.models.weight_files import weight_files
-from clvp_train.pairs.progress import Progress
-from clvp_train.pairs.storage import Storage
-from clvp_train.pipelines.config import validate
+from clvp_train.pairs import Progress, Storage
 
 SHAPES = {  # what shapes a written file, as a user would name it
     "checkpoint": "the checkpoint",
@@ -32,7 +30,6 @@ log = logging.getLogger(__name__)
 
 def rerank(cfg: DictConfig) -> None:
     """Scores the candidates of each file, writes the file with its scores, and prints what picking by them is worth."""
-    validate(cfg)
     paths, storage = _files(Path(str(cfg.candidates)).expanduser()), _output(str(cfg.output_dir))
     folder = Path(storage.folder).expanduser()
     if folder.resolve() == paths[0].parent.resolve():
@@ -65,7 +62,7 @@ def _rerank(
         "rank": pa.array(ranks(scores_N, texts_N), pa.int32()),
     }
     file.write(storage, added, shape)
-    progress.shard(file.path.name, file.num_rows, 0)
+    progress.finish_part(file.num_rows)
 
 
 def _files(candidates: Path) -> list[Path]:

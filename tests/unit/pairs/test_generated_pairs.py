@@ -6,12 +6,12 @@ from pathlib import Path
 import datasets
 import pyarrow.parquet as pq
 import pytest
-from tests.unit.codes.conftest import DATA, VOICES
 
 from clvp_train.corpus import split_of
 from clvp_train.pairs import TOKENIZER, ARCodes, generate, read_manifest, read_pairs
 from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.audio import load_audio
+from tests.unit.pairs.conftest import DATA, VOICES
 
 FEW = {"num_candidates": 2, "shard_size": 8}  # 20 texts fill three shards
 
