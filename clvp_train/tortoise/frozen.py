@@ -174,7 +174,7 @@ class FrozenTortoise:
         if len(ids) > limit:
             start = text if len(text) <= 40 else text[:40] + "…"
             raise UserError(
-                f"text {start!r}: {len(ids)} tokens, more than the {limit} positions in the AR of {self.source}. Split it."
+                f"text {start!r}: {len(ids)} tokens, more than the {limit} positions in the AR of {self.source}. Shorten or split it."
             )
         return ids
 

@@ -96,12 +96,12 @@ def test_recordings_that_cannot_be_read_are_left_out_and_listed(tortoise, record
     assert read_pairs(folder)["id"].to_pylist() == ["0.wav", "3.wav", "4.wav", "5.wav"]
     found = {entry["id"]: entry for entry in skipped_in(folder)}
     assert {entry["kind"] for entry in found.values()} == {"bad audio"}
-    assert "1.wav cannot be read" in found["1.wav"]["reason"] and "too little" in found["2.wav"]["reason"]
+    assert "1.wav: cannot be read" in found["1.wav"]["reason"] and "too short" in found["2.wav"]["reason"]
 
 
 def test_with_error_such_a_recording_stops_and_finished_shards_stay(tortoise, recordings, tmp_path):
     folder = tmp_path / "pairs"
-    with pytest.raises(UserError, match="utterance 2.wav: .*too little.*or set codes.bad_rows=skip"):
+    with pytest.raises(UserError, match="utterance 2.wav: .*too short.*or set codes.bad_rows=skip"):
         (tmp_path / "1.wav").write_bytes((tmp_path / "0.wav").read_bytes())
         generate(recordings, tortoise, DVAECodes(shard_size=2, bad_rows="error"), folder=folder)
     (first,) = folder.glob("*.parquet")

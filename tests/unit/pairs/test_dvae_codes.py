@@ -67,4 +67,4 @@ def test_a_text_corpus_has_no_recordings_to_encode(tortoise, write_corpus, tmp_p
 def test_a_tortoise_without_dvae_says_so(write_recordings, tmp_path):
     shutil.copytree(DATA / "tortoise", tmp_path / "bare", ignore=shutil.ignore_patterns("dvae"))
     bare = FrozenTortoise.from_pretrained(tmp_path / "bare")
-    refused(f"{tmp_path / 'bare'} has no DVAE", ManifestCorpus(str(write_recordings(["a"]))), bare, tmp_path / "pairs")
+    refused(f"{tmp_path / 'bare'}: no DVAE", ManifestCorpus(str(write_recordings(["a"]))), bare, tmp_path / "pairs")

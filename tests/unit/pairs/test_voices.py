@@ -82,7 +82,7 @@ def test_an_unreadable_clip_of_a_voice_is_named_before_any_work(tortoise, write_
     """Other texts' voices depend on there being this one."""
     shutil.copytree(DATA / "voices", tmp_path / "voices")
     (tmp_path / "voices/joe/3.wav").write_text("no sound")
-    refused("joe/3.wav cannot be read", write_corpus(), tortoise, tmp_path / "voices", tmp_path)
+    refused("joe/3.wav: cannot be read", write_corpus(), tortoise, tmp_path / "voices", tmp_path)
 
 
 def test_a_voice_without_a_clip_is_told(tortoise, write_corpus, tmp_path, caplog):
