@@ -256,7 +256,7 @@ def test_bad_settings(trained, tmp_path):
     model = f"checkpoint={trained.output / 'model'}"
     refused(tmp_path, [], "checkpoint must be set")
     refused(tmp_path, ["checkpoint=nowhere"], "nowhere")
-    refused(tmp_path, [model, "voices=nowhere"], "voices=nowhere is no folder")
+    refused(tmp_path, [model, "voices=nowhere"], "voices=nowhere: not a directory")
     refused(tmp_path, [model, "num_candidates=1"], "num_candidates=1", "2 or more")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
