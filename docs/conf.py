@@ -38,7 +38,9 @@ autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
 python_maximum_signature_line_length = 100
-templates_path = [str(Path(__file__).with_name("_templates"))]  # absolute: autosummary resolves it against the source folder
+templates_path = [
+    str(Path(__file__).with_name("_templates"))
+]  # absolute: autosummary resolves it against the source folder
 
 html_theme = "furo"
 html_static_path = ["_site/site.css"]
