@@ -33,7 +33,6 @@ from clvp_train.models import CLVPModel, load_clvp, weights_digest
 from clvp_train.models.weight_files import public_name
 from clvp_train.pairs import read_manifest
 from clvp_train.pipelines import build
-from clvp_train.pipelines.config import validate
 from clvp_train.report import (
     Page,
     comparison,
@@ -51,7 +50,6 @@ log = logging.getLogger(__name__)
 
 def evaluate(cfg: DictConfig) -> None:
     """Judges one checkpoint or several by the test split and writes the report."""
-    validate(cfg)
     build.all_ranks(cfg)
     build.seed(cfg)
     perturbations, rerank = check_settings(cfg)

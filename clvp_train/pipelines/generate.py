@@ -5,12 +5,10 @@ from omegaconf import DictConfig
 from clvp_train import pairs
 from clvp_train.errors import UserError
 from clvp_train.pipelines import build
-from clvp_train.pipelines.config import validate
 
 
 def generate(cfg: DictConfig) -> None:
     """Makes pairs and prints what they are."""
-    validate(cfg)
     build.all_ranks(cfg)
     if cfg.num_candidates is not None:
         if "num_candidates" not in cfg.codes:

@@ -18,7 +18,6 @@ from clvp_train.io import file_digest
 from clvp_train.models import resolve_checkpoint
 from clvp_train.models.weight_files import weight_files
 from clvp_train.pairs import Progress, Storage
-from clvp_train.pipelines.config import validate
 
 SHAPES = {  # what shapes a written file, as a user would name it
     "checkpoint": "the checkpoint",
@@ -31,7 +30,6 @@ log = logging.getLogger(__name__)
 
 def rerank(cfg: DictConfig) -> None:
     """Scores the candidates of each file, writes the file with its scores, and prints what picking by them is worth."""
-    validate(cfg)
     paths, storage = _files(Path(str(cfg.candidates)).expanduser()), _output(str(cfg.output_dir))
     folder = Path(storage.folder).expanduser()
     if folder.resolve() == paths[0].parent.resolve():

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from clvp_train.errors import UserError
 from clvp_train.io import CHECKPOINTS, MODEL, write_text
 from clvp_train.pairs import rank_and_world_size
+from clvp_train.pipelines.config import validate
 from clvp_train.training.checkpointing import newest_complete
 from clvp_train.training.run_state import stored_overrides
 
@@ -61,6 +62,7 @@ def resolve_resume(cfg: DictConfig) -> tuple[DictConfig, list[str]]:
     own = [override for override in _own_overrides(run, checkpoint) if _key(override) not in typed.keys() | {"resume"}]
     overrides = [*own, *(override for key, override in typed.items() if key != "resume")]
     resumed = hydra.compose(HydraConfig.get().job.config_name, overrides)
+    validate(resumed)
     with open_dict(resumed):
         resumed.resume, resumed.paths.output = str(checkpoint.resolve()), str(run.resolve())
     if rank_and_world_size()[0] == 0:

@@ -6,13 +6,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from clvp_train.errors import UserError, check_number
-from clvp_train.pipelines.config import validate
 from clvp_train.tortoise.tokenizer import train_custom_tokenizer
 
 
 def train_tokenizer(cfg: DictConfig) -> None:
     """Learns a tokenizer from a corpus's texts and writes it into a folder."""
-    validate(cfg)
     output = Path(cfg.output_dir)
     if output.exists() and any(output.iterdir()):
         raise UserError(f"output_dir={output} is not empty: name a new folder")
