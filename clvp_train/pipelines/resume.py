@@ -54,11 +54,7 @@ def resolve_resume(cfg: DictConfig) -> tuple[DictConfig, list[str]]:
         raise UserError(
             f"resume={run}: the run is finished. Raise trainer.max_epochs or trainer.max_steps to extend it."
         )
-    checkpoint, damaged = newest_complete(run / CHECKPOINTS, named)
-    for path in damaged:
-        log.warning("%s is damaged; resuming from an earlier checkpoint", path)
-    if checkpoint is None:
-        raise UserError(f"resume={run}: no intact checkpoint. Start from scratch without resume.")
+    checkpoint = _intact_checkpoint(run, named)
     own = [override for override in _own_overrides(run, checkpoint) if _key(override) not in typed.keys() | {"resume"}]
     overrides = [*own, *(override for key, override in typed.items() if key != "resume")]
     resumed = hydra.compose(HydraConfig.get().job.config_name, overrides)
@@ -93,6 +89,15 @@ def _run_of(path: Path) -> tuple[Path | None, Path | None]:
     if not path.exists():
         raise UserError(f"resume={path}: not found. Give auto, a run folder, or a .ckpt.")
     return (path.parent.parent if path.parent.name == CHECKPOINTS else None), path
+
+
+def _intact_checkpoint(run: Path, named: Path | None) -> Path:
+    checkpoint, damaged = newest_complete(run / CHECKPOINTS, named)
+    for path in damaged:
+        log.warning("%s is damaged; resuming from an earlier checkpoint", path)
+    if checkpoint is None:
+        raise UserError(f"resume={run}: no intact checkpoint. Start from scratch without resume.")
+    return checkpoint
 
 
 def _own_overrides(run: Path, checkpoint: Path) -> list[str]:

@@ -59,26 +59,26 @@ def test_two_ranks_make_the_pairs_of_one(corpora, names):
 def test_two_ranks_mend_what_one_of_them_has_lost(corpora, lost):
     """A shard of the first and one of the second."""
     (folder,) = on_ranks(1, alone, corpora / "one")
-    whole = contents(folder)
+    complete = contents(folder)
     times = {path.name: path.stat().st_mtime_ns for path in Path(folder).glob("pairs-*")}
     sorted(Path(folder).glob("pairs-*"))[lost].unlink()
     assert on_ranks(2, share, TORCHRUN, corpora / "one") == [folder, folder]
-    assert contents(folder) == whole and read_manifest(folder).complete
+    assert contents(folder) == complete and read_manifest(folder).complete
     kept = [path.name for path in Path(folder).glob("pairs-*") if path.stat().st_mtime_ns == times[path.name]]
     assert len(kept) == 4
 
 
 def wait_in_vain(rank, folder):
     codes_ranks.TELL_SECONDS = 0.0
-    told = []
+    messages = []
     handler = logging.Handler()
-    handler.emit = lambda record: told.append(record.getMessage())
+    handler.emit = lambda record: messages.append(record.getMessage())
     logging.getLogger("clvp_train").addHandler(handler)
     answers = iter(["shards 3 and 5", "shards 3 and 5", ""])
     codes_ranks.wait_for(lambda: next(answers))
-    return told
+    return messages
 
 
 def test_who_waits_says_for_what(tmp_path):
-    (told,) = on_ranks(1, wait_in_vain, tmp_path)
-    assert told == ["still waiting for other ranks to write shards 3 and 5"] * 2
+    (messages,) = on_ranks(1, wait_in_vain, tmp_path)
+    assert messages == ["still waiting for other ranks to write shards 3 and 5"] * 2
