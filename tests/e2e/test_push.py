@@ -47,8 +47,8 @@ def push(trained, cwd, *more, **online):
 
 def assert_refused(done, *patterns):
     assert done.status == 2 and "Traceback" not in done.stderr, done.stdout + done.stderr
-    for pattern in patterns:
-        assert re.search(pattern, done.stderr.splitlines()[-1]), done.stderr
+    [error] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert all(re.search(pattern, error) for pattern in patterns), error
     assert not any(token in done.stdout + done.stderr for token in (TOKEN, READ_TOKEN))
 
 
