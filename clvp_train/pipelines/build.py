@@ -191,4 +191,6 @@ def trainer(cfg: DictConfig, **settings: Any) -> L.Trainer:
         from_lightning = str(error).startswith("Error in call to target 'lightning.")
         if not from_lightning and not isinstance(error.__cause__, MisconfigurationException):
             raise  # out of a class of the user's own
-        raise UserError(f"trainer: {str(error.__cause__ or error).rstrip('.')}. Check the settings of trainer=….") from None
+        raise UserError(
+            f"trainer: {str(error.__cause__ or error).rstrip('.')}. Check the settings of trainer=…."
+        ) from None

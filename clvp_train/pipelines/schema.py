@@ -128,6 +128,8 @@ class Optim:
     gradient_clip_norm: float = setting(1.0, ge=0)
     text_lr: float | None = setting(None, ge=0)
     speech_lr: float | None = setting(None, ge=0)
+    optimizer: Any = None
+    scheduler: Any = None
     freeze: list[str] = setting([], choices=("text", "speech"), max_length=1, why="one tower must be trained")
 
 
