@@ -8,7 +8,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from gpu_setup import NANO, ROOT, Row, Setup, peak_gib
+from gpu_setup import NANO, ROOT, Row, Setup, peak_gib, reset_peak
 from transformers import ClvpConfig
 
 from clvp_train.tortoise import FrozenTortoise, Sampling, TortoiseParts
@@ -82,6 +82,7 @@ def check_autoregressive(setup: Setup) -> Iterator[Row]:
     parts = TortoiseParts(model, nano.tokenizer, nano.feature_extractor, None, Sampling(max_codes=max_codes))
     weights = sum(parameter.nbytes for module in (model.blocks, model.head) for parameter in module.parameters())
     for size in setup.pick((64, 256), (4,)):
+        reset_peak()
         tortoise = FrozenTortoise(parts, ROOT)
         texts = [torch.randint(1, 200, (60,)).tolist() for _ in range(size)]
         with timed_captures() as captures:

@@ -46,5 +46,12 @@ class Setup:
         return (time.perf_counter() - start) / repeats
 
 
+def reset_peak() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
 def peak_gib() -> float:
+    """GPU memory that was allocated at most since `reset_peak`."""
     return torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0

@@ -16,7 +16,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from gpu_setup import ROOT, Row, Setup, peak_gib
+from gpu_setup import ROOT, Row, Setup, peak_gib, reset_peak
 from lengths import batch
 from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
@@ -131,9 +131,7 @@ def measure_step(
 ) -> Row:
     """One row: speed, model FLOPs utilisation and peak memory of a training step."""
     data, recorder = batches(*setup.pick((7, 256), (3, 4))), Recorder()
-    if setup.device == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+    reset_peak()
     settings = {"accelerator": setup.device, "precision": "bf16-mixed"}
     fit(model, data, [recorder, *callbacks], TrainingConfig(**training), **settings)
     flops = statistics.mean(step_flops(model, rows) for rows in data)
