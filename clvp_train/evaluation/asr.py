@@ -14,7 +14,7 @@ from clvp_train.evaluation.held_out import CandidateSets
 from clvp_train.evaluation.text_perturbations import text_of, words_of
 from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.audio import SAMPLE_RATE
-from clvp_train.tortoise.vocoder import speak
+from clvp_train.tortoise.vocoder import synthesize
 
 DECODED_AT_ONCE = 64  # candidates whose audio is in memory
 LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, TypeError)  # of transformers
@@ -30,7 +30,7 @@ def count_word_errors(
 
     Args:
         candidates: their codes are those of `tortoise`.
-        tortoise: with a DVAE, see `vocoder.speak`.
+        tortoise: with a DVAE, see `vocoder.synthesize`.
         asr: speech recognition model of transformers, a folder or Hub id.
         batch_size: clips that the ASR model transcribes at once.
 
@@ -46,7 +46,7 @@ def count_word_errors(
     errors: list[float] = []
     for start in range(0, len(text_of_candidate), DECODED_AT_ONCE):
         block = slice(start, start + DECODED_AT_ONCE)
-        clips = speak(tortoise, candidates.pairs.codes[block])  # type: ignore[arg-type]
+        clips = synthesize(tortoise, candidates.pairs.codes[block])  # type: ignore[arg-type]
         inputs = [{"raw": clip.numpy(), "sampling_rate": SAMPLE_RATE} for clip in clips]
         transcripts = [result["text"] for result in transcribe(inputs, batch_size=batch_size)]
         errors += [word_errors(words, text) for words, text in zip(transcripts, text_of_candidate[block])]

@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from clvp_train.errors import Stopped, UserError
 from clvp_train.io import CONF
-from clvp_train.pipelines import resolvers  # noqa: F401  every config uses them
+from clvp_train.pipelines import config, resolvers  # noqa: F401  every config uses the resolvers
 
 USER_ERROR = 2  # exit status
 
@@ -86,8 +86,23 @@ def _user_message(error: Exception, main: Callable[[], Any]) -> str | None:
         message = str(error)
         located = message.startswith("Error locating target") or error.__cause__ is None
         return message if located else None
+    described = _type_error(f"{error}\n{error.__cause__ or ''}")
+    if described is not None:
+        return described
     message = str(error).split("Config search path:")[0]
     return message + _close_match(message, main)
+
+
+def _type_error(message: str) -> str | None:
+    """The line for a value of a wrong type, which OmegaConf's message describes; None if the message is about something else."""
+    found = re.search(r"(.*(?:Value|value) '(.*?)'.*)\n\s*full_key: (\S+)\n\s*object_type=(\w+)", message)
+    if found is None:
+        return None
+    reason, value, name, schema_name = found.groups()
+    try:
+        return f"{config.type_error(schema_name, name)} (got {value})."
+    except StopIteration:  # a schema of the user's own
+        return f"{name}: {reason}"
 
 
 def _close_match(message: str, main: Callable[[], Any]) -> str:

@@ -32,7 +32,6 @@ from clvp_train.models import CLVPModel, load_clvp, weights_digest
 from clvp_train.models.weight_files import public_name
 from clvp_train.pairs import read_manifest
 from clvp_train.pipelines import build
-from clvp_train.pipelines.config import validate
 from clvp_train.report import (
     comparison_page,
     evaluation_page,
@@ -47,7 +46,6 @@ from clvp_train.training import CLVPModule, TrainingConfig
 def evaluate(cfg: DictConfig) -> None:
     """Evaluates one or several checkpoints on the test split, writes the report and prints a summary."""
     # check: checkpoints are loaded first, so that a bad one is reported before any work
-    validate(cfg)
     build.all_ranks(cfg)
     build.seed(cfg)
     suite, rerank = check_settings(cfg)
@@ -93,7 +91,7 @@ def _shortest_limit(models: dict[str, CLVPModel], datamodule: CLVPDataModule) ->
     """
     limits = []
     for name, model in models.items():
-        build.fit_together(model, datamodule, f"checkpoint={name}")
+        build.match_padding_and_vocabulary(model, datamodule, f"checkpoint={name}")
         build.check_tokenizer(name, datamodule)
         limits.append(datamodule.served_codes)
     return min((limit for limit in limits if limit is not None), default=None)
@@ -141,7 +139,7 @@ def evaluate_checkpoints(
     evaluations = []
     for name, load in models.items():
         model = load()
-        build.fit_together(model, datamodule, f"checkpoint={name}")
+        build.match_padding_and_vocabulary(model, datamodule, f"checkpoint={name}")
         module = CLVPModule(model, training=TrainingConfig(chunk_size=chunk_size)).eval()
         embedder = Embedder(module, trainer, datamodule.collate, datamodule.eval_batch_size)
         evaluations.append(evaluate_model(data, embedder))

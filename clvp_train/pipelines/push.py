@@ -9,14 +9,12 @@ from omegaconf import DictConfig, OmegaConf
 from clvp_train import hub
 from clvp_train.errors import UserError
 from clvp_train.io import write_text
-from clvp_train.pipelines.config import validate
 
 FOLDER = "hub"  # in the run folder
 
 
 def push(cfg: DictConfig) -> None:
     """Publishes a model, or pairs."""
-    validate(cfg)
     settings: hub.HubConfig = instantiate(cfg.hub)
     if not settings.wanted:
         raise UserError(

@@ -17,9 +17,7 @@ from clvp_train.inference.reranker import Reranker
 from clvp_train.io import file_digest
 from clvp_train.models import resolve_checkpoint
 from clvp_train.models.weight_files import weight_files
-from clvp_train.pairs.progress import Progress
-from clvp_train.pairs.storage import Storage
-from clvp_train.pipelines.config import validate
+from clvp_train.pairs import Progress, Storage
 
 SOURCES = {  # what determines the contents of a written file: display name
     "checkpoint": "the checkpoint",
@@ -33,7 +31,6 @@ log = logging.getLogger(__name__)
 def rerank(cfg: DictConfig) -> None:
     """Scores the candidates of each file, writes the file with its scores, and prints a summary."""
     # check
-    validate(cfg)
     paths, storage = _candidate_files(Path(str(cfg.candidates)).expanduser()), _output(str(cfg.output_dir))
     folder = Path(storage.folder).expanduser()
     if folder.resolve() == paths[0].parent.resolve():
@@ -129,7 +126,7 @@ def _rerank_file(
         "rank": pa.array(ranks_in_text(scores_N, texts_N), pa.int32()),
     }
     file.write(storage, columns, source)
-    progress.shard(file.path.name, file.num_rows, 0)
+    progress.finish_part(file.num_rows)
 
 
 def _summary(files: list[Path]) -> list[str]:

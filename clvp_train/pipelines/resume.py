@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from clvp_train.errors import UserError
 from clvp_train.io import CHECKPOINTS, MODEL, write_text
 from clvp_train.pairs import rank_and_world_size
+from clvp_train.pipelines.config import validate
 from clvp_train.training.checkpointing import newest_complete
 from clvp_train.training.run_state import stored_overrides
 
@@ -27,15 +28,17 @@ LENGTH = ("trainer.max_epochs", "trainer.max_steps")  # what extends a finished 
 log = logging.getLogger(__name__)
 
 
-def resolve_resume(cfg: DictConfig) -> DictConfig:
-    """The config of the run to be resumed: its own settings, changed by those of this command, with `resume` set to its
-    checkpoint and `paths.output` to its folder. The config as it is, if there is nothing to resume.
+def resolve_resume(cfg: DictConfig) -> tuple[DictConfig, list[str]]:
+    """The config of the run to be resumed, and the overrides that it is composed of, to be stored in its checkpoints.
+
+    The config holds the run's own settings, changed by those of this command, with `resume` set to the checkpoint and
+    `paths.output` to the run folder. If there is nothing to resume, it is the config as given.
 
     Raises:
         UserError: there is no such run, it is finished, or it holds no intact checkpoint.
     """
     if not cfg.resume:
-        return cfg
+        return cfg, list(HydraConfig.get().overrides.task)
     typed = {_key(override): override for override in HydraConfig.get().overrides.task}
     output = Path(cfg.paths.output)
     run, named = (
@@ -46,19 +49,16 @@ def resolve_resume(cfg: DictConfig) -> DictConfig:
             log.warning("resume=auto: no unfinished run with a checkpoint found; starting from scratch")
         with open_dict(cfg):
             cfg.resume = str(named) if named else None
-        return cfg
+        return cfg, [override for key, override in typed.items() if key != "resume"]
     if (run / MODEL).exists() and not typed.keys() & set(LENGTH):
         raise UserError(
             f"resume={run}: the run is finished. Raise trainer.max_epochs or trainer.max_steps to extend it."
         )
-    checkpoint, damaged = newest_complete(run / CHECKPOINTS, named)
-    for path in damaged:
-        log.warning("%s is damaged; resuming from an earlier checkpoint", path)
-    if checkpoint is None:
-        raise UserError(f"resume={run}: no intact checkpoint. Start from scratch without resume.")
+    checkpoint = _intact_checkpoint(run, named)
     own = [override for override in _own_overrides(run, checkpoint) if _key(override) not in typed.keys() | {"resume"}]
     overrides = [*own, *(override for key, override in typed.items() if key != "resume")]
     resumed = hydra.compose(HydraConfig.get().job.config_name, overrides)
+    validate(resumed)
     with open_dict(resumed):
         resumed.resume, resumed.paths.output = str(checkpoint.resolve()), str(run.resolve())
     if rank_and_world_size()[0] == 0:
@@ -66,7 +66,7 @@ def resolve_resume(cfg: DictConfig) -> DictConfig:
         write_text(run / "config/config.yaml", OmegaConf.to_yaml(resumed))
     if not run.resolve().samefile(output):
         _move_log(output, run)
-    return resumed
+    return resumed, overrides
 
 
 def _newest_unfinished(output: Path) -> Path | None:
@@ -89,6 +89,15 @@ def _run_of(path: Path) -> tuple[Path | None, Path | None]:
     if not path.exists():
         raise UserError(f"resume={path}: not found. Give auto, a run folder, or a .ckpt.")
     return (path.parent.parent if path.parent.name == CHECKPOINTS else None), path
+
+
+def _intact_checkpoint(run: Path, named: Path | None) -> Path:
+    checkpoint, damaged = newest_complete(run / CHECKPOINTS, named)
+    for path in damaged:
+        log.warning("%s is damaged; resuming from an earlier checkpoint", path)
+    if checkpoint is None:
+        raise UserError(f"resume={run}: no intact checkpoint. Start from scratch without resume.")
+    return checkpoint
 
 
 def _own_overrides(run: Path, checkpoint: Path) -> list[str]:

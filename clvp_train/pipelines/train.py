@@ -15,7 +15,6 @@ from clvp_train.data import CLVPDataModule
 from clvp_train.io import MODEL, REPORT
 from clvp_train.models import CLVPModel, load_clvp
 from clvp_train.pipelines import build
-from clvp_train.pipelines.config import validate
 from clvp_train.pipelines.evaluate import check_settings, evaluate_checkpoints, evaluation_data, write_score_table
 from clvp_train.pipelines.push import check_hub, publish_run, write_training_config
 from clvp_train.pipelines.resume import resolve_resume
@@ -34,8 +33,7 @@ def train(cfg: DictConfig) -> float | None:
         The best value of the primary metric in validation, for sweeps; None without a validation.
     """
     # check: every setting is looked at before any codes are drawn
-    validate(cfg)
-    cfg = resolve_resume(cfg)
+    cfg, overrides = resolve_resume(cfg)
     build.all_ranks(cfg)
     build.seed(cfg)
     hub, repo_id = check_hub(cfg) if pairs.rank_and_world_size()[0] == 0 else (None, None)
@@ -55,7 +53,7 @@ def train(cfg: DictConfig) -> float | None:
     total_steps = _total_steps(trainer, datamodule)
     module = CLVPModule(model, loss, optim, total_steps, training, cfg.seed)
     data = evaluation_data(cfg, datamodule, perturbations, rerank, datamodule.served_codes) if cfg.test else None
-    state = build.run_state(cfg, trainer, datamodule, model, total_steps)
+    state = build.run_state(cfg, overrides, trainer, datamodule, model, total_steps)
     trainer.callbacks.append(state)  # type: ignore[attr-defined]
     # run
     if cfg.resume:
@@ -85,7 +83,9 @@ def train(cfg: DictConfig) -> float | None:
 
 def _total_steps(trainer: L.Trainer, datamodule: CLVPDataModule) -> int:
     """How many optimiser steps training takes: the first limit that it reaches."""
-    steps_per_epoch = -(-datamodule.steps_per_epoch // trainer.accumulate_grad_batches)
+    batches, limit = datamodule.steps_per_epoch, trainer.limit_train_batches
+    batches = min(batches, limit if isinstance(limit, int) else int(batches * limit))
+    steps_per_epoch = -(-batches // trainer.accumulate_grad_batches)
     limits = [trainer.max_steps, (trainer.max_epochs or 0) * steps_per_epoch]
     return min((limit for limit in limits if limit > 0), default=1)
 

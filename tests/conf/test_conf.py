@@ -16,7 +16,7 @@ from clvp_train import Reranker
 from clvp_train.corpus import Corpus, split_of
 from clvp_train.data import CLVPDataModule
 from clvp_train.models import CLVPConfig, CLVPModel
-from clvp_train.pairs.manifest import Manifest, write_manifest
+from clvp_train.pairs import Manifest, write_manifest
 from clvp_train.pipelines import build
 from clvp_train.pipelines.command import CONF
 
@@ -174,7 +174,7 @@ def test_a_target_with_an_argument_that_it_does_not_take_is_noticed():
 def test_only_what_a_user_must_give_is_missing():
     assert OmegaConf.missing_keys(compose("train")) == set() == OmegaConf.missing_keys(compose("generate"))
     assert OmegaConf.missing_keys(compose("evaluate")) == {"checkpoint"} == OmegaConf.missing_keys(compose("demo"))
-    assert OmegaConf.missing_keys(compose("rerank_candidates")) == {"checkpoint", "candidates", "output_dir"}
+    assert OmegaConf.missing_keys(compose("rerank")) == {"checkpoint", "candidates", "output_dir"}
 
 
 def test_the_best_checkpoint_is_chosen_by_the_declared_primary_metric():

@@ -1,4 +1,4 @@
-"""Every command and every Python block of the pages is run, as it is written but for the table in adaptations.py."""
+"""Runs every command and every Python block of the documentation, with the changes of adaptations.py."""
 
 import os
 import re
@@ -20,21 +20,19 @@ from tests.parity import tortoise_reference
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 COMMANDS = [command for block in BLOCKS for command in commands(block)]
 SHIMS = ROOT / "tests/docs/shims"
-PLAIN = re.compile(
-    r"^((?:[A-Z_]+=\S+ )*)python (?:-m )?([^\s$|&;<>`]+)([^$|&;<>`]*)$"
-)  # python, and nothing of the shell's
-# what starts its own command again, or looks at what is installed, wants a process that nothing was done in
-ANEW = ("submitit", "clvp_train.doctor")
+PLAIN = re.compile(r"^((?:[A-Z_]+=\S+ )*)python (?:-m )?([^\s$|&;<>`]+)([^$|&;<>`]*)$")  # python without shell syntax
+# commands that start their own command line again, or inspect the environment, need a new process
+NEW_PROCESS = ("submitit", "clvp_train.doctor")
 
 
 def run_in(folder: Path, line: str, extra: dict[str, str]) -> tuple[int, str]:
-    """Runs a command line. Returns its status and what it has told."""
+    """Runs a command line. Returns its status and output."""
     python = PLAIN.match(line)
     if python is None:
         return run_in_bash(folder, ["-c", line], extra, copies=2 if "--nnodes 2" in line else 1)
     set_here, program, rest = python.groups()
     extra = extra | dict(word.split("=", 1) for word in shlex.split(set_here))
-    if any(word in line for word in ANEW):
+    if any(word in line for word in NEW_PROCESS):
         done = execute(shlex.split(line)[len(set_here.split()) + 1 :], folder, **extra)
     else:
         script = program if program.endswith(".py") else f"{program.replace('.', '/')}.py"
@@ -43,7 +41,7 @@ def run_in(folder: Path, line: str, extra: dict[str, str]) -> tuple[int, str]:
 
 
 def run_in_bash(folder: Path, arguments: list[str], extra: dict[str, str], copies: int = 1) -> tuple[int, str]:
-    """Runs it with the environment of .venv activated; `copies` of it side by side, as on so many nodes."""
+    """Runs bash with .venv activated, in `copies` simultaneous processes, as on several nodes."""
     started = [
         subprocess.Popen(
             ["bash", *arguments],
@@ -56,13 +54,13 @@ def run_in_bash(folder: Path, arguments: list[str], extra: dict[str, str], copie
         )
         for _ in range(copies)
     ]
-    told = [process.communicate(timeout=TIMEOUT)[0] for process in started]
-    return max(process.returncode for process in started), "\n".join(told)
+    outputs = [process.communicate(timeout=TIMEOUT)[0] for process in started]
+    return max(process.returncode for process in started), "\n".join(outputs)
 
 
 @pytest.fixture
 def variables(tmp_path, hub) -> dict[str, str]:
-    """What is set where the pages' commands are typed."""
+    """The environment variables of the commands."""
     return {
         "PATH": os.pathsep.join([str(Path(sys.prefix, "bin")), os.environ["PATH"]]),
         "PYTHONPATH": str(tmp_path),
@@ -72,7 +70,7 @@ def variables(tmp_path, hub) -> dict[str, str]:
 
 @pytest.fixture
 def online() -> Iterator[Callable[[], dict[str, str]]]:
-    """Starts a Hub on loopback that a user is logged in to, if it is called."""
+    """When called, starts a Hub on loopback with a logged-in user."""
     with ExitStack() as stack:
 
         def start() -> dict[str, str]:
@@ -90,25 +88,25 @@ def online() -> Iterator[Callable[[], dict[str, str]]]:
 
 @pytest.fixture
 def tortoise_path(request) -> Callable[[], str]:
-    """Where tortoise-tts and the libraries that it pins lie, fetched if it is called."""
+    """When called, fetches tortoise-tts and its pinned libraries and returns their PYTHONPATH."""
 
     def fetch() -> str:
         cache = request.config.cache.mkdir("references")
-        found = [tortoise_reference.packages(cache), tortoise_reference.source(cache), SHIMS / "python"]
-        return os.pathsep.join(map(str, found))
+        paths = [tortoise_reference.packages(cache), tortoise_reference.source(cache), SHIMS / "python"]
+        return os.pathsep.join(map(str, paths))
 
     return fetch
 
 
 @pytest.fixture
 def cluster(tmp_path, variables) -> dict[str, str]:
-    """What is set in a job of SLURM besides."""
-    found = os.pathsep.join([str(SHIMS), variables["PATH"]])
-    return variables | {"PATH": found, "SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "7"}
+    """The environment variables of a SLURM job."""
+    path = os.pathsep.join([str(SHIMS), variables["PATH"]])
+    return variables | {"PATH": path, "SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "7"}
 
 
 @pytest.mark.parametrize("command", [pytest.param(command, id=command.where) for command in COMMANDS])
-def test_it_runs(command: Command, clone, variables, cluster, online, tortoise_path):
+def test_command_runs(command: Command, clone, variables, cluster, online, tortoise_path):
     lines = command.lines if command.kind == "python" else tuple(map(adapted, command.lines))
     folder = clone("\n".join(lines))
     if "repo_id=" in lines[0]:
@@ -116,24 +114,24 @@ def test_it_runs(command: Command, clone, variables, cluster, online, tortoise_p
     if "from tortoise." in "".join(lines):
         variables |= {"PYTHONPATH": tortoise_path()}
     if command.kind == "command":
-        status, told = run_in(folder, lines[0], variables)
+        status, output = run_in(folder, lines[0], variables)
     elif command.kind == "script":
         (folder / "job.sh").write_text("\n".join(lines))
-        status, told = run_in_bash(folder, ["job.sh"], cluster)
+        status, output = run_in_bash(folder, ["job.sh"], cluster)
     else:
         (folder / "block.py").write_text("\n".join(lines))
-        anew = "from tortoise." in "".join(lines)
-        status, told = run_in(folder, "env python block.py" if anew else "python block.py", variables)
-    assert status == 0, f"{command.where}: {' '.join(lines)}\n{told}"
-    assert "Traceback" not in told, told
+        new_process = "from tortoise." in "".join(lines)
+        status, output = run_in(folder, "env python block.py" if new_process else "python block.py", variables)
+    assert status == 0, f"{command.where}: {' '.join(lines)}\n{output}"
+    assert "Traceback" not in output, output
 
 
 @pytest.mark.parametrize("block", [pytest.param(block, id=f"{block.page}:{block.line}") for block in BLOCKS])
-def test_a_block_says_what_it_is(block: Block):
-    assert block.language in (*SHELL, *PYTHON, *SHOWN), f"what is to be done with a block of {block.language}?"
+def test_block_declares_its_language(block: Block):
+    assert block.language in (*SHELL, *PYTHON, *SHOWN), f"unknown block language {block.language}"
 
 
-def test_the_job_of_slurm_goes_back_into_the_queue_when_it_was_stopped_before_its_end(clone, cluster):
+def test_slurm_job_is_requeued_after_an_early_stop(clone, cluster):
     (script,) = (command for command in COMMANDS if command.kind == "script" and "#SBATCH" in "".join(command.lines))
     folder = clone("")
     (folder / "job.sh").write_text("\n".join(script.lines))
@@ -144,7 +142,7 @@ def test_the_job_of_slurm_goes_back_into_the_queue_when_it_was_stopped_before_it
 
 
 @pytest.mark.parametrize("adaptation", ADAPTATIONS, ids=lambda adaptation: adaptation.pattern)
-def test_an_adaptation_that_nothing_needs_is_to_go(adaptation):
+def test_every_adaptation_is_used(adaptation):
     lines = [line for command in COMMANDS if command.kind != "python" for line in command.lines]
     before = ADAPTATIONS[: ADAPTATIONS.index(adaptation)]
     for other in before:

@@ -1,4 +1,4 @@
-"""The messages that docs/troubleshooting.md quotes are those that are told."""
+"""The messages in docs/troubleshooting.md are those of the code."""
 
 import ast
 import re
@@ -25,7 +25,7 @@ SMALL = ["split.test_percent=20", "split.val_percent=0"]
 
 
 def templates() -> list[str]:
-    """Every string of the package and the Makefile, with … for what is filled in."""
+    """Every string of the package and the Makefile, with … for placeholders."""
 
     def text(node: ast.AST) -> str:
         if isinstance(node, ast.JoinedStr):
@@ -42,19 +42,19 @@ STRINGS = templates()
 
 
 @pytest.mark.parametrize("message", OURS)
-def test_a_quoted_message_is_in_the_code(message):
+def test_quoted_message_is_in_the_code(message):
     if "backend found" in message:
-        pytest.skip("Lightning's words in ours: provoked below")
+        pytest.skip("contains a message of Lightning: tested below")
     message = re.sub(r"^error: (?!rank)|/usr/bin/python3|3\.14|train$", "…", message).replace("… is Python …", "…")
     for part in filter(None, (part.strip() for part in message.split("…"))):
         assert any(part in string for string in STRINGS), part
 
 
 @pytest.mark.parametrize(("words", "file"), OF_LIBRARIES.items())
-def test_a_quoted_message_of_a_library_is_in_it(words, file):
+def test_quoted_message_of_a_library_is_in_the_library(words, file):
     assert any(words in message for message in QUOTED)
-    found = Path(torch.__file__).with_name(file.split("/")[0]).joinpath(*file.split("/")[1:])
-    assert words.removeprefix("torch.").encode() in found.read_bytes()
+    path = Path(torch.__file__).with_name(file.split("/")[0]).joinpath(*file.split("/")[1:])
+    assert words.removeprefix("torch.").encode() in path.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,8 @@ def test_a_quoted_message_of_a_library_is_in_it(words, file):
         (TRAIN, ["resume=outputs/train/DATE"], "error: … is finished"),
         (TRAIN, ["resume=outputs/train/DATE", "trainer.max_epochs=9", "seed=7"], "error: resume="),
         (TRAIN, [*CORPUS, *BUDGET, "optim.lr=1e30", "optim.warmup_ratio=0"], "error: training has diverged"),
-        (GENERATE, ["corpus=text", "corpus.path=lines.txt", "output_dir=A_folder"], "error: … holds pairs made"),
-        (GENERATE, ["corpus=text", "corpus.path=lines.txt", "codes=dvae"], "error: utterance … has no audio"),
+        (GENERATE, ["corpus=text", "corpus.path=lines.txt", "output_dir=A_folder"], "error: …: contains pairs made"),
+        (GENERATE, ["corpus=text", "corpus.path=lines.txt", "codes=dvae"], "error: utterance …: no audio"),
         (EVALUATE, ["checkpoint=empty.pth", *CORPUS], "error: checkpoint=… is not a CLVP"),
         (GENERATE, [*ORIGINAL, "tortoise.autoregressive=empty.pth"], "error: … is damaged or no checkpoint"),
         (GENERATE, ["tortoise.device=cuda"], "Found no NVIDIA driver"),
@@ -76,7 +76,7 @@ def test_a_quoted_message_of_a_library_is_in_it(words, file):
     ],
     ids=lambda value: value if isinstance(value, str) and " " in value else "",
 )
-def test_a_quoted_message_is_told(clone, script, overrides, start):
+def test_quoted_message_is_printed(clone, script, overrides, start):
     if {"trainer=gpu", "tortoise.device=cuda"} & {*overrides} and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     folder = clone("")
@@ -84,5 +84,5 @@ def test_a_quoted_message_is_told(clone, script, overrides, start):
     (folder / "empty.pth").write_text("not found")
     (quoted,) = (message for message in QUOTED if message.startswith(start))
     done = run(script, overrides, folder)
-    told = done.stderr.strip().splitlines()[-1]
-    assert done.status == 2 and re.search(re.escape(quoted).replace("…", ".+"), told), told
+    printed = done.stderr.strip().splitlines()[-1]
+    assert done.status == 2 and re.search(re.escape(quoted).replace("…", ".+"), printed), printed

@@ -65,7 +65,7 @@ def test_a_new_language_from_its_recordings_to_a_model_with_its_own_tokenizer(tm
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["output_dir=outputs"], "output_dir=outputs is not empty: name a new folder"),
+        (["output_dir=outputs"], "output_dir=outputs: not empty"),
         (["output_dir=new", "vocab_size=9"], "vocab_size=9 is less than the"),
         ([], "output_dir must be set"),
     ],

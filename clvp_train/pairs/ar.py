@@ -1,4 +1,4 @@
-"""Speech codes that the AR draws: candidates of each text, in one voice after another."""
+"""Speech codes drawn by the AR: several candidates per text, in alternating voices."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 import torch
 
 from clvp_train.corpus import Corpus, Split, Utterance
-from clvp_train.errors import UserError, check_number
+from clvp_train.errors import UserError
 from clvp_train.io import file_digest
-from clvp_train.pairs.bad_rows import NO_CODES, NO_VOICE, TOO_LONG, BadRows
-from clvp_train.pairs.sources import UNKNOWN, CodeSource, Row, has_tokens
+from clvp_train.pairs.sources import NO_CODES, NO_VOICE, TOO_LONG, UNKNOWN, BadRows, CodeSource, has_tokens
 from clvp_train.pairs.voices import CorpusVoices, folder_voices
 from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.audio import load_audio
@@ -22,16 +21,16 @@ FROM_CORPUS = "corpus"
 
 @dataclass(eq=False)
 class ARCodes(CodeSource):
-    """Candidates drawn by the AR, those of a text in one of the voices after another.
+    """Candidates drawn by the AR.
 
     Attributes:
-        voices: a folder with one subfolder of reference clips a voice; or "corpus" to speak each text in its own
-            speaker's voice, heard from the corpus's recordings.
-        num_candidates: K for each training text.
-        num_eval_candidates: K for each validation and test text.
-        seed: another seed gives other candidates.
-        clips_per_voice: reference clips of a speaker whose latents are averaged, with voices=corpus.
-        one_voice: all candidates of a text in the same voice, as they are re-ranked, rather than in one after another.
+        voices: a folder with one subfolder of reference clips per voice; or "corpus": each text in the voice of its speaker,
+            taken from the recordings of the corpus.
+        num_candidates: K, candidates per training text.
+        num_eval_candidates: K per validation and test text.
+        seed: of the random draws.
+        clips_per_voice: reference clips per speaker whose conditioning latents are averaged, with voices=corpus.
+        one_voice: all candidates of a text in the same voice, as in re-ranking, instead of alternating voices.
     """
 
     voices: str
@@ -45,10 +44,6 @@ class ARCodes(CodeSource):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("codes.num_candidates", self.num_candidates, 1)
-        check_number("codes.num_eval_candidates", self.num_eval_candidates, 1)
-        check_number("codes.seed", self.seed, 0)
-        check_number("codes.clips_per_voice", self.clips_per_voice, 1)
         self._clips: dict[str, list[Path]] = {}
         self._speakers = CorpusVoices(self.clips_per_voice)
         self._latents: dict[str, torch.Tensor] = {}
@@ -58,13 +53,13 @@ class ARCodes(CodeSource):
         return self.voices == FROM_CORPUS
 
     def check(self, tortoise: FrozenTortoise) -> None:
-        tortoise.check_speaks()
+        tortoise.check_can_generate()
         self._clips = {} if self.needs_audio else folder_voices(self.voices)
         self._speakers = CorpusVoices(self.clips_per_voice)
 
-    def look_at(self, tortoise: FrozenTortoise, number: int, utterance: Utterance) -> None:
+    def inspect(self, tortoise: FrozenTortoise, number: int, utterance: Utterance) -> None:
         if self.needs_audio:
-            self._speakers.look_at(number, utterance)
+            self._speakers.inspect(number, utterance)
         if self.bad_rows == "error":
             _tokens(tortoise, utterance, BadRows("error"))
 
@@ -79,12 +74,13 @@ class ARCodes(CodeSource):
             "codes.seed": self.seed,
         } | more
 
-    def begin(self, tortoise: FrozenTortoise, corpus: Corpus, bad: BadRows) -> None:
+    def prepare(self, tortoise: FrozenTortoise, corpus: Corpus, bad: BadRows) -> None:
         if self.needs_audio:
             self._latents = self._speakers.latents(tortoise, corpus, bad)
         else:
             self._latents = {
-                voice: tortoise.latent([load_audio(clip) for clip in clips]) for voice, clips in self._clips.items()
+                voice: tortoise.conditioning_latent([load_audio(clip) for clip in clips])
+                for voice, clips in self._clips.items()
             }
 
     def num_rows(self, split: Split) -> int:
@@ -96,7 +92,7 @@ class ARCodes(CodeSource):
         utterances: Sequence[tuple[Utterance, Split]],
         bad: BadRows,
         on_candidate: Callable[[int], None],
-    ) -> list[Row]:
+    ) -> list[dict[str, Any]]:
         rows = [row for utterance, split in utterances for row in self._rows(tortoise, utterance, split, bad)]
         if not rows:
             return []
@@ -112,19 +108,14 @@ class ARCodes(CodeSource):
                 "log_probability": candidate.log_probability,
             }
             if not candidate.codes:
-                bad.add(
-                    row["id"], NO_CODES, f"candidate {row['candidate']} stopped before its first code: remove the text"
-                )
+                bad.add(row["id"], NO_CODES, f"candidate {row['candidate']} has no codes. Remove the text")
         return [row for row in rows if row["speech_ids"]]
 
-    def _rows(self, tortoise: FrozenTortoise, utterance: Utterance, split: Split, bad: BadRows) -> list[Row]:
+    def _rows(self, tortoise: FrozenTortoise, utterance: Utterance, split: Split, bad: BadRows) -> list[dict[str, Any]]:
         speaker, names = utterance.speaker or UNKNOWN, list(self._latents)
         if self.needs_audio and speaker not in self._latents:
-            bad.add(
-                utterance.id,
-                NO_VOICE,
-                f"no recording of speaker {speaker} can be read: replace them, or remove the row",
-            )
+            reason = f"no recording of speaker {speaker} can be read. Replace the recordings or remove the row"
+            bad.add(utterance.id, NO_VOICE, reason)
             return []
         input_ids = _tokens(tortoise, utterance, bad)
         digest = hashlib.sha256(f"{self.seed}\n{utterance.id}\n{utterance.text}".encode()).digest()
@@ -144,7 +135,7 @@ class ARCodes(CodeSource):
 
 
 def _tokens(tortoise: FrozenTortoise, utterance: Utterance, bad: BadRows) -> list[int]:
-    """[] for a text that cannot be spoken."""
+    """The tokens of a text; [] if the AR cannot take it."""
     try:
         ids = tortoise.tokenize(utterance.text)
     except UserError as error:
