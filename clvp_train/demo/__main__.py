@@ -1,4 +1,4 @@
-"""A page that draws, ranks and plays candidates: `python -m clvp_train.demo` or `clvp-demo`, each with `--help`."""
+"""Serves the demo page: `python -m clvp_train.demo` or `clvp-demo`, each with `--help`."""
 
 import hydra
 from omegaconf import DictConfig

@@ -8,11 +8,13 @@ from clvp_train.pipelines import build
 
 
 def generate(cfg: DictConfig) -> None:
-    """Makes pairs and prints what they are."""
+    """Makes the pairs of a corpus, or finds them, and prints their report."""
     build.all_ranks(cfg)
     if cfg.num_candidates is not None:
         if "num_candidates" not in cfg.codes:
-            raise UserError("num_candidates=… is for codes=ar: a recording has one sequence of codes")
+            raise UserError(
+                "num_candidates: not a setting of codes=dvae. A recording has one sequence of codes; use codes=ar."
+            )
         cfg.codes.num_candidates = cfg.codes.num_eval_candidates = cfg.num_candidates
     folder = build.pairs(cfg)
     if pairs.rank_and_world_size()[0] == 0:

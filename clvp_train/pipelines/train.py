@@ -76,7 +76,7 @@ def train(cfg: DictConfig) -> float | None:
     for logger in trainer.loggers:
         if isinstance(logger, WandbLog):
             logger.end(output / MODEL)
-    if hub is not None and hub.wanted:
+    if hub is not None and hub.is_enabled:
         publish_run(output, hub, repo_id)
     return _best_score(trainer)
 

@@ -57,7 +57,7 @@ def test_all_formats_say_the_same(write, tmp_path):
 
 
 def test_id_column_and_double_audio(write):
-    fails(write("m.csv", "audio,text\nwavs/a.wav,one\nwavs/a.wav,two\n"), "line 3", "'wavs/a.wav' is taken already")
+    fails(write("m.csv", "audio,text\nwavs/a.wav,one\nwavs/a.wav,two\n"), "line 3", "duplicate id 'wavs/a.wav'")
     path = write("m.csv", "audio,text,id\nwavs/a.wav,one,7\nwavs/a.wav,two,8\n")
     assert [u.id for u in ManifestCorpus(path)] == ["7", "8"]
 
@@ -87,7 +87,7 @@ def test_tsv_quotes_are_characters(write):
 
 def test_csv_text_over_lines(write):
     path = write("m.csv", 'audio,text\nwavs/a.wav,"one\r\ntwo"\nwavs/b.wav,\n')
-    fails(path, "m.csv, line 4", "transcript is empty", "remove the row")
+    fails(path, "m.csv, line 4", "transcript is empty")
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
@@ -100,7 +100,11 @@ def test_missing_column(write, suffix):
         "parquet": pa.table(cells),
     }[suffix]
     fails(
-        write(f"m.{suffix}", content), f"m.{suffix}", "no column 'text'", "found: audio, sentence", "rename the columns"
+        write(f"m.{suffix}", content),
+        f"m.{suffix}",
+        "no column 'text'",
+        "columns: audio, sentence",
+        "Rename the columns",
     )
 
 
@@ -114,20 +118,24 @@ def test_missing_audio_file(write, suffix):
         "parquet": pa.table(cells),
     }[suffix]
     row = {"csv": "line 3", "tsv": "line 3", "jsonl": "line 2", "parquet": "row 2"}[suffix]
-    fails(write(f"m.{suffix}", content), f"m.{suffix}, {row}", "wavs/none.wav is missing", "mend its path")
+    fails(write(f"m.{suffix}", content), f"m.{suffix}, {row}", "wavs/none.wav does not exist")
 
 
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("m.xlsx", "x", ("m.xlsx", "unknown suffix '.xlsx'", "use .csv, .tsv, .jsonl or .parquet")),
-        ("m.csv", "", ("m.csv holds no utterances",)),
-        ("m.csv", "audio,text\n", ("m.csv holds no utterances",)),
+        ("m.xlsx", "x", ("m.xlsx", "unknown suffix '.xlsx'", "Use .csv, .tsv, .jsonl or .parquet")),
+        ("m.csv", "", ("m.csv: the corpus has no utterances",)),
+        ("m.csv", "audio,text\n", ("m.csv: the corpus has no utterances",)),
         ("m.csv", "audio,text\nwavs/a.wav,one, two\n", ("m.csv, line 2", "3 fields", "header has 2", "quotes")),
-        ("m.csv", 'audio,text\nwavs/a.wav,"one\nwavs/b.wav,two\n', ("m.csv, line 2", "malformed", "mend the quotes")),
-        ("m.csv", "audio,text\n,one\n", ("m.csv, line 2", "no audio", "give its path")),
-        ("m.csv", "audio,text\n" + "x" * 5000 + ",one\n", ("m.csv, line 2", "is missing")),
-        ("m.csv", b"audio,text\nwavs/a.wav,caf\xe9\n", ("m.csv, line 2", "byte 25 is not UTF-8", "save the file")),
+        (
+            "m.csv",
+            'audio,text\nwavs/a.wav,"one\nwavs/b.wav,two\n',
+            ("m.csv, line 2", "malformed", "Correct the quotes"),
+        ),
+        ("m.csv", "audio,text\n,one\n", ("m.csv, line 2", "no audio", "Add its path")),
+        ("m.csv", "audio,text\n" + "x" * 5000 + ",one\n", ("m.csv, line 2", "does not exist")),
+        ("m.csv", b"audio,text\nwavs/a.wav,caf\xe9\n", ("m.csv, line 2", "byte 25 is not UTF-8")),
         (
             "m.jsonl",
             '{"audio": "wavs/a.wav", "text": "one"}\n{"audio"\n',
@@ -136,14 +144,14 @@ def test_missing_audio_file(write, suffix):
         ("m.jsonl", "[1]\n", ("line 1", "not a JSON object")),
         ("m.jsonl", "[" * 100_000, ("line 1", "malformed JSON")),
         ("m.jsonl", [{"audio": "wavs/a.wav", "text": None}], ("line 1", "transcript is empty")),
-        ("m.jsonl", [{"audio": "wavs/a.wav", "text": 5}], ("line 1", "transcript is a int", "write it as a string")),
+        ("m.jsonl", [{"audio": "wavs/a.wav", "text": 5}], ("line 1", "transcript is of type int")),
         ("m.jsonl", [{"audio": "wavs/a.wav", "text": "\ud800"}], ("line 1", "transcript", "not valid Unicode")),
-        ("m.jsonl", [{"audio": {"bytes": "x"}, "text": "one"}], ("line 1", "no audio bytes", "Parquet")),
-        ("m.jsonl", [{"audio": [0.5], "text": "one"}], ("line 1", "the audio is list", "give a path")),
+        ("m.jsonl", [{"audio": {"bytes": "x"}, "text": "one"}], ("line 1", "audio bytes in JSON", "Parquet")),
+        ("m.jsonl", [{"audio": [0.5], "text": "one"}], ("line 1", "the audio is of type list", "Use a path")),
         ("m.jsonl", [{"audio": {"path": None}, "text": "one"}], ("line 1", "no audio")),
-        ("m.parquet", b"PAR1 not", ("m.parquet", "cannot be read as Parquet", "write it again")),
+        ("m.parquet", b"PAR1 not", ("m.parquet", "cannot be read as Parquet")),
         ("m.parquet", pa.table({"audio": [None], "text": ["x"]}), ("m.parquet, row 1", "no audio")),
-        ("m.parquet", pa.table({"audio": [[0.5]], "text": ["x"]}), ("row 1", "the audio is list")),
+        ("m.parquet", pa.table({"audio": [[0.5]], "text": ["x"]}), ("row 1", "the audio is of type list")),
     ],
 )
 def test_bad_manifest(write, name, content, words):
@@ -151,4 +159,4 @@ def test_bad_manifest(write, name, content, words):
 
 
 def test_missing_manifest(tmp_path):
-    fails(str(tmp_path / "none.csv"), "none.csv is missing", "mend corpus.path")
+    fails(str(tmp_path / "none.csv"), "none.csv: does not exist", "Set corpus.path")

@@ -51,5 +51,5 @@ def test_without_audio_files_are_still_looked_for(tmp_path):
     from clvp_train.errors import UserError
 
     (tmp_path / "m.csv").write_text("audio,text\nmissing.wav,a text\n")
-    with pytest.raises(UserError, match="missing.wav is missing"):
+    with pytest.raises(UserError, match="missing.wav does not exist"):
         list(ManifestCorpus(str(tmp_path / "m.csv")).stream(audio=False))
