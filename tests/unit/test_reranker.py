@@ -188,7 +188,7 @@ def test_a_checkpoint_without_tokenizer_takes_ids_or_another_folder(tmp_path, to
     for arguments, words in (
         ({"checkpoint": tmp_path / "b.ckpt"}, "b.ckpt is missing"),
         ({"checkpoint": tmp_path / "nowhere"}, "nowhere"),
-        ({"checkpoint": tmp_path / "a.ckpt", "tokenizer": tmp_path}, "holds no ClvpTokenizer"),
+        ({"checkpoint": tmp_path / "a.ckpt", "tokenizer": tmp_path}, "no ClvpTokenizer"),
         ({"checkpoint": tmp_path / "a.ckpt", "device": "abacus"}, "device=abacus cannot be used"),
     ):
         with pytest.raises(UserError, match=words):
