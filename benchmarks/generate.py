@@ -27,7 +27,7 @@ from transformers import ClvpConfig, ClvpModelForConditionalGeneration
 from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.audio import load_audio
 from clvp_train.tortoise.autoregressive import AutoRegressive
-from clvp_train.tortoise.original import original_key
+from clvp_train.tortoise.original_checkpoint import original_key
 from clvp_train.tortoise.parts import TortoiseParts
 
 ROOT = Path(__file__).parents[1]

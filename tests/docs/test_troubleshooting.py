@@ -69,10 +69,10 @@ def test_quoted_message_of_a_library_is_in_the_library(words, file):
         (TRAIN, [*CORPUS, *BUDGET, "optim.lr=1e30", "optim.warmup_ratio=0"], "error: training has diverged"),
         (GENERATE, ["corpus=text", "corpus.path=lines.txt", "output_dir=A_folder"], "error: …: contains pairs made"),
         (GENERATE, ["corpus=text", "corpus.path=lines.txt", "codes=dvae"], "error: utterance …: no audio"),
-        (EVALUATE, ["checkpoint=empty.pth", *CORPUS], "error: checkpoint=… is not a CLVP"),
-        (GENERATE, [*ORIGINAL, "tortoise.autoregressive=empty.pth"], "error: … is damaged or no checkpoint"),
+        (EVALUATE, ["checkpoint=empty.pth", *CORPUS], "error: checkpoint=…: not a CLVP"),
+        (GENERATE, [*ORIGINAL, "tortoise.autoregressive=empty.pth"], "error: …: corrupt or not a checkpoint"),
         (GENERATE, ["tortoise.device=cuda"], "Found no NVIDIA driver"),
-        (GENERATE, ["tortoise.name_or_path=who/knows"], "error: … is no folder here"),
+        (GENERATE, ["tortoise.name_or_path=who/knows"], "error: …: not a local folder"),
     ],
     ids=lambda value: value if isinstance(value, str) and " " in value else "",
 )

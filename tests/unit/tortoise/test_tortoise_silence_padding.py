@@ -26,11 +26,11 @@ def test_examples(codes, served):
     assert pad_with_silence(torch.tensor([codes], dtype=torch.long), STOP).tolist() == [served]
 
 
-def naive(row: list[int], calm: int, tail: list[int]) -> list[int]:
+def naive(row: list[int], silence: int, tail: list[int]) -> list[int]:
     if STOP not in row:
         return row
     first = row.index(STOP)
-    served = row[:first] + [calm] * (len(row) - first)
+    served = row[:first] + [silence] * (len(row) - first)
     for back in range(1, min(len(tail), len(row)) + 1):
         served[-back] = tail[-back]
     return served
@@ -43,6 +43,6 @@ def test_random_codes_follow_the_rule_row_by_row_and_stay_untouched(tail):
         codes = torch.randint(0, 300, (40, length), generator=draw)
         codes[torch.rand(40, length, generator=draw) < 0.08] = STOP
         before = codes.clone()
-        served = pad_with_silence(codes, STOP, calm=13, tail=tail)
+        served = pad_with_silence(codes, STOP, silence=13, tail=tail)
         assert served.tolist() == [naive(row, 13, tail) for row in codes.tolist()]
         assert torch.equal(codes, before)
