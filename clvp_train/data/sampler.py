@@ -19,13 +19,14 @@ class EpochOrder:
     Args:
         candidates: per text, the places of its pairs.
         seed: of the order.
+        fixed: whether every epoch repeats the first, as `trainer.overfit_batches` needs.
     """
 
-    def __init__(self, candidates: Candidates, seed: int) -> None:
-        self.candidates, self.seed, self.epoch = candidates, seed, 0
+    def __init__(self, candidates: Candidates, seed: int, fixed: bool = False) -> None:
+        self.candidates, self.seed, self.fixed, self.epoch = candidates, seed, fixed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+        self.epoch = 0 if self.fixed else epoch
 
     def __len__(self) -> int:
         return len(self.candidates)

@@ -1,6 +1,5 @@
 """Opens a finished training run: the model and the report of its weights."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from clvp_train.errors import UserError
 from clvp_train.io import CHECKPOINTS, MODEL, REPORT
 from clvp_train.models import CLVPModel, load_clvp, weights_digest
-from clvp_train.report import METRICS_FILE
+from clvp_train.report import read_metrics
 
 TRAINING_CONFIG = "training_config.yaml"  # in the folder of the model
 
@@ -50,7 +49,7 @@ def find_trained(checkpoint: str | Path, report: str | Path | None = None) -> Tr
     report_folder = Path(report).expanduser() if report else folder.parent / REPORT
     advice = f"Run python evaluate.py checkpoint={folder} and set report=…/report to its result."
     try:
-        metrics = json.loads((report_folder / METRICS_FILE).read_text(encoding="utf-8"))
+        metrics = read_metrics(report_folder)
     except (OSError, ValueError) as error:
         raise UserError(f"{report_folder}: no report there ({error}). {advice}") from None
     if metrics.get("weights") != weights_digest(model):  # a card must not claim the results of another model

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import soundfile
 
-from clvp_train.corpus import Corpus, Split, Utterance
+from clvp_train.corpus import Split, Utterance
 from clvp_train.errors import UserError
 from clvp_train.pairs.sources import BAD_AUDIO, UNKNOWN, BadRows, CodeSource, clip_name, has_tokens
 from clvp_train.tortoise import FrozenTortoise
@@ -35,15 +35,6 @@ class DVAECodes(CodeSource):
             raise UserError(f"utterance {utterance.id}: no audio, but codes=dvae needs recordings. Use codes=ar.")
         if self.bad_rows == "error":
             has_tokens(_tokens(tortoise, utterance), utterance, BadRows("error"))
-
-    def settings(self) -> dict[str, Any]:
-        return {}
-
-    def prepare(self, tortoise: FrozenTortoise, corpus: Corpus, bad: BadRows) -> None:
-        """Nothing to prepare."""
-
-    def num_rows(self, split: Split) -> int:
-        return 1
 
     def encode(
         self,

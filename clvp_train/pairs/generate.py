@@ -6,14 +6,14 @@ import logging
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from pathlib import Path
 
 import torch
 
-from clvp_train.corpus import Corpus, Split, Utterance, fingerprint, split_of
+from clvp_train.corpus import Corpus, Utterance, fingerprint, split_of
 from clvp_train.pairs.process_rank import rank_and_world_size, wait_for
 from clvp_train.pairs.progress import Progress
 from clvp_train.pairs.schema import Manifest
@@ -24,19 +24,6 @@ from clvp_train.tortoise import FrozenTortoise
 
 ALGORITHM = 2  # increment it when equal inputs give other pairs than before, so that older folders are not reused
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What will be made of a corpus."""
-
-    manifest: Manifest  # without shards
-    num_rows: tuple[int, ...]  # planned for each shard
-
-    def split_of(self, text: str) -> Split:
-        """The split of a text by the percentages of the manifest."""
-        settings = self.manifest.settings
-        return split_of(text, settings["split.test_percent"], settings["split.val_percent"])
 
 
 def generate(
@@ -70,10 +57,10 @@ def generate(
         UserError: bad input, a `folder` with other contents, or a full disk. Finished shards are kept.
     """
     rank, world_size = rank_and_world_size()
-    plan = make_plan(corpus, tortoise, source, test_percent, val_percent)
+    manifest, num_rows = make_plan(corpus, tortoise, source, test_percent, val_percent)
     slug = re.sub(r"\W+", "-", corpus.name).strip("-")
-    storage = Storage(folder or f"{cache_dir}/{slug}-{source.name}-{plan.manifest.fingerprint[:12]}")
-    pairs = PairFolder(storage, plan.manifest)
+    storage = Storage(folder or f"{cache_dir}/{slug}-{source.name}-{manifest.fingerprint[:12]}")
+    pairs = PairFolder(storage, manifest)
     pairs.check_same_settings(is_cache=folder is None)
     pairs.sweep()
     if pairs.is_complete():
@@ -85,12 +72,12 @@ def generate(
     if rank == 0:
         pairs.restore_records()
     else:
-        wait_for(lambda: "" if pairs.is_started() or pairs.is_complete() else "the manifest")
+        wait_for(lambda: "" if pairs.is_ready() else "the manifest")
     indices, bad = pairs.unfinished(range(rank, len(pairs.names), world_size)), BadRows(source.bad_rows)
     if indices:
         source.prepare(tortoise, corpus, bad)
     if rank != 0:
-        _make(pairs, plan, indices, corpus, tortoise, source, bad)
+        _make(pairs, corpus, tortoise, source, indices, num_rows, bad)
         wait_for(lambda: "" if pairs.is_complete() else "the final manifest")
         return storage.folder
 
@@ -98,7 +85,7 @@ def generate(
     before, started = pairs.tally().num_codes, time.monotonic()
     num_done = len(pairs.names) - len(pairs.missing())
     log.info("generating %d shards in %s%s", len(pairs.names), storage.folder, f", {num_done} done" if num_done else "")
-    _make(pairs, plan, indices, corpus, tortoise, source, bad)
+    _make(pairs, corpus, tortoise, source, indices, num_rows, bad)
     wait_for(lambda: "" if pairs.is_complete() else ", ".join(pairs.missing()[:3]))
     if not pairs.is_complete():  # a second run of the same command may have completed it
         num_codes = pairs.tally().num_codes - before
@@ -108,8 +95,11 @@ def generate(
 
 def make_plan(
     corpus: Corpus, tortoise: FrozenTortoise, source: CodeSource, test_percent: float, val_percent: float
-) -> Plan:
+) -> tuple[Manifest, list[int]]:
     """Reads the corpus once, as a stream, and checks what can be checked before the work.
+
+    Returns:
+        The manifest without shards, and the number of planned rows of each shard.
 
     Raises:
         UserError: bad input.
@@ -150,28 +140,29 @@ def make_plan(
         settings=json.loads(text),
         versions={"clvp_train": _version(), "torch": torch.__version__},
     )
-    return Plan(manifest, tuple(num_rows))
+    return manifest, num_rows
 
 
 def _make(
     pairs: PairFolder,
-    plan: Plan,
-    indices: set[int],
     corpus: Corpus,
     tortoise: FrozenTortoise,
     source: CodeSource,
+    indices: set[int],
+    num_rows: list[int],
     bad: BadRows,
 ) -> None:
-    """Makes the shards of this rank in one pass over the corpus."""
+    """Makes the shards `indices` in one pass over the corpus."""
     if not indices:
         return
-    with Progress(sum(plan.num_rows[index] for index in indices), shown=rank_and_world_size()[0] == 0) as progress:
+    percents = [pairs.manifest.settings[f"split.{split}_percent"] for split in ("test", "val")]
+    with Progress(sum(num_rows[index] for index in indices), shown=rank_and_world_size()[0] == 0) as progress:
         numbered = corpus.stream(lambda number: number // source.shard_size in indices, source.needs_audio)
         for index, of_shard in groupby(numbered, lambda item: item[0] // source.shard_size):
-            utterances = [(utterance, plan.split_of(utterance.text)) for _, utterance in of_shard]
+            utterances = [(utterance, split_of(utterance.text, *percents)) for _, utterance in of_shard]
             rows, skipped = source.encode(tortoise, utterances, bad, progress.candidate), bad.take()
             pairs.finish(index, rows, skipped)
-            progress.finish_part(plan.num_rows[index], len(skipped))
+            progress.finish_part(num_rows[index], len(skipped))
 
 
 def _version() -> str:

@@ -83,17 +83,16 @@ class CodeSource(ABC):
     def inspect(self, tortoise: FrozenTortoise, number: int, utterance: Utterance) -> None:
         """Receives every utterance before any is encoded. Raises UserError if it cannot be encoded and must not be skipped."""
 
-    @abstractmethod
     def settings(self) -> dict[str, Any]:
         """What determines the codes besides Tortoise and corpus, by setting."""
+        return {}
 
-    @abstractmethod
-    def prepare(self, tortoise: FrozenTortoise, corpus: Corpus, bad: BadRows) -> None:
+    def prepare(self, tortoise: FrozenTortoise, corpus: Corpus, bad: BadRows) -> None:  # noqa: B027  optional
         """Prepares for `encode`. Called only if shards are missing. Raises UserError."""
 
-    @abstractmethod
     def num_rows(self, split: Split) -> int:
         """The number of rows per utterance."""
+        return 1
 
     @abstractmethod
     def encode(

@@ -81,10 +81,10 @@ class PairFolder:
         sizes = self.storage.sizes()
         return all(sizes.get(shard.name) == shard.bytes for shard in manifest.shards)
 
-    def is_started(self) -> bool:
-        """Whether shards may be written."""
+    def is_ready(self) -> bool:
+        """Whether rank 0 has written the manifest without shards, so that other ranks may start, or all is complete."""
         manifest = self._read_manifest()
-        return manifest is not None and not manifest.complete
+        return manifest is not None and (not manifest.complete or self.is_complete())
 
     def restore_records(self) -> None:
         """Writes the records of intact shards if a complete folder has lost others."""

@@ -46,22 +46,19 @@ def _check(node: DictConfig, schema: Any, prefix: str = "") -> list[str]:
 def _check_fields(node: DictConfig, schema: Any, prefix: str) -> Iterator[str]:
     known = {field.name: field for field in fields(schema)} if schema else {}
     hints = typing.get_type_hints(schema) if schema else {}
-    for key in node:
-        name, field = f"{prefix}{key}", known.get(str(key))
+    for key in map(str, node):
+        name, hint = f"{prefix}{key}", hints.get(key, Any)
         if OmegaConf.is_missing(node, key):
             yield f"{name}: not set. Add {name}=… to the command."
-        elif field is None:
-            if schema and prefix and not str(key).startswith("_"):
-                close = difflib.get_close_matches(str(key), known, n=1)
-                hint = f"Did you mean {prefix}{close[0]}?" if close else f"Known settings: {', '.join(known)}."
-                yield f"{name}: no such setting. {hint}"
-            elif not OmegaConf.is_interpolation(node, key) and isinstance(node[key], DictConfig):
-                yield from _check(node[key], BY_TARGET.get(node[key].get("_target_")), f"{name}.")
-        elif key == "_target_" or (hints[field.name] is Any and not field.metadata):
-            continue  # anything goes; resolving it may import torch
-        elif is_dataclass(hints[field.name]) and isinstance(node[key], DictConfig):
-            yield from _check(node[key], hints[field.name], f"{name}.")
-        elif (problem := _problem(schema, field, hints[field.name], node[key])) is not None:
+        elif schema and prefix and key not in known and not key.startswith("_"):
+            close = difflib.get_close_matches(key, known, n=1)
+            yield f"{name}: no such setting. " + (f"Did you mean {prefix}{close[0]}?" if close else "See --help.")
+        elif (hint is Any or is_dataclass(hint)) and not (key in known and known[key].metadata):
+            # an interpolation is checked where it points to; to resolve one may import torch
+            if not OmegaConf.is_interpolation(node, key) and isinstance(node[key], DictConfig):
+                below = hint if is_dataclass(hint) else BY_TARGET.get(node[key].get("_target_"))
+                yield from _check(node[key], below, f"{name}.")
+        elif key != "_target_" and (problem := _problem(schema, known[key], hint, node[key])) is not None:
             yield f"{name} {problem}"
 
 

@@ -128,6 +128,8 @@ class Optim:
     gradient_clip_norm: float = setting(1.0, ge=0)
     text_lr: float | None = setting(None, ge=0)
     speech_lr: float | None = setting(None, ge=0)
+    optimizer: Any = None
+    scheduler: Any = None
     freeze: list[str] = setting([], choices=("text", "speech"), max_length=1, why="one tower must be trained")
 
 
@@ -299,13 +301,11 @@ class Trainer:
     deterministic: Any = setting(None, choices=(None, True, False, "warn"))
     benchmark: bool | None = None
     inference_mode: bool = True
-    use_distributed_sampler: bool = setting(
-        False, only=False, instead="data.batch_size is shared out by the DataModule"
-    )
+    use_distributed_sampler: bool = setting(False, only=False, instead="the DataModule shards batches")
     profiler: Any = None
     detect_anomaly: bool = False
     barebones: bool = setting(False, only=False, instead="set logger=none and trainer.enable_progress_bar=false")
-    plugins: Any = None
+    plugins: Any = setting(None, only=None, instead="use trainer.precision and trainer.strategy")
     sync_batchnorm: bool = False
     reload_dataloaders_every_n_epochs: int = setting(0, ge=0)
     default_root_dir: Any = setting(None, only=None, instead="set hydra.run.dir")

@@ -12,7 +12,7 @@ PAGES = sorted(
 )
 SHELL, PYTHON = ("sh", "bash"), ("python",)
 SHOWN = ("", "text", "{toctree}", "{eval-rst}")  # output and diagrams; directives of the site
-FENCE = re.compile(r"^```(.*)$")
+FENCE = re.compile(r"^```(.*)\n((?:.*\n)*?)(?:```$|\Z)", re.MULTILINE)
 COMMENT = re.compile(r"\s+# .*$")
 
 
@@ -37,19 +37,11 @@ class Command:
 
 def blocks(page: Path) -> list[Block]:
     """All fenced blocks of a page. A block without a closing fence extends to the end of the page."""
-    complete, opened = [], None
-    for number, line in enumerate(page.read_text().splitlines(), start=1):
-        fence = FENCE.match(line)
-        if fence and opened is None:
-            opened = (number + 1, fence[1].strip(), [])
-        elif fence:
-            complete.append(Block(str(page.relative_to(ROOT)), *opened[:2], tuple(opened[2])))
-            opened = None
-        elif opened is not None:
-            opened[2].append(line)
-    return (
-        complete if opened is None else [*complete, Block(str(page.relative_to(ROOT)), *opened[:2], tuple(opened[2]))]
-    )
+    text, name = page.read_text(), str(page.relative_to(ROOT))
+    return [
+        Block(name, text.count("\n", 0, fence.start()) + 2, fence[1].strip(), tuple(fence[2].splitlines()))
+        for fence in FENCE.finditer(text)
+    ]
 
 
 def commands(block: Block) -> list[Command]:

@@ -5,8 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -69,33 +68,12 @@ def variables(tmp_path, hub) -> dict[str, str]:
 
 
 @pytest.fixture
-def online() -> Iterator[Callable[[], dict[str, str]]]:
-    """When called, starts a Hub on loopback with a logged-in user."""
-    with ExitStack() as stack:
-
-        def start() -> dict[str, str]:
-            hub = stack.enter_context(hub_stand_in())
-            hub.account("hf_" + "a" * 34, "me")
-            return {
-                "HF_ENDPOINT": hub.url,
-                "HF_TOKEN": "hf_" + "a" * 34,
-                "HF_HUB_OFFLINE": "0",
-                "HF_HUB_DISABLE_XET": "1",
-            }
-
-        yield start
-
-
-@pytest.fixture
-def tortoise_path(request) -> Callable[[], str]:
-    """When called, fetches tortoise-tts and its pinned libraries and returns their PYTHONPATH."""
-
-    def fetch() -> str:
-        cache = request.config.cache.mkdir("references")
-        paths = [tortoise_reference.packages(cache), tortoise_reference.source(cache), SHIMS / "python"]
-        return os.pathsep.join(map(str, paths))
-
-    return fetch
+def online() -> Iterator[dict[str, str]]:
+    """The environment variables of a user who is logged in to a Hub on loopback."""
+    token = "hf_" + "a" * 34
+    with hub_stand_in() as hub:
+        hub.account(token, "me")
+        yield {"HF_ENDPOINT": hub.url, "HF_TOKEN": token, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
 
 
 @pytest.fixture
@@ -106,23 +84,25 @@ def cluster(tmp_path, variables) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("command", [pytest.param(command, id=command.where) for command in COMMANDS])
-def test_command_runs(command: Command, clone, variables, cluster, online, tortoise_path):
+def test_command_runs(command: Command, clone, variables, cluster, online, request):
     lines = command.lines if command.kind == "python" else tuple(map(adapted, command.lines))
-    folder = clone("\n".join(lines))
-    if "repo_id=" in lines[0]:
-        variables |= online()
-    if "from tortoise." in "".join(lines):
-        variables |= {"PYTHONPATH": tortoise_path()}
+    text = "\n".join(lines)
+    folder = clone(text)
     if command.kind == "command":
-        status, output = run_in(folder, lines[0], variables)
+        status, output = run_in(folder, text, variables | (online if "repo_id=" in text else {}))
     elif command.kind == "script":
-        (folder / "job.sh").write_text("\n".join(lines))
+        (folder / "job.sh").write_text(text)
         status, output = run_in_bash(folder, ["job.sh"], cluster)
     else:
-        (folder / "block.py").write_text("\n".join(lines))
-        new_process = "from tortoise." in "".join(lines)
-        status, output = run_in(folder, "env python block.py" if new_process else "python block.py", variables)
-    assert status == 0, f"{command.where}: {' '.join(lines)}\n{output}"
+        (folder / "block.py").write_text(text)
+        if "from tortoise." in text:  # needs the libraries that tortoise-tts pins
+            cache = request.config.cache.mkdir("references")
+            paths = [tortoise_reference.packages(cache), tortoise_reference.source(cache), SHIMS / "python"]
+            variables |= {"PYTHONPATH": os.pathsep.join(map(str, paths))}
+            status, output = run_in_bash(folder, ["-c", "python block.py"], variables)
+        else:
+            status, output = run_in(folder, "python block.py", variables)
+    assert status == 0, f"{command.where}: {text}\n{output}"
     assert "Traceback" not in output, output
 
 
@@ -144,7 +124,6 @@ def test_slurm_job_is_requeued_after_an_early_stop(clone, cluster):
 @pytest.mark.parametrize("adaptation", ADAPTATIONS, ids=lambda adaptation: adaptation.pattern)
 def test_every_adaptation_is_used(adaptation):
     lines = [line for command in COMMANDS if command.kind != "python" for line in command.lines]
-    before = ADAPTATIONS[: ADAPTATIONS.index(adaptation)]
-    for other in before:
+    for other in ADAPTATIONS[: ADAPTATIONS.index(adaptation)]:
         lines = [re.sub(other.pattern, other.replacement, line) for line in lines]
     assert any(re.search(adaptation.pattern, line) for line in lines)

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clvp_train.corpus import Hub, Utterance
-from clvp_train.errors import UserError
+from tests.unit.corpus.conftest import fails
 
 
 @pytest.fixture(autouse=True)
@@ -17,15 +17,6 @@ def local_only(monkeypatch, tmp_path_factory):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-
-
-def fails(corpus: Hub, *words: str) -> None:
-    with pytest.raises(UserError) as caught:
-        next(iter(corpus))
-    message = str(caught.value)
-    assert "\n" not in message
-    for word in words:
-        assert word in message, message
 
 
 def saved(path, wav_bytes, split: str | None = None) -> str:
@@ -78,7 +69,7 @@ def test_reads_folder_of_csv_with_paths(tmp_path, write_audio):
     fails(Hub(name), "row 1", "a.wav does not exist", "Correct its path")
 
 
-def test_audio_folder_names_the_way_out(tmp_path, write_audio, monkeypatch):
+def test_audio_folder_without_torchcodec(tmp_path, write_audio, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchcodec", None)
     write_audio(tmp_path / "a.wav")
     (tmp_path / "metadata.csv").write_text("file_name,transcription\na.wav,one\n")

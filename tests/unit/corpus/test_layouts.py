@@ -7,17 +7,7 @@ from pathlib import Path
 import pytest
 
 from clvp_train.corpus import Asterisk, Folder, LJSpeech, TextLines, Utterance
-from clvp_train.errors import UserError
-
-
-def fails(corpus, *words: str) -> None:
-    """Iterating raises a one-line UserError that holds every word, before the first utterance comes out."""
-    with pytest.raises(UserError) as caught:
-        next(iter(corpus))
-    message = str(caught.value)
-    assert "\n" not in message
-    for word in words:
-        assert word in message, message
+from tests.unit.corpus.conftest import fails
 
 
 class TestTextLines:

@@ -2,8 +2,8 @@ import pytest
 
 from clvp_train.corpus import text_key
 from clvp_train.errors import UserError
-from clvp_train.evaluation import check_recogniser
-from clvp_train.evaluation.asr import num_errors
+from clvp_train.evaluation import check_recognizer
+from clvp_train.evaluation.asr import word_errors
 
 
 @pytest.mark.parametrize(
@@ -20,11 +20,11 @@ from clvp_train.evaluation.asr import num_errors
     ],
 )
 def test_words_are_counted_without_case_and_punctuation(heard, text, expected):
-    assert num_errors(heard, text_key(text)) == expected
+    assert word_errors(heard, text_key(text)) == expected
 
 
 @pytest.mark.parametrize("name", ["nowhere/at/all", "data"])
 def test_what_is_no_model_is_refused_before_the_work(name, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(UserError, match=f"rerank.asr={name} cannot be opened as a speech recogniser"):
-        check_recogniser(name)
+    with pytest.raises(UserError, match=f"rerank.asr={name}: cannot be opened"):
+        check_recognizer(name)

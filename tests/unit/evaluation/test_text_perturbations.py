@@ -31,8 +31,8 @@ def drawn(perturbation, share=0.34, words=WORDS, other=OTHER):
 def test_every_fault_changes_a_text_or_finds_nothing_to_spoil(name, share, text):
     words = text.split()
     for seed in range(30):
-        found = TEXT_PERTURBATIONS[name](list(words), np.random.default_rng(seed), share, OTHER)
-        assert found is None or (found and (found != words or name == "drop_words"))
+        results = TEXT_PERTURBATIONS[name](list(words), np.random.default_rng(seed), share, OTHER)
+        assert results is None or (results and (results != words or name == "drop_words"))
 
 
 def test_stretches_are_dropped_repeated_swapped_and_replaced_wherever_they_lie():
@@ -61,8 +61,8 @@ def test_what_is_the_same_is_not_swapped_or_replaced():
     ],
 )
 def test_a_number_becomes_another_of_its_kind(text, expected):
-    found = drawn(change_number, words=text.split())
-    assert found >= expected if text.startswith("Four") else found == expected
+    results = drawn(change_number, words=text.split())
+    assert results >= expected if text.startswith("Four") else results == expected
 
 
 def test_the_first_digit_does_not_become_0():
