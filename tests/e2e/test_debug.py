@@ -27,7 +27,7 @@ TINY = [*CORPUS, *JUDGE, "data.batch_size=32", "trainer.precision=32-true", "hyd
 def test_a_run_to_find_errors(workplace, overrides, words):
     done = run(TRAIN, [*TINY, *overrides], workplace)
     assert done.status == 0, done.stderr
-    assert words in done.stdout and (workplace / "run/model/model.safetensors").exists()
+    assert words in done.stdout + done.stderr and (workplace / "run/model/model.safetensors").exists()
 
 
 def test_overfitting_repeats_one_batch_until_it_is_learned(workplace):
