@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from clvp_train.data.collate import Collate
-from clvp_train.data.ranks import check_same_pairs
+from clvp_train.data.datamodule import check_same_pairs
 from clvp_train.data.sampler import EvaluationSampler
 from clvp_train.losses import gather
 from clvp_train.training import CLVPModule

@@ -36,7 +36,7 @@ class HeldOut:
     @classmethod
     def first_candidates(cls, pairs: PairDataset, limit: int | None = None) -> "HeldOut":
         """One pair of each distinct text, so that a text that occurs several times counts once."""
-        return cls.read(pairs, pairs.candidates.first(), limit)
+        return cls.read(pairs, pairs.text_index.first(), limit)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -53,11 +53,11 @@ class CandidateSets:
     @classmethod
     def read(cls, pairs: PairDataset, num_texts: int, limit: int | None = None) -> "CandidateSets | None":
         """Of the first `num_texts` texts that have several candidates, with `limit` codes at most; None if there are none."""
-        several = pairs.candidates.sizes() > 1
+        several = pairs.text_index.sizes() > 1
         texts = np.flatnonzero(several)[:num_texts]
         if not len(texts):
             return None
-        places = [pairs.candidates[text] for text in texts]
+        places = [pairs.text_index[text] for text in texts]
         num_single = int((~several[: texts[-1]]).sum())
         return cls(HeldOut.read(pairs, np.concatenate(places), limit), [len(one) for one in places], num_single)
 

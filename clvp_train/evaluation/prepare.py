@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from clvp_train.data import CLVPDataModule
+from clvp_train.data.datamodule import CLVPDataModule
 from clvp_train.errors import UserError, check_number
 from clvp_train.evaluation.asr import count_word_errors
 from clvp_train.evaluation.evaluation_data import EvaluationData
@@ -42,7 +42,7 @@ def prepare(
     Raises:
         UserError: the test split holds less than two texts, or the reference other codes or too few.
     """
-    datamodule.check_tells_apart()
+    datamodule.check_test_split()
     pairs, left_out = HeldOut.first_candidates(datamodule.splits["test"], limit), {}
     made, other = [], None
     if perturbations.num_pairs == 0:
@@ -59,7 +59,7 @@ def prepare(
         )
     else:
         others = _other_pairs(reference, datamodule, "reference")
-        others.check_tells_apart()
+        others.check_test_split()
         other = HeldOut.first_candidates(others.splits["test"], limit)
     return EvaluationData(pairs, made, reference=other, left_out=left_out)
 

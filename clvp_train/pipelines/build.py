@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from clvp_train import pairs as pairs_
 from clvp_train.corpus import Texts
-from clvp_train.data import CLVPDataModule
+from clvp_train.data.datamodule import CLVPDataModule
 from clvp_train.errors import UserError, check_number
 from clvp_train.evaluation import RerankConfig
 from clvp_train.models import CLVPModel
@@ -77,7 +77,7 @@ def candidates(cfg: DictConfig, datamodule: CLVPDataModule, rerank: RerankConfig
     # in one voice, as Tortoise re-ranks; in small shards, so that all ranks draw
     settings = {"num_candidates": rerank.num_candidates, "num_eval_candidates": rerank.num_candidates}
     settings |= {"one_voice": True, "shard_size": 16}
-    texts = test.column("text", test.candidates.first()[: rerank.num_texts])
+    texts = test.column("text", test.text_index.first()[: rerank.num_texts])
     drawn = pairs_.generate(
         Texts(texts, f"{manifest.corpus} test"),
         tortoise,
@@ -97,7 +97,7 @@ def check_tokenizer(checkpoint: str, datamodule: CLVPDataModule) -> None:
     if not (folder / "tokenizer_config.json").exists():
         return
     own, test = read_saved_tokenizer(folder), datamodule.splits["test"]
-    places = test.candidates.first()[:100]
+    places = test.text_index.first()[:100]
     for place, text in zip(places, test.column("text", places)):
         ids = own(text)["input_ids"]
         if ids != test[place]["input_ids"].tolist():

@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from clvp_train import pairs
-from clvp_train.data import CLVPDataModule
+from clvp_train.data.datamodule import CLVPDataModule
 from clvp_train.io import MODEL, REPORT
 from clvp_train.models import CLVPModel, load_clvp
 from clvp_train.pipelines import build
@@ -92,7 +92,7 @@ def _total_steps(trainer: L.Trainer, datamodule: CLVPDataModule) -> int:
 
 def _resume(cfg: DictConfig, state: RunState, trainer: L.Trainer, datamodule: CLVPDataModule) -> None:
     (epoch, batches), changes = state.go_on(cfg.resume, trainer, datamodule.steps_per_epoch)
-    datamodule.go_on_at(epoch, batches)
+    datamodule.resume_at(epoch, batches)
     log.info("resuming from %s at epoch %d, batch %d%s", cfg.resume, epoch, batches, "".join(f"; {c}" for c in changes))
 
 

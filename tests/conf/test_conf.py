@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from clvp_train import Reranker
 from clvp_train.corpus import Corpus, split_of
-from clvp_train.data import CLVPDataModule
+from clvp_train.data.datamodule import CLVPDataModule
 from clvp_train.models import CLVPConfig, CLVPModel
 from clvp_train.pairs.manifest import Manifest, write_manifest
 from clvp_train.pipelines import build

@@ -3,7 +3,6 @@ import torch
 from torch import nn
 
 from clvp_train.inference.chunked_encoding import computed_positions, encode_in_chunks, lengths
-from clvp_train.training.token_masking import hide
 
 LENGTHS = [3, 17, 9, 1, 24, 8, 16]
 
@@ -93,7 +92,7 @@ def test_nothing_is_encoded_twice_where_no_gradient_is_asked_for():
 def test_a_share_of_the_tokens_is_hidden_but_never_the_first():
     mask = torch.arange(500) < torch.randint(1, 500, (200, 1), generator=torch.Generator().manual_seed(0))
     torch.manual_seed(0)
-    hidden = hide(mask, 0.3)
+    hidden = mask_tokens(mask, 0.3)
     assert hidden[:, 0].all() and not (hidden & ~mask).any()
     assert hidden[:, 1:].sum().item() / mask[:, 1:].sum().item() == pytest.approx(0.7, abs=0.01)
-    assert torch.equal(hide(mask, 0.0), mask)
+    assert torch.equal(mask_tokens(mask, 0.0), mask)

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from clvp_train.data.collate import Collate
-from clvp_train.data.padding import pad
+from clvp_train.data.collate import Collate, pad
 from clvp_train.tortoise.silence_padding import SILENCE_CODE, SILENCE_TAIL
 
 

@@ -2,15 +2,15 @@ import lightning as L
 import pytest
 import torch
 
-from clvp_train.data import CLVPDataModule
+from clvp_train.data.datamodule import CLVPDataModule
 from clvp_train.errors import UserError
 
 
 def test_pairs_come_out_as_they_were_written(write_pairs):
     module = CLVPDataModule(write_pairs(train=6, candidates=2))
     train = module.splits["train"]
-    assert len(train) == 12 and len(train.candidates) == 6
-    for text, places in enumerate(train.candidates):
+    assert len(train) == 12 and len(train.text_index) == 6
+    for text, places in enumerate(train.text_index):
         for candidate, place in enumerate(places):
             pair = train[place]
             assert pair["input_ids"].tolist() == [1 + text] * (1 + text % 5)
@@ -21,8 +21,8 @@ def test_pairs_come_out_as_they_were_written(write_pairs):
 def test_texts_that_say_the_same_count_once_and_share_their_candidates(write_pairs):
     folder = write_pairs(train=6, candidates=2, extra=("TRAIN 0!", "train  1", "another"))
     train = CLVPDataModule(folder, batch_size=7).splits["train"]
-    assert len(train) == 15 and len(train.candidates) == 7
-    assert [len(places) for places in train.candidates] == [3, 3, 2, 2, 2, 2, 1]
+    assert len(train) == 15 and len(train.text_index) == 7
+    assert [len(places) for places in train.text_index] == [3, 3, 2, 2, 2, 2, 1]
 
 
 def test_loaders_give_whole_batches_and_first_candidates(write_pairs):
@@ -57,9 +57,9 @@ def test_workers_give_the_batches_of_a_single_process(write_pairs, start, num_wo
 def test_a_run_goes_on_with_the_same_batches_and_negatives(write_pairs, left_out):
     folder = write_pairs()
     whole, resumed = (CLVPDataModule(folder, batch_size=6, num_hard_negatives=2) for _ in range(2))
-    resumed.go_on_at(0, left_out)
+    resumed.resume_at(0, left_out)
     assert drawn(resumed) == drawn(whole)[left_out:] and len(resumed.train_dataloader()) == 3
-    resumed.go_on_at(1, left_out)
+    resumed.resume_at(1, left_out)
     loaders = [module.train_dataloader() for module in (whole, resumed)]
     early = lists(loaders[1])  # as loader processes fetch them before anybody says which epoch it is
     for epoch, begin in ((1, left_out), (2, 0)):

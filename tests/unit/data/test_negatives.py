@@ -3,10 +3,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from clvp_train.data import PairDataset
-from clvp_train.data.negatives import HardNegatives
-from clvp_train.data.perturbations import PERTURBATIONS
-from clvp_train.data.views import TrainingPairs
+from clvp_train.data.dataset import PairDataset, TrainingPairs
+from clvp_train.data.perturbations import PERTURBATIONS, HardNegatives
 from clvp_train.errors import UserError
 from clvp_train.pairs import arrow_copies
 
@@ -86,7 +84,7 @@ def test_a_foreign_tail_is_never_of_the_same_text(pairs):
     view = TrainingPairs(pairs, HardNegatives(1), 0, None)
     for place in (9, 11, 60):  # "train 3" and the same text written otherwise
         rng = np.random.default_rng(0)
-        texts = {int(view._another(place, rng)[0]) for _ in range(500)}
+        texts = {int(view._other_codes(place, rng)[0]) for _ in range(500)}
         assert texts == set(range(20)) - {3}
 
 

@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from clvp_train.corpus import text_key
-from clvp_train.data import PairDataset
-from clvp_train.data.candidates import text_hashes
-from clvp_train.data.dataset import Ragged
+from clvp_train.data.dataset import PairDataset, RaggedColumn
 from clvp_train.data.sampler import EpochOrder
+from clvp_train.data.text_index import text_hashes
 from clvp_train.pairs import SCHEMA, arrow_copies, read_pairs
 
 
@@ -43,9 +42,9 @@ def test_texts_and_candidates_are_those_of_a_dictionary_of_all_texts(write_pairs
     texts = [row["text"] for row in read_pairs(folder).to_pylist() if row["split"] == "train"]
     for place, text in enumerate(texts):
         places.setdefault(text_key(text), []).append(place)
-    candidates, naive = PairDataset(arrow_copies(folder), "train").candidates, list(places.values())
-    assert [candidates[text].tolist() for text in range(len(candidates))] == naive
-    order = EpochOrder(candidates, 9)
+    text_index, naive = PairDataset(arrow_copies(folder), "train").text_index, list(places.values())
+    assert [text_index[text].tolist() for text in range(len(text_index))] == naive
+    order = EpochOrder(text_index, 9)
     for epoch in range(3):
         order.set_epoch(epoch)
         texts = np.random.default_rng((9, epoch)).permutation(len(naive)).tolist()
@@ -55,8 +54,8 @@ def test_texts_and_candidates_are_those_of_a_dictionary_of_all_texts(write_pairs
 def test_chunks_and_slices_of_a_column_count_on():
     lists = [[number] * (number % 4) for number in range(30)]
     whole = pa.chunked_array([pa.array(part, pa.list_(pa.int32())) for part in (lists[:9], [], lists[9:])])
-    assert [ids.tolist() for ids in map(Ragged(whole).__getitem__, range(30))] == lists
-    assert [ids.tolist() for ids in map(Ragged(whole.slice(5, 20)).__getitem__, range(20))] == lists[5:25]
+    assert [ids.tolist() for ids in map(RaggedColumn(whole).__getitem__, range(30))] == lists
+    assert [ids.tolist() for ids in map(RaggedColumn(whole.slice(5, 20)).__getitem__, range(20))] == lists[5:25]
 
 
 def test_a_pair_may_be_changed_without_harm_to_the_next_epoch(write_pairs):
@@ -73,7 +72,7 @@ def test_a_pickle_holds_no_ids_and_reads_on(write_pairs):
     assert len(pickled) < 33 * len(pairs) + 10_000 < read_pairs(folder, ["input_ids", "speech_ids"]).nbytes
     copy = pickle.loads(pickled)
     assert all(torch.equal(copy[place]["speech_ids"], pairs[place]["speech_ids"]) for place in range(len(pairs)))
-    assert copy.candidates[7].tolist() == pairs.candidates[7].tolist()
+    assert copy.text_index[7].tolist() == pairs.text_index[7].tolist()
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads Linux's own counts")

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from clvp_train.data.candidates import Candidates
 from clvp_train.data.sampler import EpochOrder, EvaluationSampler, GlobalBatchSampler
+from clvp_train.data.text_index import TextIndex
 
 PLACES = [[10 * text + k for k in range(1 + text % 4)] for text in range(23)]  # 1 to 4 a text
-CANDIDATES = Candidates(np.concatenate(PLACES), np.cumsum([0, *map(len, PLACES)]))
+CANDIDATES = TextIndex(np.concatenate(PLACES), np.cumsum([0, *map(len, PLACES)]))
 
 
 def texts(indices):
@@ -15,7 +15,7 @@ def texts(indices):
 def at_epoch(epoch, seed=0):
     order = EpochOrder(CANDIDATES, seed)
     order.set_epoch(epoch)
-    return order.places(order.texts())
+    return order.indices(order.texts())
 
 
 def batches(epoch=0, **settings):
@@ -75,9 +75,9 @@ def test_ranks_are_disjoint_and_make_up_the_global_batch(world_size):
 def test_an_epoch_goes_on_with_the_very_next_batch_and_others_are_whole(left_out, world_size):
     for rank in range(world_size):
         share = {"rank": rank, "world_size": world_size}
-        assert batches(5, begin=(5, left_out), **share) == batches(5, **share)[left_out:]
-        assert batches(6, begin=(5, left_out), **share) == batches(6, **share)
-    assert len(GlobalBatchSampler(EpochOrder(CANDIDATES, 0), 6, begin=(0, left_out))) == 3, "that of a whole epoch"
+        assert batches(5, start=(5, left_out), **share) == batches(5, **share)[left_out:]
+        assert batches(6, start=(5, left_out), **share) == batches(6, **share)
+    assert len(GlobalBatchSampler(EpochOrder(CANDIDATES, 0), 6, start=(0, left_out))) == 3, "that of a whole epoch"
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
