@@ -1,4 +1,4 @@
-# make train, make test: each alone sets up .venv first, if it is missing or out of date.
+# Every target creates .venv first if it is missing or out of date.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,7 +15,7 @@ train: $(STAMP)
 evaluate: $(STAMP)
 	$(BIN)/python evaluate.py $(ARGS)
 
-# two test processes with one thread each are faster than one with two
+# two processes with one thread each are faster than one process with two threads
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
@@ -25,7 +25,7 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# the site, in docs/_build; its sources are pages of the whole repository
+# the site, in docs/_build; its source folder is the repository root
 docs: $(STAMP)
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -c docs . docs/_build $(ARGS)
 
@@ -34,7 +34,7 @@ clean:
 
 $(STAMP): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else \
-		f"{sys.executable} is Python {v.major}.{v.minor}: name one of 3.11 to 3.13, as in  make PYTHON=python3.12 $(MAKECMDGOALS)")'
+		f"{sys.executable} is Python {v.major}.{v.minor}: 3.11 to 3.13 is required. Try  make PYTHON=python3.12 $(MAKECMDGOALS)")'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --requirement requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps --editable .

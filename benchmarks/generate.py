@@ -94,7 +94,7 @@ def inputs(args: argparse.Namespace) -> tuple[FrozenTortoise, list[list[int]], t
     tortoise = FrozenTortoise.from_pretrained(args.folder, sampling=sampling, device=args.device, dtype=args.dtype)
     sentences = (NANO / "sentences.txt").read_text().splitlines()
     texts = [tortoise.tokenize(sentence) for sentence in sentences[:: len(sentences) // args.texts][: args.texts]]
-    return tortoise, texts, tortoise.latent([load_audio(NANO / "voices" / "slt" / "1.flac")])
+    return tortoise, texts, tortoise.conditioning_latent([load_audio(NANO / "voices" / "slt" / "1.flac")])
 
 
 def run_apart(args: argparse.Namespace, name: str) -> dict[str, float]:

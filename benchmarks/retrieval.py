@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from clvp_train.metrics import ranks, summary
+from clvp_train.metrics import rank_summary, retrieval_ranks
 
 ROOT = Path(__file__).parents[1]
 OPEN_CLIP = "open_clip_torch==3.3.0"
@@ -77,8 +77,8 @@ def find_contestants(args: argparse.Namespace) -> dict[str, Contestant]:
 
 
 def recall(text: torch.Tensor, speech: torch.Tensor) -> float:
-    found = ranks(text, speech)
-    return (summary(found.text_to_speech)["R@1"] + summary(found.speech_to_text)["R@1"]) / 2
+    found = retrieval_ranks(text, speech)
+    return (rank_summary(found.text_to_speech)["R@1"] + rank_summary(found.speech_to_text)["R@1"]) / 2
 
 
 def full_sort() -> Contestant:

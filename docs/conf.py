@@ -1,6 +1,7 @@
-"""The site: `make docs` builds it from the repository's own pages, whose relative links hold here as on a code host.
+"""Sphinx configuration of the documentation site (`make docs`).
 
-The source folder is the repository's root, so that README.md, benchmarks/RESULTS.md and the like are pages as they lie.
+The source folder is the repository root, so that README.md, benchmarks/RESULTS.md, and the other pages outside docs/ are part of
+the site, with relative links that also work on a code host.
 """
 
 import tomllib
@@ -27,8 +28,8 @@ extensions = [
 ]
 myst_heading_anchors = 3
 default_role = "code"  # docstrings are written as Markdown
-smartquotes_action = "D"  # dashes; quotes stay as they are typed
-autosummary_ignore_module_all = False  # a page holds what its package exports
+smartquotes_action = "D"  # dashes only: quotes stay as typed
+autosummary_ignore_module_all = False  # a page documents the public names of its package
 autosummary_imported_members = True
 napoleon_custom_sections = [("Fields", "params_style")]
 napoleon_use_ivar = True
@@ -37,34 +38,36 @@ autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
 python_maximum_signature_line_length = 100
-templates_path = [str(Path(__file__).with_name("_templates"))]  # autosummary would look below the root
+templates_path = [
+    str(Path(__file__).with_name("_templates"))
+]  # absolute: autosummary resolves it against the source folder
 
 html_theme = "furo"
 html_static_path = ["_site/site.css"]
 html_css_files = ["site.css"]
-html_extra_path = ["_site/index.html"]  # the root leads to docs/index.html
+html_extra_path = ["_site/index.html"]  # redirects to docs/index.html
 html_copy_source = False
 html_show_sphinx = False
 
 
-def _only_documented(app: Sphinx, what: str, name: str, member: Any, skip: bool, options: Any) -> bool | None:
-    """Of a class, methods and properties with a docstring; its fields stand in its own. Of a module, everything."""
+def _skip_undocumented(app: Sphinx, what: str, name: str, member: Any, skip: bool, options: Any) -> bool | None:
+    """Skips members of a class without a docstring of their own, and its fields, which the class docstring documents."""
     described = callable(member) or isinstance(member, (property, classmethod, staticmethod))
     return None if what not in ("class", "exception") or (described and member.__doc__) else True
 
 
-def _constants_bare(app: Sphinx, what: str, name: str, member: Any, options: Any, lines: list[str]) -> None:
-    """A constant would be shown with the docstring of its type."""
+def _clear_constant_docstring(app: Sphinx, what: str, name: str, member: Any, options: Any, lines: list[str]) -> None:
+    """Removes the docstring of a constant, which is that of its type."""
     if what == "data":
         lines.clear()
 
 
-def _without_sources_unseen(app: Sphinx, env: Any) -> None:
-    """viewcode would list modules that it has no page of, such as that of the `tuple` in an alias."""
+def _drop_modules_without_source(app: Sphinx, env: Any) -> None:
+    """Keeps viewcode from listing modules without a source page, such as that of the `tuple` in a type alias."""
     env._viewcode_modules = {name: source for name, source in env._viewcode_modules.items() if source}
 
 
 def setup(app: Sphinx) -> None:
-    app.connect("env-updated", _without_sources_unseen)
-    app.connect("autodoc-skip-member", _only_documented)
-    app.connect("autodoc-process-docstring", _constants_bare)
+    app.connect("env-updated", _drop_modules_without_source)
+    app.connect("autodoc-skip-member", _skip_undocumented)
+    app.connect("autodoc-process-docstring", _clear_constant_docstring)

@@ -4,7 +4,7 @@ from clvp_train.corpus.asterisk import Asterisk
 from clvp_train.corpus.folder import Folder
 from clvp_train.corpus.hub import Hub
 from clvp_train.corpus.ljspeech import LJSpeech
-from clvp_train.corpus.manifest import Manifest
+from clvp_train.corpus.manifest import ManifestCorpus
 from clvp_train.corpus.splits import Split, fingerprint, split_of, text_key
 from clvp_train.corpus.text import TextLines
 from clvp_train.corpus.texts import Texts
@@ -16,7 +16,7 @@ __all__ = [
     "Folder",
     "Hub",
     "LJSpeech",
-    "Manifest",
+    "ManifestCorpus",
     "Row",
     "Split",
     "TextLines",

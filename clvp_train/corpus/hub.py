@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Hub(Corpus):
     """Reads a Hub data set, a folder written by `save_to_disk`, or a folder of files that `load_dataset` knows. Audio
     comes out as stored, never decoded, so that neither torchcodec nor FFmpeg is needed; but `datasets` asks for
-    torchcodec to index loose audio files (its "audiofolder"): read those with `Manifest`, or on the Hub at the revision
+    torchcodec to index loose audio files (its "audiofolder"): read those with `ManifestCorpus`, or on the Hub at the revision
     `refs/convert/parquet`.
 
     Attributes:

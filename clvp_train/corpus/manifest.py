@@ -22,7 +22,7 @@ _MEND = "rename the columns to audio, text and, if you have them, speaker and id
 
 
 @dataclass
-class Manifest(Corpus):
+class ManifestCorpus(Corpus):
     """Reads columns `audio` and `text`, and `speaker` and `id` where there are any. Audio paths start from the folder
     of the manifest. In Parquet `audio` may also hold bytes or `{bytes, path}` structs. Without an `id` column the id is
     the audio path from that folder, or the row number for audio that lies elsewhere or in bytes.

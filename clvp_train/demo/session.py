@@ -11,11 +11,10 @@ from transformers import PreTrainedTokenizerBase
 
 from clvp_train.errors import UserError, check_number
 from clvp_train.inference.reranker import Ranking, Reranker
-from clvp_train.pairs.tally import CODES_PER_SECOND
-from clvp_train.pairs.voices import folder_voices
+from clvp_train.pairs import CODES_PER_SECOND, folder_voices
 from clvp_train.tortoise import Candidate, FrozenTortoise
 from clvp_train.tortoise.audio import load_audio
-from clvp_train.tortoise.vocoder import speak
+from clvp_train.tortoise.vocoder import synthesize
 
 LOUDEST = 0.9 * 32767  # of 16 bits
 
@@ -53,7 +52,7 @@ class DemoSession:
 
     def __init__(self, tortoise: FrozenTortoise, reranker: Reranker, voices: str | Path, num_candidates: int) -> None:
         check_number("num_candidates", num_candidates, 2)
-        tortoise.check_speaks()
+        tortoise.check_can_generate()
         if tortoise.num_speech_tokens != reranker.num_codes:
             raise UserError(
                 f"{reranker.source} knows {reranker.num_codes} codes, but the Tortoise {tortoise.source} draws from "
@@ -61,7 +60,7 @@ class DemoSession:
             )
         self.tortoise, self.reranker, self.num_candidates = tortoise, reranker, num_candidates
         self.latents = {
-            voice: tortoise.latent([load_audio(clip) for clip in clips])
+            voice: tortoise.conditioning_latent([load_audio(clip) for clip in clips])
             for voice, clips in folder_voices(voices, "voices").items()
         }
 
@@ -94,7 +93,7 @@ class DemoSession:
 
     def speak(self, candidate: Candidate) -> np.ndarray:
         """(N,) int16 samples, 22 050 Hz. Raises UserError if this Tortoise has no DVAE."""
-        [samples_N] = speak(self.tortoise, [candidate.codes])
+        [samples_N] = synthesize(self.tortoise, [candidate.codes])
         loudest = samples_N.abs().max().clamp(min=1e-6)
         return (samples_N / loudest * LOUDEST).to(torch.int16).numpy()
 

@@ -16,7 +16,7 @@ def devices() -> dict[str, Any]:
     """What this torch can compute on."""
     import torch
 
-    from clvp_train.tortoise.cpu_features import native_bfloat16
+    from clvp_train.pipelines.cpu_features import native_bfloat16
 
     gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
     has_nccl = torch.cuda.is_available() and torch.distributed.is_nccl_available()

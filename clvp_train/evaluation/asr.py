@@ -14,7 +14,7 @@ from clvp_train.evaluation.held_out import CandidateSets
 from clvp_train.evaluation.text_perturbations import text_of, words_of
 from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.audio import SAMPLE_RATE
-from clvp_train.tortoise.vocoder import speak
+from clvp_train.tortoise.vocoder import synthesize
 
 AT_ONCE = 64
 BAD_MODEL = (OSError, ValueError, KeyError, ImportError, TypeError)
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 def count_word_errors(
     candidates: CandidateSets, tortoise: FrozenTortoise, asr: str, batch_size: int = 16
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Makes every candidate audible, see `vocoder.speak`, lets an ASR model write it down, and compares with the text. Case and
+    """Makes every candidate audible, see `vocoder.synthesize`, lets an ASR model write it down, and compares with the text. Case and
     punctuation do not count; what is written without spaces is compared letter by letter.
 
     Args:
@@ -44,7 +44,7 @@ def count_word_errors(
     of_candidates = np.repeat(np.array(texts, dtype=object), candidates.sizes)
     errors: list[float] = []
     for start in range(0, len(of_candidates), AT_ONCE):
-        clips = speak(tortoise, candidates.pairs.codes[start : start + AT_ONCE])  # type: ignore[arg-type]
+        clips = synthesize(tortoise, candidates.pairs.codes[start : start + AT_ONCE])  # type: ignore[arg-type]
         inputs = [{"raw": clip.numpy(), "sampling_rate": SAMPLE_RATE} for clip in clips]
         heard = [found["text"] for found in hear(inputs, batch_size=batch_size)]
         errors += [num_errors(words, text) for words, text in zip(heard, of_candidates[start : start + AT_ONCE])]

@@ -13,7 +13,7 @@ from clvp_train.evaluation.embedding_store import EmbeddingStore
 from clvp_train.evaluation.evaluation_data import EvaluationData
 from clvp_train.evaluation.held_out import HeldOut
 from clvp_train.losses.gather import rank
-from clvp_train.report.pictures import Pictures
+from clvp_train.report.pictures import FigureData
 
 PerText = dict[str, np.ndarray]
 NUM_CONFUSIONS = 20
@@ -26,12 +26,12 @@ class Evaluation:
     Attributes:
         metrics: numbers and words, fit for JSON.
         per_text: by name of a quantity one value a text, whose mean it is: what comparisons are made of.
-        pictures: what figures are drawn from.
+        figure_data: what figures are drawn from.
     """
 
     metrics: dict[str, Any]
     per_text: PerText
-    pictures: Pictures
+    figure_data: FigureData
 
 
 def evaluate(data: EvaluationData, embedder: Embedder) -> Evaluation:
@@ -44,7 +44,9 @@ def evaluate(data: EvaluationData, embedder: Embedder) -> Evaluation:
     text_ND, speech_ND = pools.texts(pools.pairs[0]), pools.speech(pools.pairs[1])
     with Progress(transient=True, disable=rank() != 0) as progress:
         ranking = progress.add_task("Ranking")
-        found = metrics.ranks(text_ND, speech_ND, lambda done, of: progress.update(ranking, completed=done, total=of))
+        found = metrics.retrieval_ranks(
+            text_ND, speech_ND, lambda done, of: progress.update(ranking, completed=done, total=of)
+        )
     per_text = _retrieved(found)
     true_N = pools.scores(pools.pairs)
     mismatched = pools.scores(tuple(rows[which] for rows, which in zip(pools.pairs, metrics.mismatched(len(text_ND)))))
@@ -55,7 +57,7 @@ def evaluate(data: EvaluationData, embedder: Embedder) -> Evaluation:
     }
     scale = embedder.module.model.logit_scale.item()
     numbers: dict[str, Any] = {
-        **metrics.both_directions(found),
+        **metrics.retrieval_summary(found),
         "intervals": _intervals(found, per_text),
         "breakdown": {
             **{name: metrics.by_quartile(lengths, found) for name, lengths in lengths_N.items()},
@@ -84,7 +86,7 @@ def evaluate(data: EvaluationData, embedder: Embedder) -> Evaluation:
             ),
         }
     scores = {"true": true_N, "mismatched": mismatched} | ({"perturbed": perturbed} if len(perturbed) else {})
-    pictures = Pictures.of_retrieval(text_ND, speech_ND, found, scores)
+    pictures = FigureData.from_retrieval(text_ND, speech_ND, found, scores)
     pictures.perturbations = perturbations
     pictures.voices, pictures.lengths = data.pairs.voices, lengths_N["speech codes"]
     return Evaluation(numbers, per_text, pictures)
@@ -96,7 +98,7 @@ def _example(pairs: HeldOut) -> dict[str, Any]:
     return {"text": pairs.texts[first], "candidates": [pairs.codes[row].tolist() for row in (first, second)]}
 
 
-def _retrieved(found: metrics.Ranks) -> PerText:
+def _retrieved(found: metrics.RetrievalRanks) -> PerText:
     per_text: PerText = {}
     for name, words in metrics.DIRECTIONS.items():
         ranks_N = getattr(found, name).numpy()
@@ -105,7 +107,7 @@ def _retrieved(found: metrics.Ranks) -> PerText:
     return per_text
 
 
-def _intervals(found: metrics.Ranks, per_text: PerText) -> dict[str, dict[str, metrics.Interval]]:
+def _intervals(found: metrics.RetrievalRanks, per_text: PerText) -> dict[str, dict[str, metrics.Interval]]:
     intervals: dict[str, dict[str, metrics.Interval]] = {}
     for name, words in metrics.DIRECTIONS.items():
         own = {key.split(",")[0]: values_N for key, values_N in per_text.items() if key.endswith(words)}
@@ -158,7 +160,7 @@ def _rerank(data: EvaluationData, pools: EmbeddingStore, per_text: PerText) -> d
 
 
 def _confusions(
-    data: EvaluationData, text_ND: torch.Tensor, speech_ND: torch.Tensor, found: metrics.Ranks
+    data: EvaluationData, text_ND: torch.Tensor, speech_ND: torch.Tensor, found: metrics.RetrievalRanks
 ) -> list[dict[str, Any]]:
     """The texts that are retrieved worst, and what is retrieved instead."""
     worst = found.text_to_speech.argsort(descending=True, stable=True)[:NUM_CONFUSIONS]

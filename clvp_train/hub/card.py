@@ -15,7 +15,7 @@ from clvp_train.pairs import report_lines
 from clvp_train.report import table_lines, tables
 
 HARDLY = 0.6  # a mistake that is noticed less often than this is told of as a limit; 0.5 is chance
-SHOWN = ("recall_curve", "score_distributions", "fault_rates")  # figures of the report
+SHOWN = ("recall_curve", "score_distributions", "detection_rates")  # figures of the report
 
 
 def model_card(trained: Trained, hub: HubConfig, repo_id: str | None) -> str:

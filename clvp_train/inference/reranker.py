@@ -15,7 +15,7 @@ from clvp_train.errors import UserError, check_number
 from clvp_train.inference.chunked_encoding import encode_in_chunks
 from clvp_train.metrics import percentile, read_score_table
 from clvp_train.models import CLVPModel, load_clvp, resolve_checkpoint
-from clvp_train.tortoise.candidates import Candidate
+from clvp_train.tortoise.generation import Candidate
 from clvp_train.tortoise.silence_padding import SILENCE_CODE, SILENCE_TAIL
 from clvp_train.tortoise.tokenizer import read_saved_tokenizer
 

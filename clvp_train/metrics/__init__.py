@@ -4,7 +4,15 @@ from clvp_train.metrics.bootstrap import Interval, interval, median_interval
 from clvp_train.metrics.breakdown import by_label, by_quartile
 from clvp_train.metrics.frechet import clvp_score, frechet_distance
 from clvp_train.metrics.reranking import Candidates, of_picks, rerank
-from clvp_train.metrics.retrieval import DIRECTIONS, MODE, PRIMARY, Ranks, both_directions, ranks, retrieval, summary
+from clvp_train.metrics.retrieval import (
+    DIRECTIONS,
+    MODE,
+    PRIMARY,
+    RetrievalRanks,
+    rank_summary,
+    retrieval_ranks,
+    retrieval_summary,
+)
 from clvp_train.metrics.scores import (
     SCORE_TABLE_FILE,
     auc,
@@ -23,9 +31,8 @@ __all__ = [
     "SCORE_TABLE_FILE",
     "Candidates",
     "Interval",
-    "Ranks",
+    "RetrievalRanks",
     "auc",
-    "both_directions",
     "by_label",
     "by_quartile",
     "clvp_score",
@@ -35,12 +42,12 @@ __all__ = [
     "mismatched",
     "of_picks",
     "percentile",
-    "ranks",
+    "rank_summary",
     "read_score_table",
     "rerank",
-    "retrieval",
+    "retrieval_ranks",
+    "retrieval_summary",
     "roc",
     "score_table",
-    "summary",
     "win_rate",
 ]

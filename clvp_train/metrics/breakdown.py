@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from clvp_train.metrics.retrieval import Ranks, summary
+from clvp_train.metrics.retrieval import RetrievalRanks, rank_summary
 
 MAX_LABELS = 20
 
 
-def by_label(labels_N: Sequence[str], ranks: Ranks) -> list[dict[str, Any]]:
+def by_label(labels_N: Sequence[str], ranks: RetrievalRanks) -> list[dict[str, Any]]:
     """A row for each of the most frequent labels, and one for all others: {"label", "texts": how many, "text_to_speech": {…},
     "speech_to_text": {…}}. Each text is ranked among all of them, not among its label's."""
     names, numbers_N, counts = np.unique(np.asarray(labels_N, dtype=str), return_inverse=True, return_counts=True)
@@ -22,14 +22,14 @@ def by_label(labels_N: Sequence[str], ranks: Ranks) -> list[dict[str, Any]]:
         {
             "label": label,
             "texts": int(which_N.sum()),
-            "text_to_speech": summary(ranks.text_to_speech[which_N]),
-            "speech_to_text": summary(ranks.speech_to_text[which_N]),
+            "text_to_speech": rank_summary(ranks.text_to_speech[which_N]),
+            "speech_to_text": rank_summary(ranks.speech_to_text[which_N]),
         }
         for label, which_N in groups
     ]
 
 
-def by_quartile(values_N: np.ndarray, ranks: Ranks) -> list[dict[str, Any]]:
+def by_quartile(values_N: np.ndarray, ranks: RetrievalRanks) -> list[dict[str, Any]]:
     """Rows for the quarters of whole numbers from low to high, labelled "least–most"; fewer where many are equal."""
     bounds = np.unique(np.quantile(values_N, [0.25, 0.5, 0.75], method="lower"))
     quarter = np.searchsorted(bounds, values_N, side="left")

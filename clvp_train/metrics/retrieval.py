@@ -19,7 +19,7 @@ DENSE = 1 / 16  # share of a tile from which on all of it is computed in float64
 
 
 @dataclass(frozen=True)
-class Ranks:
+class RetrievalRanks:
     """The place of every query's own entry in a gallery sorted by score, 1 for the best; (N,) float64 on the CPU. Of equal
     scores each gets the mean of their places, so that a model that cannot tell entries apart scores at chance."""
 
@@ -27,9 +27,9 @@ class Ranks:
     speech_to_text: torch.Tensor
 
 
-def ranks(
+def retrieval_ranks(
     text_ND: torch.Tensor, speech_ND: torch.Tensor, on_tile: Callable[[int, int], None] = lambda done, of: None
-) -> Ranks:
+) -> RetrievalRanks:
     """Ranks in both directions from one pass over the score matrix, of which one tile stands in memory at a time.
 
     They are those of scores in float64: tiles are multiplied in the dtype of the embeddings, and what comes closer to a query's
@@ -60,7 +60,7 @@ def ranks(
         dist.all_reduce(counts.better_2N)
         dist.all_reduce(counts.equal_2N)
     places_2N = 1 + counts.better_2N.double() + counts.equal_2N.double() / 2
-    return Ranks(*places_2N.cpu())
+    return RetrievalRanks(*places_2N.cpu())
 
 
 def _count_all(text_ND: torch.Tensor, speech_ND: torch.Tensor, on_tile: Callable[[int, int], None]) -> "_Counts":
@@ -156,7 +156,7 @@ def _count_above(scores_CK: torch.Tensor, thresholds_Q: torch.Tensor, direction:
     return counts_Q.long()
 
 
-def summary(ranks_N: torch.Tensor) -> dict[str, float]:
+def rank_summary(ranks_N: torch.Tensor) -> dict[str, float]:
     """Recall at 1, 5 and 10, mean reciprocal rank, median and mean rank."""
     recalls = {f"R@{k}": (ranks_N <= k).double().mean().item() for k in (1, 5, 10)}
     return {
@@ -167,16 +167,11 @@ def summary(ranks_N: torch.Tensor) -> dict[str, float]:
     }
 
 
-def retrieval(text_ND: torch.Tensor, speech_ND: torch.Tensor) -> dict[str, Any]:
-    """Both directions, see `ranks`: {"gallery": N, "chance_R@1": 1 / N, "text_to_speech": {…}, "speech_to_text": {…}}."""
-    return both_directions(ranks(text_ND, speech_ND))
-
-
-def both_directions(found: Ranks) -> dict[str, Any]:
+def retrieval_summary(found: RetrievalRanks) -> dict[str, Any]:
     """What `retrieval` returns, of ranks that are there already."""
     return {
         "gallery": len(found.text_to_speech),
         "chance_R@1": 1 / len(found.text_to_speech),
-        "text_to_speech": summary(found.text_to_speech),
-        "speech_to_text": summary(found.speech_to_text),
+        "text_to_speech": rank_summary(found.text_to_speech),
+        "speech_to_text": rank_summary(found.speech_to_text),
     }

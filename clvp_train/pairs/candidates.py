@@ -58,7 +58,7 @@ class ARCodes(CodeSource):
         return self.voices == FROM_CORPUS
 
     def check(self, tortoise: FrozenTortoise) -> None:
-        tortoise.check_speaks()
+        tortoise.check_can_generate()
         self._clips = {} if self.needs_audio else folder_voices(self.voices)
         self._speakers = CorpusVoices(self.clips_per_voice)
 
@@ -84,7 +84,8 @@ class ARCodes(CodeSource):
             self._latents = self._speakers.latents(tortoise, corpus, bad)
         else:
             self._latents = {
-                voice: tortoise.latent([load_audio(clip) for clip in clips]) for voice, clips in self._clips.items()
+                voice: tortoise.conditioning_latent([load_audio(clip) for clip in clips])
+                for voice, clips in self._clips.items()
             }
 
     def num_rows(self, split: Split) -> int:

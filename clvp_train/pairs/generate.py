@@ -105,4 +105,4 @@ def _make(
             utterances = [(utterance, plan.split_of(utterance.text)) for _, utterance in numbered]
             rows, skipped = source.encode(tortoise, utterances, bad, progress.candidate), bad.take()
             pairs.finish(index, rows, skipped)
-            progress.shard(plan.names[index], plan.num_rows[index], len(skipped))
+            progress.finish_part(plan.num_rows[index], len(skipped))

@@ -1,4 +1,4 @@
-"""How far the drawing is: a bar for those who watch, a line a shard for those who read the log later."""
+"""Progress of long work on candidates: one bar on a terminal, a log line now and then elsewhere."""
 
 import logging
 import time
@@ -11,26 +11,34 @@ from rich.progress import Progress as Bar
 
 from clvp_train.pairs.tally import CODES_PER_SECOND
 
+LOG_SECONDS = 30.0  # between two lines of a log that is not a terminal
 log = logging.getLogger(__name__)
 
 
 class Progress:
-    """Counts candidates and codes of this rank.
+    """Counts the candidates and codes of this rank, and logs one line at the end.
 
     Args:
-        total: how many candidates are to be made.
-        shown: whether this rank draws a bar and logs its shards.
+        total: how many candidates are planned.
+        shown: whether this rank shows anything.
     """
 
     def __init__(self, total: int, shown: bool) -> None:
         columns = (TextColumn("speech codes"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
         console = Console(stderr=True)
-        off = not (shown and console.is_terminal)
+        self._has_bar = shown and console.is_terminal
         self._bar = Bar(
-            *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True, disable=off
+            *columns,
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not self._has_bar,
         )
         self._task = self._bar.add_task("", total=total, speed="")
-        self._total, self._done, self._codes, self._shown, self._started = total, 0, 0, shown, time.monotonic()
+        self._total, self._shown = total, shown
+        self._done = self._in_parts = self._codes = self._skipped = 0
+        self._started = self._logged = time.monotonic()
 
     def __enter__(self) -> "Progress":
         self._bar.start()
@@ -40,31 +48,32 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+        if self._shown and error is None:
+            log.info("speech codes: %s", self._line())
 
     def candidate(self, num_codes: int) -> None:
-        """One more, of so many codes."""
+        """Counts one more candidate of `num_codes` codes."""
         self._codes += num_codes
-        self._bar.update(self._task, advance=1, speed=self._speed())
+        self._update(self._done + 1)
 
-    def shard(self, name: str, planned: int, num_skipped: int) -> None:
-        """A shard has been written. Of the `planned` candidates those of skipped rows were not made."""
-        self._done += planned
-        self._bar.update(self._task, completed=self._done)
-        elapsed = time.monotonic() - self._started
-        left = elapsed * (self._total - self._done) / max(self._done, 1)
-        self._bar.stop()  # a log line would be written into the bar
-        log.log(
-            logging.INFO if self._shown else logging.DEBUG,
-            "%s: %d of %d candidates, %s, %s elapsed, %s left%s",
-            name,
-            self._done,
-            self._total,
-            self._speed(),
-            timedelta(seconds=round(elapsed)),
-            timedelta(seconds=round(left)),
-            f", {num_skipped} skipped" if num_skipped else "",
-        )
-        self._bar.start()
+    def finish_part(self, planned: int, num_skipped: int = 0) -> None:
+        """Counts the `planned` candidates of a shard or file as done, including those of skipped rows."""
+        self._in_parts += planned
+        self._skipped += num_skipped
+        self._update(self._in_parts)
+
+    def _update(self, done: int) -> None:
+        self._done, now = done, time.monotonic()
+        self._bar.update(self._task, completed=done, speed=self._speed())
+        if self._shown and not self._has_bar and now - self._logged >= LOG_SECONDS:
+            self._logged = now
+            left = (now - self._started) * (self._total - done) / max(done, 1)
+            log.info("speech codes: %s, %s left", self._line(), timedelta(seconds=round(left)))
+
+    def _line(self) -> str:
+        elapsed = timedelta(seconds=round(time.monotonic() - self._started))
+        skipped = f", {self._skipped} skipped" if self._skipped else ""
+        return f"{self._done} of {self._total} candidates, {self._speed()}, {elapsed} elapsed{skipped}"
 
     def _speed(self) -> str:
         speed = self._codes / max(time.monotonic() - self._started, 1e-3)

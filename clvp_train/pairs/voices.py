@@ -88,7 +88,7 @@ class CorpusVoices:
                 except UserError as error:
                     bad.warn(f"no clip of voice {wanted[number]}: {error}")
                 else:
-                    heard[wanted[number]][number] = tortoise.latent([clip])
+                    heard[wanted[number]][number] = tortoise.conditioning_latent([clip])
         return {
             voice: torch.stack([latents[number] for number in clips[voice] if number in latents]).mean(dim=0)
             for voice, latents in heard.items()

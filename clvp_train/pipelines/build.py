@@ -1,4 +1,4 @@
-"""From a config to the objects that it describes."""
+"""Builds the objects that a config describes."""
 
 import json
 import logging
@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 
@@ -26,7 +26,7 @@ from clvp_train.training import RunState
 
 def all_ranks(cfg: DictConfig) -> None:
     """Returns on every rank of the run, see `launch.on_all_ranks`."""
-    logging.disable(logging.INFO)  # the trainer that runs says it again
+    logging.disable(logging.INFO)  # the trainer that runs repeats it
     try:
         wanted = trainer(cfg, logger=False, enable_checkpointing=False, plugins=LightningEnvironment())
     finally:
@@ -55,7 +55,7 @@ def pairs(cfg: DictConfig) -> str:
 
 
 def candidates(cfg: DictConfig, datamodule: CLVPDataModule, rerank: RerankConfig) -> tuple[str | None, str]:
-    """The folder of pairs whose test split has several candidates a text, drawn now if need be; or None and the reason."""
+    """The folder of pairs whose test split has several candidates per text, drawn now if necessary; or None and the reason."""
     if rerank.num_texts == 0:
         return None, "rerank.num_texts=0"
     if rerank.pairs is not None:
@@ -63,16 +63,16 @@ def candidates(cfg: DictConfig, datamodule: CLVPDataModule, rerank: RerankConfig
     test, manifest = datamodule.splits["test"], datamodule.manifest
     if manifest.source == pairs_.ARCodes.name and manifest.settings.get("codes.num_eval_candidates", 1) > 1:
         return str(datamodule.folder), ""
-    mend = (
-        "draw candidates with `python -m clvp_train.generate … num_candidates=16` and set rerank.pairs to their folder"
+    advice = (
+        "Draw candidates with `python -m clvp_train.generate … num_candidates=16` and set rerank.pairs to their folder."
     )
     if manifest.source != pairs_.ARCodes.name or cfg.codes.get("voices", pairs_.FROM_CORPUS) == pairs_.FROM_CORPUS:
-        return None, f"the pairs have one candidate a text: {mend}"
+        return None, f"the pairs have one candidate per text. {advice}"
     tortoise = instantiate(cfg.tortoise)
     if tortoise.fingerprint() != manifest.settings.get("tortoise"):
         return (
             None,
-            f"the pairs have one candidate a text and are not of tortoise={tortoise.source}: name theirs, or {mend}",
+            f"the pairs have one candidate per text and were not made with tortoise={tortoise.source}. {advice}",
         )
     # in one voice, as Tortoise re-ranks; in small shards, so that all ranks draw
     settings = {"num_candidates": rerank.num_candidates, "num_eval_candidates": rerank.num_candidates}
@@ -102,29 +102,29 @@ def check_tokenizer(checkpoint: str, datamodule: CLVPDataModule) -> None:
         ids = own(text)["input_ids"]
         if ids != test[place]["input_ids"].tolist():
             raise UserError(
-                f"checkpoint={checkpoint} has another tokenizer than the pairs in {datamodule.folder}: it reads {text[:40]!r} "
-                f"as {ids[:8]}…, they as {test[place]['input_ids'].tolist()[:8]}…; give pairs made with its own"
+                f"checkpoint={checkpoint}: its tokenizer differs from that of the pairs in {datamodule.folder} ({text[:40]!r} "
+                f"gives {ids[:8]}… and {test[place]['input_ids'].tolist()[:8]}…). Give pairs made with its own tokenizer."
             )
 
 
 def model(cfg: DictConfig, datamodule: CLVPDataModule) -> CLVPModel:
-    """The model of `cfg.model`; one from scratch has the vocabularies of the pairs unless it names others. From here on the
-    DataModule pads as the model is served."""
+    """The model of `cfg.model`. One from scratch gets the vocabulary sizes of the pairs unless the config sets them. Also sets
+    the padding of the DataModule to the model's."""
     settings, manifest = cfg.model.copy(), datamodule.manifest
     if "_target_" in settings.get("config", {}):
         for tower, size in (("text", manifest.text_vocab_size), ("speech", manifest.speech_vocab_size)):
             if OmegaConf.select(settings.config, f"{tower}_config.vocab_size") is None:
                 OmegaConf.update(settings.config, f"{tower}_config.vocab_size", size, force_add=True)
     built: CLVPModel = instantiate(settings, _convert_="all")
-    fit_together(built, datamodule, "model")
-    return built.train()  # a model that was loaded comes without dropout
+    match_padding_and_vocabulary(built, datamodule, "model")
+    return built.train()  # a loaded model is in eval mode
 
 
-def fit_together(model: CLVPModel, datamodule: CLVPDataModule, name: str) -> None:
-    """Makes the DataModule pad as the model is served.
+def match_padding_and_vocabulary(model: CLVPModel, datamodule: CLVPDataModule, name: str) -> None:
+    """Sets the padding of the DataModule to the model's.
 
     Raises:
-        UserError: the model, called `name`, knows other vocabularies than the pairs have.
+        UserError: the vocabularies of the model, which messages call `name`, and of the pairs differ.
     """
     manifest, config = datamodule.manifest, model.config
     for kind, needed, has in (
@@ -133,16 +133,22 @@ def fit_together(model: CLVPModel, datamodule: CLVPDataModule, name: str) -> Non
     ):
         if needed != has:
             raise UserError(
-                f"{name} has {has} {kind} tokens, but the pairs in {datamodule.folder} have {needed}: they come from "
-                "another Tortoise; set tortoise=… to the one that the model was trained with"
+                f"{name}: {has} {kind} tokens, but the pairs in {datamodule.folder} have {needed}: they were made with "
+                "another Tortoise. Set tortoise=… to the one that the model was trained with."
             )
     datamodule.padding = config.padding
 
 
 def run_state(
-    cfg: DictConfig, trainer: L.Trainer, datamodule: CLVPDataModule, model: CLVPModel, total_steps: int
+    cfg: DictConfig,
+    overrides: list[str],
+    trainer: L.Trainer,
+    datamodule: CLVPDataModule,
+    model: CLVPModel,
+    total_steps: int,
 ) -> RunState:
-    """What a checkpoint says of this run."""
+    """What every checkpoint of this run stores about it: the settings that must not change when it is resumed, those that may,
+    and the overrides that it was started with."""
 
     def group(name: str) -> dict[str, Any]:
         settings = cast(dict[str, Any], OmegaConf.to_container(cfg[name], resolve=True))
@@ -164,28 +170,27 @@ def run_state(
     }
     more = group("data") | group("training")
     return RunState(
-        fixed | group("loss") | group("optim"), free | {key: more[key] for key in more if key not in fixed}, overrides()
+        fixed | group("loss") | group("optim"), free | {key: more[key] for key in more if key not in fixed}, overrides
     )
 
 
-def overrides() -> list[str]:
-    """The settings of this run that differ from the defaults, as they were typed."""
-    return list(HydraConfig.get().overrides.task)
-
-
 def callbacks(cfg: DictConfig) -> list[L.Callback]:
-    return [instantiate(callback) for callback in cfg.callbacks.values() if callback is not None]
+    return [instantiate(callback) for callback in (cfg.get("callbacks") or {}).values() if callback is not None]
 
 
-def judging_trainer(cfg: DictConfig) -> L.Trainer:
-    """The trainer of `cfg.trainer` without log and checkpoints, in full precision, that leaves nothing out."""
-    whole = {"precision": "32-true", "limit_test_batches": 1.0, "fast_dev_run": False}
-    return trainer(cfg, logger=False, enable_checkpointing=False, **whole)
+def loggers(cfg: DictConfig) -> list[Logger]:
+    return [instantiate(logger) for logger in (cfg.get("logger") or {}).values() if logger is not None]
+
+
+def evaluation_trainer(cfg: DictConfig) -> L.Trainer:
+    """The trainer of `cfg.trainer` without logger and checkpoints, in full precision and over all batches."""
+    full = {"precision": "32-true", "limit_test_batches": 1.0, "fast_dev_run": False}
+    return trainer(cfg, logger=False, enable_checkpointing=False, **full)
 
 
 def trainer(cfg: DictConfig, **settings: Any) -> L.Trainer:
     """The trainer of `cfg.trainer` with further arguments of its constructor."""
-    # Lightning itself takes any value for these and fails later
+    # Lightning accepts any value for these and fails later
     for name in ("max_epochs", "max_steps", "num_nodes", "log_every_n_steps"):
         if cfg.trainer.get(name) is not None:
             check_number(f"trainer.{name}", cfg.trainer[name], -1 if name.startswith("max") else 1)

@@ -60,14 +60,14 @@ def evaluate(cfg: DictConfig) -> None:
     datamodule: CLVPDataModule = instantiate(cfg.data, pairs=build.pairs(cfg))
     limits: list[int | None] = []
     for name, model in loaded.items():
-        build.fit_together(model, datamodule, f"checkpoint={name}")
+        build.match_padding_and_vocabulary(model, datamodule, f"checkpoint={name}")
         build.check_tokenizer(name, datamodule)
         limits.append(datamodule.served_codes)
     models: dict[str, Callable[[], CLVPModel]] = {name: partial(loaded.pop, name) for name in checkpoints}
     # what one of them cannot see, none is asked about
     limit = min((limit for limit in limits if limit is not None), default=None)
     data = evaluation_data(cfg, datamodule, perturbations, rerank, limit)
-    judge(cfg, models, datamodule, data, Path(cfg.paths.output) / REPORT)
+    evaluate_checkpoints(cfg, models, datamodule, data, Path(cfg.paths.output) / REPORT)
 
 
 def check_settings(cfg: DictConfig) -> tuple[PerturbationSuite, RerankConfig]:
@@ -112,7 +112,7 @@ def evaluation_data(
     return add_word_errors(data, folder, instantiate(cfg.tortoise), rerank.asr)
 
 
-def judge(
+def evaluate_checkpoints(
     cfg: DictConfig,
     models: dict[str, Callable[[], CLVPModel]],
     datamodule: CLVPDataModule,
@@ -121,11 +121,11 @@ def judge(
 ) -> list[Evaluation]:
     """Evaluates models by name, one after the other, and on rank 0 writes and prints their report: that of one into `folder`,
     those of several into folders below it, beside the comparison."""
-    trainer = build.judging_trainer(cfg)
+    trainer = build.evaluation_trainer(cfg)
     found = []
     for name, load in models.items():
         model = load()
-        build.fit_together(model, datamodule, f"checkpoint={name}")
+        build.match_padding_and_vocabulary(model, datamodule, f"checkpoint={name}")
         chunk_size = cfg.training.chunk_size if "training" in cfg else cfg.chunk_size
         module = CLVPModule(model, training=TrainingConfig(chunk_size=chunk_size)).eval()
         found.append(evaluate_model(data, Embedder(module, trainer, datamodule.collate, datamodule.eval_batch_size)))
@@ -171,7 +171,7 @@ def _write_one(one: Evaluation, folder: Path) -> None:
         facts=_facts(metrics),
         headline=_headline(metrics),
         tables=tables(metrics),
-        figures=draw(one.pictures),
+        figures=draw(one.figure_data),
         left_out=metrics["left_out"],
     )
     path = write_report(page, folder)

@@ -1,4 +1,7 @@
-"""One process becomes all ranks: a command for several devices starts itself again on each, before any work is done."""
+"""A command for several devices starts itself again on each device, before any work.
+
+Lightning's own launcher would do so in `trainer.fit`, when one GPU has drawn all codes while the others waited.
+"""
 
 import ctypes
 import logging
@@ -26,22 +29,22 @@ from clvp_train.pipelines.command import USER_ERROR
 from clvp_train.training.checkpointing import SAVED_FIRST
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
-RANKS = "CLVP_TRAIN_RANKS"  # where the ranks that this command has started leave their process ids
+RANKS = "CLVP_TRAIN_RANKS"  # where the ranks that this command has started write their process ids
 
 
 def on_all_ranks(wanted: L.Trainer, cfg: DictConfig) -> None:
     """Returns on every rank of the run, whose GPU is then the current one.
 
-    Where torchrun or srun has started the ranks, or one is enough, that is all. Otherwise this process starts its own
-    command again on each device, as torchrun does, waits, and exits with the status of the first rank that failed.
+    Returns at once if torchrun or srun has started the ranks, or if one process is enough. Otherwise this process starts
+    its own command on each device, as torchrun does, waits, and exits with the status of the first rank that failed.
 
     Args:
         wanted: a trainer with the run's accelerator, devices, nodes and strategy. It must be made with
-            `plugins=LightningEnvironment()`, so that Lightning reads them without a look at the launcher.
+            `plugins=LightningEnvironment()`, so that Lightning does not detect the launcher.
         cfg: the config of the run.
 
     Raises:
-        UserError: what the trainer wants cannot be started from here, or is not what the launcher has started.
+        UserError: the processes cannot be started from here, or the launcher has started another number of them.
     """
     count, (rank, world_size) = wanted.num_devices * wanted.num_nodes, rank_and_world_size()
     if world_size == 1 and count > 1:
@@ -49,16 +52,16 @@ def on_all_ranks(wanted: L.Trainer, cfg: DictConfig) -> None:
         sys.exit(_start(_command(cfg), count))
     if count != world_size:
         raise UserError(
-            f"the launcher has started {world_size} processes, but trainer.devices × trainer.num_nodes is "
-            f"{wanted.num_devices} × {wanted.num_nodes}: set trainer=ddp or trainer=ddp_cpu, trainer.devices to the "
-            "processes of a node and trainer.num_nodes to the nodes"
+            f"trainer.devices × trainer.num_nodes is {wanted.num_devices} × {wanted.num_nodes}, but the launcher has started "
+            f"{world_size} processes. Set trainer=ddp or trainer=ddp_cpu, trainer.devices to the processes per node and "
+            "trainer.num_nodes to the number of nodes."
         )
     if rank != 0:
         logging.getLogger().setLevel(logging.WARNING)
     if RANKS in os.environ:
         Path(os.environ[RANKS], str(os.getpid())).touch()
     if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
-        # nobody else would end a rank that waits for the others' files
+        # a rank that waits for the files of others would outlive a killed parent
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     local_rank = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)
     gpu = _gpu(wanted, local_rank, torch.cuda.device_count())
@@ -69,8 +72,8 @@ def on_all_ranks(wanted: L.Trainer, cfg: DictConfig) -> None:
 def _check_startable(wanted: L.Trainer, cfg: DictConfig) -> None:
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         raise UserError(
-            "--multirun cannot start several processes itself: use trainer=cpu or trainer=gpu, or one run per process "
-            "with torchrun"
+            "--multirun: cannot start several processes per job. Use trainer=cpu or trainer=gpu, or start each run with "
+            "torchrun."
         )
     if str(cfg.trainer.strategy).endswith(("_spawn", "_fork", "_notebook")):
         raise UserError(f"trainer.strategy={cfg.trainer.strategy}: cannot share the drawing of codes. Set ddp.")
@@ -78,17 +81,17 @@ def _check_startable(wanted: L.Trainer, cfg: DictConfig) -> None:
         torchrun = ["torchrun", "--nnodes", str(wanted.num_nodes), "--nproc-per-node", str(wanted.num_devices)]
         torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "FIRST_NODE:29500", *_command(cfg)]
         raise UserError(
-            f"trainer.num_nodes={wanted.num_nodes}: a command starts its own node only; use srun, or type this on every node, "
-            f"with the first one's name for FIRST_NODE: {shlex.join(torchrun)}"
+            f"trainer.num_nodes={wanted.num_nodes}: a command starts processes on its own node only. Use srun, or run this on "
+            f"every node, with the name of the first one for FIRST_NODE: {shlex.join(torchrun)}"
         )
 
 
 def _command(cfg: DictConfig) -> list[str]:
-    """What to give to python, or torchrun, to start this command again, in the same run folder."""
+    """The arguments for python or torchrun that start this command again in the same run folder."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     script = ["-m", spec.name] if spec else [os.path.abspath(sys.argv[0])]
     config = HydraConfig.get()
-    # Hydra takes overrides in one row only: what is added must stand next to them, not behind an option
+    # Hydra accepts overrides only in one sequence: added ones must follow them directly, not an option
     given = {*config.overrides.hydra, *config.overrides.task}
     options = [argument for argument in sys.argv[1:] if argument not in given]
     overrides = [argument for argument in sys.argv[1:] if argument in given and not argument.startswith("resume=")]
@@ -98,10 +101,10 @@ def _command(cfg: DictConfig) -> list[str]:
 
 
 def _start(command: list[str], count: int) -> int:
-    """Runs `python COMMAND` on `count` ranks of this node. When one fails, the others are ended. Returns an exit status."""
+    """Runs `python COMMAND` on `count` ranks of this node and returns the exit status. When one rank fails, the others are ended."""
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // count)))
-    os.chdir(HydraConfig.get().runtime.cwd)  # hydra.job.chdir may have left it
-    logging.disable(logging.CRITICAL)  # the agent tells in many lines what stands below in one
+    os.chdir(HydraConfig.get().runtime.cwd)  # hydra.job.chdir may have changed it
+    logging.disable(logging.CRITICAL)  # the agent logs many lines about a failed rank; one is printed below
     sys.stdout.flush()
     with tempfile.TemporaryDirectory(prefix="clvp_train_") as folder:
         config = LaunchConfig(
@@ -115,7 +118,7 @@ def _start(command: list[str], count: int) -> int:
             local_addr="127.0.0.1",
             logs_specs=DefaultLogsSpecs(log_dir=folder),
         )
-        _pass_signals_on(Path(folder), count)
+        _forward_signals(Path(folder), count)
         try:
             elastic_launch(config, sys.executable)(*command)
         except SignalException as error:
@@ -123,7 +126,7 @@ def _start(command: list[str], count: int) -> int:
         except ChildFailedError as error:
             rank, failure = error.get_first_failure()
             if failure.exitcode in (USER_ERROR, *(128 + number for number in SAVED_FIRST)):
-                return failure.exitcode  # the rank has said why
+                return failure.exitcode  # the rank has printed the reason
             killed = failure.exitcode < 0
             how = f"was killed by {failure.signal_name()}" if killed else f"ended with status {failure.exitcode}"
             print(f"error: rank {rank} {how}, and the other ranks were ended", file=sys.stderr)
@@ -131,11 +134,11 @@ def _start(command: list[str], count: int) -> int:
     return 0
 
 
-def _pass_signals_on(folder: Path, count: int) -> None:
-    """Lets the ranks save and end by themselves; the agent's own handlers would kill them half a minute later."""
+def _forward_signals(folder: Path, count: int) -> None:
+    """Forwards SIGTERM and SIGUSR1, so that the ranks save and exit; the agent's own handlers would kill them after 30 seconds."""
     os.environ |= {RANKS: str(folder), "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGINT,SIGHUP,SIGQUIT"}
 
-    def pass_on(number: int, frame: Any) -> None:
+    def forward(number: int, frame: Any) -> None:
         ranks = [int(file.name) for file in folder.iterdir() if file.name.isdigit()]
         if len(ranks) < count:
             raise SystemExit(128 + number)  # nothing to save yet
@@ -143,12 +146,12 @@ def _pass_signals_on(folder: Path, count: int) -> None:
             os.kill(rank, number)
 
     for number in SAVED_FIRST:
-        signal.signal(number, pass_on)
+        signal.signal(number, forward)
 
 
 def _gpu(wanted: L.Trainer, local_rank: int, num_gpus: int) -> int | None:
-    """The GPU that `cuda` without a number shall mean on this rank, as in tortoise.device=cuda. None: as it is."""
+    """The GPU that `cuda` without a number means on this rank, as in tortoise.device=cuda; None keeps the current one."""
     devices = getattr(wanted.strategy, "parallel_devices", None) or [wanted.strategy.root_device]
     if devices[0].type == "cuda":
         return devices[local_rank].index
-    return local_rank % num_gpus if num_gpus and len(devices) > 1 else None  # trained on the CPU, drawn on the GPUs
+    return local_rank % num_gpus if num_gpus and len(devices) > 1 else None  # training on the CPU, drawing on the GPUs

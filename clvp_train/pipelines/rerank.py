@@ -17,8 +17,7 @@ from clvp_train.inference.reranker import Reranker
 from clvp_train.io import file_digest
 from clvp_train.models import resolve_checkpoint
 from clvp_train.models.weight_files import weight_files
-from clvp_train.pairs.progress import Progress
-from clvp_train.pairs.storage import Storage
+from clvp_train.pairs import Progress, Storage
 from clvp_train.pipelines.config import validate
 
 SHAPES = {  # what shapes a written file, as a user would name it
@@ -65,7 +64,7 @@ def _rerank(
         "rank": pa.array(ranks(scores_N, texts_N), pa.int32()),
     }
     file.write(storage, added, shape)
-    progress.shard(file.path.name, file.num_rows, 0)
+    progress.finish_part(file.num_rows)
 
 
 def _files(candidates: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from clvp_train.io import DATA
 
 
 def _bfloat16(yes: str, no: str) -> str:
-    from clvp_train.tortoise.cpu_features import native_bfloat16
+    from clvp_train.pipelines.cpu_features import native_bfloat16
 
     return yes if native_bfloat16() else no
 

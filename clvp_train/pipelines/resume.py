@@ -27,15 +27,17 @@ LENGTH = ("trainer.max_epochs", "trainer.max_steps")  # what extends a finished 
 log = logging.getLogger(__name__)
 
 
-def resolve_resume(cfg: DictConfig) -> DictConfig:
-    """The config of the run to be resumed: its own settings, changed by those of this command, with `resume` set to its
-    checkpoint and `paths.output` to its folder. The config as it is, if there is nothing to resume.
+def resolve_resume(cfg: DictConfig) -> tuple[DictConfig, list[str]]:
+    """The config of the run to be resumed, and the overrides that it is composed of, to be stored in its checkpoints.
+
+    The config holds the run's own settings, changed by those of this command, with `resume` set to the checkpoint and
+    `paths.output` to the run folder. If there is nothing to resume, it is the config as given.
 
     Raises:
         UserError: there is no such run, it is finished, or it holds no intact checkpoint.
     """
     if not cfg.resume:
-        return cfg
+        return cfg, list(HydraConfig.get().overrides.task)
     typed = {_key(override): override for override in HydraConfig.get().overrides.task}
     output = Path(cfg.paths.output)
     run, named = (
@@ -46,7 +48,7 @@ def resolve_resume(cfg: DictConfig) -> DictConfig:
             log.warning("resume=auto: no unfinished run with a checkpoint found; starting from scratch")
         with open_dict(cfg):
             cfg.resume = str(named) if named else None
-        return cfg
+        return cfg, [override for key, override in typed.items() if key != "resume"]
     if (run / MODEL).exists() and not typed.keys() & set(LENGTH):
         raise UserError(
             f"resume={run}: the run is finished. Raise trainer.max_epochs or trainer.max_steps to extend it."
@@ -66,7 +68,7 @@ def resolve_resume(cfg: DictConfig) -> DictConfig:
         write_text(run / "config/config.yaml", OmegaConf.to_yaml(resumed))
     if not run.resolve().samefile(output):
         _move_log(output, run)
-    return resumed
+    return resumed, overrides
 
 
 def _newest_unfinished(output: Path) -> Path | None:

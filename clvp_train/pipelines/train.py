@@ -16,7 +16,7 @@ from clvp_train.io import MODEL, REPORT
 from clvp_train.models import CLVPModel, load_clvp
 from clvp_train.pipelines import build
 from clvp_train.pipelines.config import validate
-from clvp_train.pipelines.evaluate import check_settings, evaluation_data, judge, write_score_table
+from clvp_train.pipelines.evaluate import check_settings, evaluate_checkpoints, evaluation_data, write_score_table
 from clvp_train.pipelines.push import check_hub, publish_run, write_training_config
 from clvp_train.pipelines.resume import resolve_resume
 from clvp_train.training import AtomicCheckpointIO, CLVPModule, RunState, WandbLog, log_report
@@ -35,7 +35,7 @@ def train(cfg: DictConfig) -> float | None:
     """
     # check: every setting is looked at before any codes are drawn
     validate(cfg)
-    cfg = resolve_resume(cfg)
+    cfg, overrides = resolve_resume(cfg)
     build.all_ranks(cfg)
     build.seed(cfg)
     hub, repo_id = check_hub(cfg) if pairs.rank_and_world_size()[0] == 0 else (None, None)
@@ -43,8 +43,9 @@ def train(cfg: DictConfig) -> float | None:
     loss, optim, training = instantiate(cfg.loss), instantiate(cfg.optim), instantiate(cfg.training)
     trainer = build.trainer(
         cfg,
-        logger=instantiate(cfg.logger),
+        logger=build.loggers(cfg) or False,
         callbacks=build.callbacks(cfg),
+        enable_model_summary=bool(cfg.trainer.get("enable_model_summary")),
         plugins=[AtomicCheckpointIO()],
         default_root_dir=cfg.paths.output,
     )
@@ -55,13 +56,13 @@ def train(cfg: DictConfig) -> float | None:
     total_steps = _total_steps(trainer, datamodule)
     module = CLVPModule(model, loss, optim, total_steps, training, cfg.seed)
     data = evaluation_data(cfg, datamodule, perturbations, rerank, datamodule.served_codes) if cfg.test else None
-    state = build.run_state(cfg, trainer, datamodule, model, total_steps)
-    trainer.callbacks.append(state)  # type: ignore[attr-defined]
+    state = build.run_state(cfg, overrides, trainer, datamodule, model, total_steps)
+    trainer.callbacks.insert(0, state)  # type: ignore[attr-defined]
     # run
     if cfg.resume:
         _resume(cfg, state, trainer, datamodule)
-    if trainer.is_global_zero and trainer.logger is not None:
-        trainer.logger.log_hyperparams(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)))
+    for logger in trainer.loggers:
+        logger.log_hyperparams(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)))
     trainer.fit(module, datamodule, ckpt_path=cfg.resume, weights_only=True)
     # report
     output, best = Path(cfg.paths.output), _best_checkpoint(trainer)
@@ -69,12 +70,12 @@ def train(cfg: DictConfig) -> float | None:
         _save_model(cfg, load_clvp(best) if best else model, datamodule, output / MODEL)
     if data is not None:
         name = os.path.relpath(best, output) if best else "the weights at the end of training"
-        (evaluation,) = judge(
+        (evaluation,) = evaluate_checkpoints(
             cfg, {name: lambda: load_clvp(best) if best else model}, datamodule, data, output / REPORT
         )
         if trainer.is_global_zero:
             write_score_table(evaluation.metrics, output / MODEL)
-            log_report(trainer.loggers, evaluation.metrics, evaluation.pictures, trainer.global_step)
+            log_report(trainer.loggers, evaluation.metrics, evaluation.figure_data, trainer.global_step)
     for logger in trainer.loggers:
         if isinstance(logger, WandbLog):
             logger.end(output / MODEL)
@@ -91,7 +92,7 @@ def _total_steps(trainer: L.Trainer, datamodule: CLVPDataModule) -> int:
 
 
 def _resume(cfg: DictConfig, state: RunState, trainer: L.Trainer, datamodule: CLVPDataModule) -> None:
-    (epoch, batches), changes = state.go_on(cfg.resume, trainer, datamodule.steps_per_epoch)
+    (epoch, batches), changes = state.resume(cfg.resume, trainer, datamodule.steps_per_epoch)
     datamodule.resume_at(epoch, batches)
     log.info("resuming from %s at epoch %d, batch %d%s", cfg.resume, epoch, batches, "".join(f"; {c}" for c in changes))
 

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 from clvp_train.errors import UserError, check_number
 from clvp_train.pipelines.config import validate
-from clvp_train.tortoise.basic_tokenizer import train_basic_tokenizer
+from clvp_train.tortoise.tokenizer import train_custom_tokenizer
 
 
 def train_tokenizer(cfg: DictConfig) -> None:
@@ -18,6 +18,6 @@ def train_tokenizer(cfg: DictConfig) -> None:
         raise UserError(f"output_dir={output} is not empty: name a new folder")
     check_number("vocab_size", cfg.vocab_size, 1)
     corpus = instantiate(cfg.corpus)
-    tokenizer = train_basic_tokenizer((utterance.text for _, utterance in corpus.stream(audio=False)), cfg.vocab_size)
+    tokenizer = train_custom_tokenizer((utterance.text for _, utterance in corpus.stream(audio=False)), cfg.vocab_size)
     tokenizer.save_pretrained(output)
     print(f"{len(tokenizer)} tokens: {output}")

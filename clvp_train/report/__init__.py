@@ -10,14 +10,14 @@ from clvp_train.report.files import (
     write_report,
 )
 from clvp_train.report.page import Page, png, table_lines
-from clvp_train.report.pictures import Pictures
+from clvp_train.report.pictures import FigureData
 from clvp_train.report.tables import Table, comparison, tables
 
 __all__ = [
     "METRICS_FILE",
     "PAGE_FILE",
+    "FigureData",
     "Page",
-    "Pictures",
     "Table",
     "comparison",
     "draw",

@@ -10,7 +10,7 @@ from cycler import cycler
 from matplotlib.figure import Figure
 
 from clvp_train.metrics import roc
-from clvp_train.report.pictures import Pictures
+from clvp_train.report.pictures import FigureData
 
 INK = "#7a7f87"  # of text and axes, readable on white and on black
 COLORS = ("#3b82d6", "#e07b39", "#3aa676", "#b565c9", "#c9a227", "#d1495b", "#4fb0c6", "#8d99ae")
@@ -36,7 +36,7 @@ SIZE = (4.4, 3.2)  # inches
 MAX_LABELS = 8
 
 
-def recall_curve(pictures: Pictures) -> Figure:
+def recall_curve(pictures: FigureData) -> Figure:
     figure, axes = _figure()
     size = len(next(iter(pictures.ranks.values())))
     k = np.unique(np.geomspace(1, size, 100).round())
@@ -48,7 +48,7 @@ def recall_curve(pictures: Pictures) -> Figure:
     return figure
 
 
-def rank_histogram(pictures: Pictures) -> Figure:
+def rank_histogram(pictures: FigureData) -> Figure:
     figure, axes = _figure()
     size = len(next(iter(pictures.ranks.values())))
     edges = np.unique(np.concatenate([[1, 2, 3, 4, 6, 11], np.geomspace(11, max(size, 12) + 1, 8)]).round())
@@ -63,7 +63,7 @@ def rank_histogram(pictures: Pictures) -> Figure:
     return figure
 
 
-def score_distributions(pictures: Pictures) -> Figure:
+def score_distributions(pictures: FigureData) -> Figure:
     figure, axes = _figure()
     every = np.concatenate(list(pictures.scores.values()))
     edges = np.linspace(every.min(), every.max() + 1e-9, 50)
@@ -74,7 +74,7 @@ def score_distributions(pictures: Pictures) -> Figure:
     return figure
 
 
-def roc_curve(pictures: Pictures) -> Figure:
+def roc_curve(pictures: FigureData) -> Figure:
     figure, axes = _figure()
     for name, scores in pictures.scores.items():
         if name != "true":
@@ -85,7 +85,7 @@ def roc_curve(pictures: Pictures) -> Figure:
     return figure
 
 
-def similarity(pictures: Pictures) -> Figure:
+def similarity(pictures: FigureData) -> Figure:
     figure, axes = _figure()
     image = axes.imshow(pictures.similarity, cmap="viridis", interpolation="nearest")
     axes.set(xlabel="codes", ylabel="texts", xticks=[], yticks=[])
@@ -93,7 +93,7 @@ def similarity(pictures: Pictures) -> Figure:
     return figure
 
 
-def fault_rates(pictures: Pictures) -> Figure:
+def detection_rates(pictures: FigureData) -> Figure:
     """One group of bars a perturbation, one bar a size."""
     names = list(dict.fromkeys(row["perturbation"] for row in pictures.perturbations))
     figure, axes = _figure((SIZE[0], 1.2 + 0.42 * len(names)))
@@ -115,7 +115,7 @@ def fault_rates(pictures: Pictures) -> Figure:
     return figure
 
 
-def projection_by_voice(pictures: Pictures) -> Figure:
+def projection_by_voice(pictures: FigureData) -> Figure:
     figure, axes = _figure()
     voices = np.asarray(pictures.voices)[pictures.rows]
     names, counts = np.unique(voices, return_counts=True)
@@ -130,7 +130,7 @@ def projection_by_voice(pictures: Pictures) -> Figure:
     return figure
 
 
-def projection_by_length(pictures: Pictures) -> Figure:
+def projection_by_length(pictures: FigureData) -> Figure:
     figure, axes = _figure()
     lengths = pictures.lengths[pictures.rows]
     points = axes.scatter(*pictures.projection.T, c=lengths, s=8, alpha=0.8, linewidths=0, cmap="viridis")
@@ -139,7 +139,7 @@ def projection_by_length(pictures: Pictures) -> Figure:
     return figure
 
 
-TITLES: dict[Callable[[Pictures], Figure], str] = {
+TITLES: dict[Callable[[FigureData], Figure], str] = {
     recall_curve: "Recall among the first k",
     rank_histogram: "Ranks",
     score_distributions: "Scores",
@@ -147,14 +147,14 @@ TITLES: dict[Callable[[Pictures], Figure], str] = {
     similarity: "Some texts and their codes",
     projection_by_voice: "Embedded codes, by voice",
     projection_by_length: "Embedded codes, by length",
-    fault_rates: "Mistakes that the score notices",
+    detection_rates: "Perturbation detection",
 }
 
 
-def draw(pictures: Pictures) -> dict[str, tuple[str, Figure]]:
+def draw(pictures: FigureData) -> dict[str, tuple[str, Figure]]:
     """By name a title and a figure, of what the pictures hold. The figures belong to no window and need not be closed."""
-    lacking: dict[Callable[[Pictures], Figure], bool] = {
-        fault_rates: not pictures.perturbations,
+    lacking: dict[Callable[[FigureData], Figure], bool] = {
+        detection_rates: not pictures.perturbations,
         projection_by_voice: not len(pictures.voices),
         projection_by_length: not len(pictures.lengths),
     }

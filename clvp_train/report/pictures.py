@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from clvp_train.metrics import Ranks, mismatched
+from clvp_train.metrics import RetrievalRanks, mismatched
 
 NUM_IN_HEAT_MAP, NUM_IN_PROJECTION = 32, 2000
 
 
 @dataclass
-class Pictures:
+class FigureData:
     """Of one model on one split. What is empty is not drawn.
 
     Attributes:
@@ -36,13 +36,13 @@ class Pictures:
     perturbations: Sequence[dict[str, Any]] = ()
 
     @classmethod
-    def of_retrieval(
+    def from_retrieval(
         cls,
         text_ND: torch.Tensor,
         speech_ND: torch.Tensor,
-        ranks: Ranks,
+        ranks: RetrievalRanks,
         scores: dict[str, np.ndarray] | None = None,
-    ) -> "Pictures":
+    ) -> "FigureData":
         """From L2-normalised embeddings. Without `scores`, those of some pairs from all over the split."""
         size = len(text_ND)
         shown, drawn = _spread(size, NUM_IN_HEAT_MAP), _spread(size, NUM_IN_PROJECTION)

@@ -75,7 +75,7 @@ def perturbations(metrics: Metrics) -> Table | None:
         for row in metrics["perturbations"]
     ]
     note = f"How often the true pair outscores the perturbed one; 0.5 by chance. {INTERVALS}"
-    return Table("Mistakes that the score notices", ["mistake", "size", "pairs", "rate"], rows, note) if rows else None
+    return Table("Perturbation detection", ["mistake", "size", "pairs", "rate"], rows, note) if rows else None
 
 
 def rerank(metrics: Metrics) -> Table | None:

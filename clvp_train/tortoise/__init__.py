@@ -1,7 +1,7 @@
 """The frozen side: Tortoise's tokenizer, conditioning encoder, autoregressive model and DVAE."""
 
-from clvp_train.tortoise.candidates import Candidate
 from clvp_train.tortoise.frozen import FrozenTortoise
+from clvp_train.tortoise.generation import Candidate
 from clvp_train.tortoise.parts import TortoiseParts
 from clvp_train.tortoise.sampling import Sampling
 

@@ -13,14 +13,19 @@ from clvp_train.io import file_digest
 from clvp_train.models.weight_files import resolve_folder
 from clvp_train.tortoise.audio import fit_length, log_mel
 from clvp_train.tortoise.autoregressive import Positions
-from clvp_train.tortoise.basic_tokenizer import TOKENIZER_FILE, read_basic_tokenizer
-from clvp_train.tortoise.candidates import Candidate, Prompt, draw
 from clvp_train.tortoise.decoder import Decoder
 from clvp_train.tortoise.folder import CONFIG_FILE, DVAE_FOLDER, folder_files, read_folder, write_folder
+from clvp_train.tortoise.generation import Candidate, Prompt, draw
 from clvp_train.tortoise.original_files import AUTOREGRESSIVE_FILE, OriginalFiles, read_original
 from clvp_train.tortoise.parts import TortoiseParts
 from clvp_train.tortoise.silence_padding import pad_with_silence
-from clvp_train.tortoise.tokenizer import as_tortoise_reads, read_original_tokenizer, read_tokenizer
+from clvp_train.tortoise.tokenizer import (
+    TOKENIZER_FILE,
+    as_tortoise_reads,
+    read_custom_tokenizer,
+    read_original_tokenizer,
+    read_tokenizer,
+)
 
 Dtype = Literal["float32", "bfloat16"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -46,9 +51,9 @@ class FrozenTortoise:
         self.source, self.sampling, self._files = source, parts.sampling, tuple(files)
         self._own_tokenizer, self.feature_extractor = as_tortoise_reads(parts.tokenizer), parts.feature_extractor
         self.tokenizer: PreTrainedTokenizerBase = self._own_tokenizer
-        self.foreign_tokenizer = tokenizer
+        self.custom_tokenizer = tokenizer
         if tokenizer is not None:
-            self.tokenizer = read_basic_tokenizer(tokenizer)
+            self.tokenizer = read_custom_tokenizer(tokenizer)
         self.autoregressive = parts.autoregressive.eval().requires_grad_(False)
         self.dvae = None if parts.dvae is None else parts.dvae.eval().requires_grad_(False)
         self._decoder: Decoder | None = None
@@ -73,7 +78,7 @@ class FrozenTortoise:
             device: where the models run.
             dtype: of the AR. In bfloat16 rounding differs with the batch, so that now and then a candidate differs from the
                 one that would be drawn alone; in float32 they are the same.
-            tokenizer: a folder with another tokenizer for the texts, see `basic_tokenizer`; None: Tortoise's own.
+            tokenizer: a folder with another tokenizer for the texts, see `train_custom_tokenizer`; None: Tortoise's own.
 
         Raises:
             UserError: no such folder, no Tortoise in it, weights that do not fit, or an unknown setting.
@@ -144,13 +149,13 @@ class FrozenTortoise:
     def num_text_tokens(self) -> int:
         """Size of the vocabulary of texts; of Tortoise's own, as many as the AR embeds."""
         own = self.autoregressive.text_embedding.num_embeddings
-        return own if self.foreign_tokenizer is None else len(self.tokenizer)
+        return own if self.custom_tokenizer is None else len(self.tokenizer)
 
-    def check_speaks(self) -> None:
+    def check_can_generate(self) -> None:
         """Raises UserError if the AR cannot read the tokens of the tokenizer."""
-        if self.foreign_tokenizer is not None:
+        if self.custom_tokenizer is not None:
             raise UserError(
-                f"the AR of {self.source} cannot read the tokens of tortoise.tokenizer={self.foreign_tokenizer}: use "
+                f"the AR of {self.source} cannot read the tokens of tortoise.tokenizer={self.custom_tokenizer}: use "
                 "codes=dvae, or an AR that was trained with that tokenizer, which then lies beside it"
             )
 
@@ -160,7 +165,7 @@ class FrozenTortoise:
         Raises:
             UserError: the text is longer than the AR's positions allow, or the tokens are none of its own.
         """
-        self.check_speaks()
+        self.check_can_generate()
         ids = self.tokenizer(text)["input_ids"]
         limit = self.autoregressive.max_text_tokens
         if len(ids) > limit:
@@ -171,7 +176,7 @@ class FrozenTortoise:
         return ids
 
     @torch.inference_mode()
-    def latent(self, clips: Sequence[torch.Tensor]) -> torch.Tensor:
+    def conditioning_latent(self, clips: Sequence[torch.Tensor]) -> torch.Tensor:
         """The conditioning latent of a voice: the mean over its reference clips' latents.
 
         Args:
@@ -252,8 +257,8 @@ class FrozenTortoise:
         dtype = str(self.autoregressive.head.weight.dtype)
         settings = [self.autoregressive.positions, repr(self.sampling), dtype, str(self.autoregressive.num_heads)]
         files = list(self._files or folder_files(self.source))
-        if self.foreign_tokenizer is not None:
-            files.append(Path(self.foreign_tokenizer).expanduser() / TOKENIZER_FILE)
+        if self.custom_tokenizer is not None:
+            files.append(Path(self.custom_tokenizer).expanduser() / TOKENIZER_FILE)
         digests = [f"{file.name} {file_digest(file)}" for file in files]
         return hashlib.sha256("\n".join([*digests, *settings]).encode()).hexdigest()
 

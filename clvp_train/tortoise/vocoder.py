@@ -16,7 +16,7 @@ AT_ONCE = 32  # clips of one length
 
 
 @torch.no_grad()
-def speak(tortoise: FrozenTortoise, codes: Sequence[Sequence[int]], iterations: int = 32) -> list[torch.Tensor]:
+def synthesize(tortoise: FrozenTortoise, codes: Sequence[Sequence[int]], iterations: int = 32) -> list[torch.Tensor]:
     """Decodes codes one by one as if each were alone, in any order.
 
     Args:

@@ -40,7 +40,7 @@ class ValidationPictures(L.Callback):
             return
         if trainer.is_global_zero and _shows_pictures(trainer.loggers):
             step = trainer.global_step - 1  # that of the metrics of this validation
-            _log_figures(trainer.loggers, draw(FigureData.of_retrieval(*module.validated)), "val", step)
+            _log_figures(trainer.loggers, draw(FigureData.from_retrieval(*module.validated)), "val", step)
 
 
 def log_report(loggers: Sequence[Logger], metrics: dict[str, Any], pictures: FigureData, step: int) -> None:

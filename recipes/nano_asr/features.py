@@ -20,7 +20,7 @@ from transformers import SeamlessM4TFeatureExtractor
 from clvp_train.corpus import text_key
 from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.audio import SAMPLE_RATE, load_audio
-from clvp_train.tortoise.vocoder import speak
+from clvp_train.tortoise.vocoder import synthesize
 
 TORTOISE = Path(__file__).parents[2] / "data" / "nano" / "tortoise"
 AT_ONCE = 16
@@ -38,7 +38,7 @@ def features(paths: list[Path]) -> list[np.ndarray]:
     extractor = SeamlessM4TFeatureExtractor()
     clips = [
         torchaudio.functional.resample(clip, SAMPLE_RATE, extractor.sampling_rate).numpy()
-        for clip in speak(tortoise(), codes)
+        for clip in synthesize(tortoise(), codes)
     ]
     heard = extractor(clips, sampling_rate=extractor.sampling_rate, padding=True, return_tensors="np")
     lengths = heard["attention_mask"].sum(axis=1)

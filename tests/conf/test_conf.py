@@ -16,7 +16,7 @@ from clvp_train import Reranker
 from clvp_train.corpus import Corpus, split_of
 from clvp_train.data.datamodule import CLVPDataModule
 from clvp_train.models import CLVPConfig, CLVPModel
-from clvp_train.pairs.manifest import Manifest, write_manifest
+from clvp_train.pairs import Manifest, write_manifest
 from clvp_train.pipelines import build
 from clvp_train.pipelines.command import CONF
 

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from clvp_train.models import load_clvp
-from clvp_train.tortoise.basic_tokenizer import train_basic_tokenizer
+from clvp_train.tortoise.tokenizer import train_custom_tokenizer
 from tests.e2e.commands import ROOT, run
 from tests.e2e.conftest import trained  # noqa: F401 a fixture
 from tests.original_tortoise import write_original
@@ -41,7 +41,7 @@ def shelf(trained, sentences, tmp_path_factory) -> Path:  # noqa: F811
     shutil.copytree(drawn, shelf / "candidates")
     ranked = [f"checkpoint={trained.output}/model", "candidates=candidates", "output_dir=reranked"]
     assert run("clvp_train/rerank.py", ranked, shelf).status == 0
-    train_basic_tokenizer(iter(sentences), 255).save_pretrained(shelf / "tokenizer")
+    train_custom_tokenizer(iter(sentences), 255).save_pretrained(shelf / "tokenizer")
     shutil.copy(trained.cwd / "sentences.txt", shelf)
     shutil.copytree(trained.cwd / "outputs/codes", shelf / "outputs/codes")
     shutil.copytree(trained.output, shelf / "outputs/train/DATE")

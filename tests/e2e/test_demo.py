@@ -19,7 +19,7 @@ from clvp_train import Reranker
 from clvp_train.metrics import percentile, read_score_table
 from clvp_train.tortoise import Candidate, FrozenTortoise
 from clvp_train.tortoise.audio import load_audio
-from clvp_train.tortoise.vocoder import speak
+from clvp_train.tortoise.vocoder import synthesize
 from tests.e2e.commands import DEMO, ROOT, TIMEOUT, environment, run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -134,7 +134,9 @@ def rows(page: Page) -> list[list[str]]:
 def expected(served):
     """What the page must show: candidates in the order of their scores, and their percentiles."""
     tortoise = FrozenTortoise.from_pretrained(ROOT / "data/nano/tortoise")
-    latent = tortoise.latent([load_audio(clip) for clip in sorted((ROOT / "data/nano/voices/slt").iterdir())])
+    latent = tortoise.conditioning_latent(
+        [load_audio(clip) for clip in sorted((ROOT / "data/nano/voices/slt").iterdir())]
+    )
     [candidates] = tortoise.candidates([tortoise.tokenize(TEXT)], latent, COUNT, SEED)
     [ranking] = Reranker.from_pretrained(served.model).rank([TEXT], [candidates])
     table = read_score_table(served.model)
@@ -178,7 +180,7 @@ def test_candidates_are_ranked_as_by_reranker_and_can_be_heard(page, expected):
         source, duration = play(page, name, start)
         assert label in page.locator(f"#{name}").inner_text()
         samples, rate = soundfile.read(io.BytesIO(page.request.get(source).body()))
-        [said] = speak(tortoise, [ranked[place][0].codes])
+        [said] = synthesize(tortoise, [ranked[place][0].codes])
         assert rate == 22_050 and abs(duration - len(said) / rate) < 0.05
         np.testing.assert_allclose(samples, (said / said.abs().max() * 0.9).numpy(), atol=1e-3)
 

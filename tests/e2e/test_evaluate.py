@@ -47,7 +47,7 @@ def test_a_report_holds_all_parts_and_says_what_is_left_out(trained):
     page = (folder / "index.html").read_text()
     for title in (
         "Retrieval among",
-        "Mistakes that the score notices",
+        "Perturbation detection",
         "Re-ranking 9 texts × 3 candidates",
         "Not measured",
     ):
@@ -143,9 +143,9 @@ def test_pictures_and_tables_go_to_tensorboard(workplace):
     events = EventAccumulator(str(workplace / "run/logs"))
     events.Reload()
     tags = events.Tags()
-    assert {"val/recall_curve", "val/similarity", "test/recall_curve", "test/fault_rates"} <= set(tags["images"])
+    assert {"val/recall_curve", "val/similarity", "test/recall_curve", "test/detection_rates"} <= set(tags["images"])
     assert "test/R@1" in tags["scalars"]
-    assert any("Mistakes that the score notices" in tag for tag in tags["tensors"])
+    assert any("Perturbation detection" in tag for tag in tags["tensors"])
 
 
 def test_another_tokenizer_is_noticed(trained, workplace):

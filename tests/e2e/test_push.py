@@ -158,7 +158,7 @@ def test_a_card_says_what_its_readers_need(trained, tmp_path):
         ),
         *(
             "batch size (global) | 32",
-            "Mistakes that the score notices",
+            "Perturbation detection",
             "What a score means",
             "cc-by-4.0",
             "2305.07243",

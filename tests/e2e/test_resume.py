@@ -1,4 +1,4 @@
-"""Runs that are killed or told to stop, and go on: their log and weights are those of a run that nothing disturbed, bit by bit."""
+"""Runs that are killed or stopped and resumed: log and weights equal those of an undisturbed run bit for bit."""
 
 import csv
 import os
@@ -92,7 +92,7 @@ def assert_same(output, undisturbed):
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_run_that_is_killed_and_stopped_again_and_again_ends_as_if_nothing_had_happened(cwd, ranks):
+def test_a_run_that_is_killed_and_stopped_repeatedly_equals_an_undisturbed_run(cwd, ranks):
     settings = [*LONG, *(PAIR if ranks > 1 else []), "+callbacks.at._target_=waiting.At"]
     env = {"PYTHONPATH": f"{ROOT}{os.pathsep}{cwd}"}
     done = run(TRAIN, [*settings, "hydra.run.dir=undisturbed"], cwd, **env)
@@ -103,13 +103,13 @@ def test_a_run_that_is_killed_and_stopped_again_and_again_ends_as_if_nothing_had
     (output,) = (cwd / "outputs/train").iterdir()
     assert torch.load(output / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
 
-    # its own settings come along
+    # the settings of the run are read from its checkpoint
     for number, wait_at in ((signal.SIGTERM, 4), (signal.SIGUSR1, 6)):
         status, stderr = disturbed(number, ["resume=auto"], cwd, wait_at, ranks)
         assert status == 128 + number and "Traceback" not in stderr, stderr
-        told = [line for line in stderr.splitlines() if line.startswith("stopped by")]
-        assert len(told) == 1 and f"{number.name} after step {wait_at + 1}" in told[0], stderr
-        assert f"resume={output}" in told[0] and not (output / "model").exists()
+        stopped = [line for line in stderr.splitlines() if line.startswith("stopped by")]
+        assert len(stopped) == 1 and f"{number.name} after step {wait_at + 1}" in stopped[0], stderr
+        assert f"resume={output.relative_to(cwd)}" in stopped[0] and not (output / "model").exists()
         assert weights(output)["global_step"] == wait_at + 1
 
     done = run(TRAIN, [f"resume={output}"], cwd, **env)
@@ -137,27 +137,25 @@ def again(stopped, tmp_path):
     return tmp_path / "again"
 
 
-def go_on(cwd, *overrides):
+def resume(cwd, *overrides):
     return run(TRAIN, ["resume=run", *overrides], cwd, PYTHONPATH=f"{ROOT}{os.pathsep}{cwd}")
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(again):
+def test_a_damaged_checkpoint_is_replaced_by_the_previous_one(again):
     last = again / "run/checkpoints/last.ckpt"
     content = bytearray(last.read_bytes())
     content[len(content) // 2] ^= 1
     last.write_bytes(content)
-    done = go_on(again)
-    assert done.status == 0 and "last.ckpt is damaged; an earlier checkpoint takes its place" in done.stderr, (
-        done.stderr
-    )
+    done = resume(again)
+    assert done.status == 0 and "last.ckpt is damaged; resuming from an earlier checkpoint" in done.stdout, done.stderr
     assert "before-last.ckpt at epoch 1, batch 1" in done.stdout and weights(again / "run")["global_step"] == 6
 
 
-def test_without_a_whole_checkpoint_nothing_goes_on(again):
+def test_a_run_without_an_intact_checkpoint_is_refused(again):
     for file in (again / "run/checkpoints").iterdir():
         file.write_bytes(file.read_bytes()[:5000])
-    done = go_on(again)
-    assert done.status == 2 and "run holds no whole checkpoint" in done.stderr, done.stderr
+    done = resume(again)
+    assert done.status == 2 and "resume=run: no intact checkpoint" in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -171,35 +169,35 @@ def test_without_a_whole_checkpoint_nothing_goes_on(again):
     ],
     ids=lambda value: value[0] if "=" in value[0] else "",
 )
-def test_what_must_not_change_is_refused(again, overrides, words):
-    done = go_on(again, *overrides)
+def test_changed_settings_that_would_change_the_run_are_refused(again, overrides, words):
+    done = resume(again, *overrides)
     (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert done.status == 2 and all(word in error for word in words), error
     assert weights(again / "run")["global_step"] == 5
 
 
-def test_more_steps_and_other_ranks_go_on_and_say_so(again):
-    done = go_on(again, "trainer.max_steps=7", *PAIR)
+def test_more_steps_and_more_ranks_are_reported(again):
+    done = resume(again, "trainer.max_steps=7", *PAIR)
     assert done.status == 0, done.stderr
     assert "number of processes (1 then, 2 now)" in done.stdout and "number of steps (6 then, 7 now)" in done.stdout
     assert [int(step) for step, _ in losses(again / "run")] == list(range(7))
 
 
-def test_one_command_begins_goes_on_and_knows_when_it_is_finished(again):
-    """As a cluster runs it again and again."""
+def test_the_same_command_starts_and_extends_a_run(again):
+    """As a cluster requeues it."""
     shutil.move(again / "run", again / "old")
     overrides = [*CORPUS, *BUDGET, "test=false", "resume=auto", "hydra.run.dir=fixed"]
     env = {"PYTHONPATH": f"{ROOT}{os.pathsep}{again}"}
     first = run(TRAIN, [*overrides, "trainer.max_steps=2"], again, **env)
-    assert first.status == 0 and "begins anew" in first.stderr, first.stderr
+    assert first.status == 0 and "starting from scratch" in first.stdout, first.stderr
     second = run(TRAIN, ["resume=fixed"], again, **env)
-    assert second.status == 2 and "fixed is finished: raise trainer.max_epochs" in second.stderr, second.stderr
+    assert second.status == 2 and "resume=fixed: the run is finished" in second.stderr, second.stderr
     third = run(TRAIN, ["resume=fixed", "trainer.max_steps=5"], again, **env)
     assert third.status == 0 and weights(again / "fixed")["global_step"] == 5, third.stderr
     assert [int(step) for step, _ in losses(again / "fixed")] == list(range(5))
 
 
-def test_the_events_of_tensorboard_go_on_where_the_checkpoint_was_written(cwd):
+def test_tensorboard_events_continue_from_the_checkpoint(cwd):
     settings = [*LONG, "logger=tensorboard", "+callbacks.at._target_=waiting.At", "hydra.run.dir=run"]
     disturbed(signal.SIGKILL, settings, cwd, 5)
     done = run(TRAIN, ["resume=run"], cwd, PYTHONPATH=f"{ROOT}{os.pathsep}{cwd}")
@@ -211,6 +209,22 @@ def test_the_events_of_tensorboard_go_on_where_the_checkpoint_was_written(cwd):
     assert validated == [event.step for event in events.Images("val/recall_curve")] and validated[:2] == [2, 5]
 
 
-def test_nothing_to_go_on_from(again):
+def test_a_missing_run_is_refused(again):
     done = run(TRAIN, ["resume=nowhere"], again)
-    assert done.status == 2 and "resume=nowhere is missing: give auto, a run folder, or a .ckpt of one" in done.stderr
+    assert done.status == 2 and "resume=nowhere: not found" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["experiment", "multirun"])
+def test_resume_is_read_from_the_composed_config(again, kind):
+    """From an experiment file that also names the run folder, and in each job of a sweep."""
+    if kind == "experiment":
+        (again / "mine/experiment").mkdir(parents=True)
+        yaml = "# @package _global_\nresume: auto\nhydra:\n  run:\n    dir: run\n"
+        (again / "mine/experiment/requeued.yaml").write_text(yaml)
+        command, output = ["--config-dir", "mine", "experiment=requeued"], again / "run"
+    else:
+        shutil.move(again / "run", again / "sweep/0")
+        command, output = ["--multirun", "hydra.sweep.dir=sweep", "resume=auto", "test=false"], again / "sweep/0"
+    done = run(TRAIN, command, again, PYTHONPATH=f"{ROOT}{os.pathsep}{again}")
+    assert done.status == 0 and "resuming from" in done.stdout, done.stdout + done.stderr
+    assert weights(output)["global_step"] == 6 and (output / "model").is_dir()

@@ -76,8 +76,8 @@ def test_a_run_that_is_killed_and_goes_on_is_one_run_without_a_gap(twice):
 def test_tables_pictures_and_the_model_are_in_the_run(twice):
     _, after = folders(twice)
     row = {key: value for row in rows(after) for key, value in row.items()}
-    assert row["test/Mistakes that the score notices/_type"] == "table-file"
-    assert row["val/recall_curve/_type"] == row["test/fault_rates/_type"] == "images/separated"
+    assert row["test/Perturbation detection/_type"] == "table-file"
+    assert row["val/recall_curve/_type"] == row["test/detection_rates/_type"] == "images/separated"
     (model,) = [one for one in of_kind(after, "artifact") if one.type == "model"]
     assert model.name == f"model-{(twice / 'logs/wandb_id').read_text().strip()}"
     files = {entry.path: Path(entry.local_path) for entry in model.manifest.contents}
@@ -106,7 +106,7 @@ def test_wandb_sync_makes_one_run_of_both_folders(twice):
     assert model in server.committed
     weights = server.uploads[f"/uploads/{model}/model.safetensors"]
     assert weights == (twice / "model/model.safetensors").read_bytes()
-    assert any("media/images/test/fault_rates" in path for path in server.uploads)
+    assert any("media/images/test/detection_rates" in path for path in server.uploads)
 
 
 def test_a_run_that_is_watched_goes_on_where_wandb_has_it(trained, tmp_path):

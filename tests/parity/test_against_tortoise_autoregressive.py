@@ -29,7 +29,7 @@ def ours(tiny_folder) -> FrozenTortoise:
 def test_voice_latents_of_clips(tiny_ar, ours, clips):
     mels = torch.stack([log_mel(fit_length(clip), ours.feature_extractor.mel_norms) for clip in clips])
     expected = tiny_ar.get_conditioning(mels[None])
-    torch.testing.assert_close(ours.latent(clips), expected[0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(ours.conditioning_latent(clips), expected[0], rtol=0, atol=1e-4)
     assert expected.std() > 0.5
 
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.plugins.environments import LightningEnvironment
-from omegaconf import open_dict
+from omegaconf import OmegaConf, open_dict
 
 from clvp_train.errors import UserError
 from clvp_train.pipelines import launch
-from clvp_train.pipelines.command import CONF
+from clvp_train.pipelines.command import CONF, is_first_to_fail
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 SRUN = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
@@ -56,6 +56,11 @@ def typed(monkeypatch, tmp_path):
     return type_
 
 
+def on_all_ranks(trainer, strategy="ddp"):
+    config = {"paths": {"output": HydraConfig.get().runtime.output_dir}, "trainer": {"strategy": strategy}}
+    launch.on_all_ranks(trainer, OmegaConf.create(config))
+
+
 def wanted(**settings):
     given = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "plugins": LightningEnvironment()}
     return L.Trainer(**given | settings)
@@ -78,70 +83,70 @@ def set_ranks(monkeypatch, names, *values):
 )
 def test_several_devices_start_as_many_ranks(typed, settings, count):
     with pytest.raises(Started) as command:
-        launch.on_all_ranks(wanted(**settings))
+        on_all_ranks(wanted(**settings))
     assert command.value.args[0] == count
 
 
 @pytest.mark.parametrize("settings", [{"devices": 1}, {"devices": 1, "strategy": "ddp"}, {"devices": "auto"}], ids=str)
-def test_a_lone_device_goes_on(typed, settings):
-    launch.on_all_ranks(wanted(**settings))
+def test_one_device_starts_nothing(typed, settings):
+    on_all_ranks(wanted(**settings))
 
 
 @pytest.mark.parametrize("names", [TORCHRUN, SRUN], ids=["torchrun", "srun"])
 @pytest.mark.parametrize("rank", [0, 3])
-def test_under_a_launcher_each_process_is_a_rank(monkeypatch, caplog, names, rank):
+def test_under_a_launcher_each_process_is_a_rank(typed, monkeypatch, caplog, names, rank):
     set_ranks(monkeypatch, names, rank, 4, rank % 2)
     caplog.set_level("INFO")  # which also puts the level back
-    launch.on_all_ranks(wanted(devices=2, num_nodes=2, strategy="ddp"))
+    on_all_ranks(wanted(devices=2, num_nodes=2, strategy="ddp"))
     assert logging.getLogger("any").isEnabledFor(logging.INFO) == (rank == 0)
 
 
 def test_a_batch_script_of_slurm_without_srun_has_no_ranks_yet(monkeypatch, typed):
     set_ranks(monkeypatch, ("SLURM_PROCID", "SLURM_NTASKS"), 0, 2)
     with pytest.raises(Started):
-        launch.on_all_ranks(wanted(devices=2, strategy="ddp"))
+        on_all_ranks(wanted(devices=2, strategy="ddp"))
 
 
 @pytest.mark.parametrize(
     "settings", [{"devices": 1}, {"devices": 3, "strategy": "ddp"}, {"devices": 2, "num_nodes": 2, "strategy": "ddp"}]
 )
-def test_a_launcher_with_another_number_of_processes(monkeypatch, settings):
+def test_a_launcher_with_another_number_of_processes(typed, monkeypatch, settings):
     set_ranks(monkeypatch, TORCHRUN, 1, 2, 1)
-    with pytest.raises(UserError, match=r"started 2 processes.* is \d × \d: set trainer=ddp.*trainer.devices"):
-        launch.on_all_ranks(wanted(**settings))
+    with pytest.raises(UserError, match=r"is \d × \d, but the launcher has started 2 processes"):
+        on_all_ranks(wanted(**settings))
 
 
 def test_a_launcher_of_one_process_is_as_none(monkeypatch, typed):
     set_ranks(monkeypatch, SRUN, 0, 1, 0)
     with pytest.raises(Started):
-        launch.on_all_ranks(wanted(devices=2, strategy="ddp"))
+        on_all_ranks(wanted(devices=2, strategy="ddp"))
 
 
-def test_several_nodes_need_a_launcher_whose_command_is_told(typed, tmp_path):
+def test_several_nodes_need_a_launcher_whose_command_is_printed(typed, tmp_path):
     typed(overrides=["trainer=ddp_cpu", "corpus=text", PATH])
     with pytest.raises(UserError) as error:
-        launch.on_all_ranks(wanted(devices=4, num_nodes=2, strategy="ddp"))
-    told = str(error.value)
-    assert "trainer.num_nodes=2" in told and "torchrun --nnodes 2 --nproc-per-node 4" in told
-    assert told.count("trainer=ddp_cpu") == 1 and str(tmp_path) in told
+        on_all_ranks(wanted(devices=4, num_nodes=2, strategy="ddp"))
+    message = str(error.value)
+    assert "trainer.num_nodes=2" in message and "torchrun --nnodes 2 --nproc-per-node 4" in message
+    assert message.count("trainer=ddp_cpu") == 1 and str(tmp_path) in message
 
 
 def test_strategies_that_start_processes_themselves(typed):
-    with pytest.raises(UserError, match="trainer.strategy.*use ddp"):
-        launch.on_all_ranks(wanted(devices=2, strategy="ddp_spawn"))
+    with pytest.raises(UserError, match="trainer.strategy=ddp_spawn.*Set ddp"):
+        on_all_ranks(wanted(devices=2, strategy="ddp_spawn"), "ddp_spawn")
 
 
 def test_a_sweep_of_several_processes(typed):
     typed(mode="MULTIRUN")
     with pytest.raises(UserError, match="--multirun"):
-        launch.on_all_ranks(wanted(devices=2, strategy="ddp"))
-    launch.on_all_ranks(wanted(devices=1))
+        on_all_ranks(wanted(devices=2, strategy="ddp"))
+    on_all_ranks(wanted(devices=1))
 
 
 def command(typed, **line):
     typed(**line)
     with pytest.raises(Started) as started:
-        launch.on_all_ranks(wanted(devices=2, strategy="ddp"))
+        on_all_ranks(wanted(devices=2, strategy="ddp"))
     return list(started.value.args[1:])
 
 
@@ -173,11 +178,11 @@ def test_the_run_folder_reaches_the_ranks_whatever_its_name(typed, tmp_path, nam
 
 
 def test_one_rank_of_a_node_reports(monkeypatch, tmp_path):
-    assert launch.is_first_to_fail() and launch.is_first_to_fail(), "no ranks: always"
+    assert is_first_to_fail() and is_first_to_fail(), "no ranks: always"
     for rank in (0, 1):
         (tmp_path / str(rank)).mkdir()
         monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / str(rank) / "error.json"))
-        assert launch.is_first_to_fail() == (rank == 0)
+        assert is_first_to_fail() == (rank == 0)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clvp_train.corpus import Manifest, Utterance
+from clvp_train.corpus import ManifestCorpus, Utterance
 from clvp_train.errors import UserError
 
 
@@ -31,7 +31,7 @@ def write(tmp_path, write_audio):
 
 def fails(path: str, *words: str) -> None:
     with pytest.raises(UserError) as caught:
-        next(iter(Manifest(path)))
+        next(iter(ManifestCorpus(path)))
     message = str(caught.value)
     assert "\n" not in message
     for word in words:
@@ -50,7 +50,7 @@ def test_all_formats_say_the_same(write, tmp_path):
         write("struct.parquet", pa.table(cells | {"audio": [{"bytes": None, "path": p} for p in cells["audio"]]})),
     ]
     for path in paths:
-        assert list(Manifest(path)) == [
+        assert list(ManifestCorpus(path)) == [
             Utterance("wavs/a.wav", "Größe, 大き", str(tmp_path / "wavs/a.wav"), "x"),
             Utterance("wavs/b.wav", "two words", str(tmp_path / "wavs/b.wav"), None),
         ], path
@@ -59,13 +59,13 @@ def test_all_formats_say_the_same(write, tmp_path):
 def test_id_column_and_double_audio(write):
     fails(write("m.csv", "audio,text\nwavs/a.wav,one\nwavs/a.wav,two\n"), "line 3", "'wavs/a.wav' is taken already")
     path = write("m.csv", "audio,text,id\nwavs/a.wav,one,7\nwavs/a.wav,two,8\n")
-    assert [u.id for u in Manifest(path)] == ["7", "8"]
+    assert [u.id for u in ManifestCorpus(path)] == ["7", "8"]
 
 
 def test_ids_hold_no_absolute_path(write, tmp_path, tmp_path_factory, write_audio):
     elsewhere = write_audio(tmp_path_factory.mktemp("elsewhere") / "c.wav")
     path = write("m.csv", f"audio,text\n{tmp_path}/wavs/a.wav,one\n{elsewhere},two\n")
-    assert [u.id for u in Manifest(path)] == ["wavs/a.wav", "row-000002"]
+    assert [u.id for u in ManifestCorpus(path)] == ["wavs/a.wav", "row-000002"]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_ids_hold_no_absolute_path(write, tmp_path, tmp_path_factory, write_audi
 def test_parquet_bytes(write, wav_bytes, kind):
     audio = [{"bytes": wav_bytes, "path": "a.wav"}] * 2 if pa.types.is_struct(kind) else [wav_bytes] * 2
     table = pa.table({"audio": pa.array(audio, kind), "text": ["one", "two"], "speaker": [4, 5], "more": [0, 0]})
-    assert list(Manifest(write("m.parquet", table))) == [
+    assert list(ManifestCorpus(write("m.parquet", table))) == [
         Utterance("row-000001", "one", wav_bytes, "4"),
         Utterance("row-000002", "two", wav_bytes, "5"),
     ]
@@ -82,7 +82,7 @@ def test_parquet_bytes(write, wav_bytes, kind):
 
 def test_tsv_quotes_are_characters(write):
     path = write("m.tsv", 'audio\ttext\nwavs/a.wav\t"Open quote\nwavs/b.wav\ttwo\n')
-    assert [u.text for u in Manifest(path)] == ['"Open quote', "two"]
+    assert [u.text for u in ManifestCorpus(path)] == ['"Open quote', "two"]
 
 
 def test_csv_text_over_lines(write):

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clvp_train.corpus import Manifest
+from clvp_train.corpus import ManifestCorpus
 
 ROWS, BYTES = 640, 100_000
 
@@ -18,7 +18,7 @@ def test_no_more_than_a_part_is_held(tmp_path, rows_a_group):
     pq.write_table(table, tmp_path / "corpus.parquet", row_group_size=rows_a_group, **pages)
     del table
     before, most = pa.total_allocated_bytes(), 0
-    for utterance in Manifest(str(tmp_path / "corpus.parquet")):
+    for utterance in ManifestCorpus(str(tmp_path / "corpus.parquet")):
         assert len(utterance.audio) == BYTES
         most = max(most, pa.total_allocated_bytes() - before)
     assert most < ROWS * BYTES / 2

@@ -47,9 +47,9 @@ def test_it_is_fetched_only_when_its_turn_comes():
 
 
 def test_without_audio_files_are_still_looked_for(tmp_path):
-    from clvp_train.corpus import Manifest
+    from clvp_train.corpus import ManifestCorpus
     from clvp_train.errors import UserError
 
     (tmp_path / "m.csv").write_text("audio,text\nmissing.wav,a text\n")
     with pytest.raises(UserError, match="missing.wav is missing"):
-        list(Manifest(str(tmp_path / "m.csv")).stream(audio=False))
+        list(ManifestCorpus(str(tmp_path / "m.csv")).stream(audio=False))

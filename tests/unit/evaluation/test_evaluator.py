@@ -79,8 +79,8 @@ def test_every_number_is_what_it_says(data, embedder):
     text = torch.nn.functional.normalize(embedder.texts(pairs.input_ids), dim=1)
     projected = embedder.speech(pairs.codes, pairs.finished)
     speech = torch.nn.functional.normalize(projected, dim=1)
-    ranks = metrics.ranks(text, speech)
-    assert found.metrics["text_to_speech"] == metrics.summary(ranks.text_to_speech)
+    ranks = metrics.retrieval_ranks(text, speech)
+    assert found.metrics["text_to_speech"] == metrics.rank_summary(ranks.text_to_speech)
     own = (text * speech).sum(1).double().numpy()
     assert found.metrics["scores"]["true"]["mean"] == pytest.approx(own.mean(), abs=1e-6)
     scale = embedder.module.model.logit_scale.exp().item()
@@ -109,10 +109,8 @@ def test_all_of_it_goes_into_json_tables_and_figures(data, embedder):
     read = json.loads(json.dumps(found.metrics, allow_nan=False))
     titles = [table.title for table in tables(read)]
     assert titles[0].startswith("Retrieval among 23") and "Re-ranking 12 texts × 2.417 candidates" in titles
-    assert {"Mistakes that the score notices", "Fréchet distance", "What a score means", "Worst confusions"} <= set(
-        titles
-    )
-    assert len(draw(found.pictures)) == 8
+    assert {"Perturbation detection", "Fréchet distance", "What a score means", "Worst confusions"} <= set(titles)
+    assert len(draw(found.figure_data)) == 8
 
 
 def test_a_comparison_is_paired_and_signed(data, embedder):

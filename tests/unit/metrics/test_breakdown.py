@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from clvp_train.metrics import Ranks, by_label, by_quartile
+from clvp_train.metrics import RetrievalRanks, by_label, by_quartile
 
 
 def made(*ranks):
     ranks = torch.tensor(ranks, dtype=torch.float64)
-    return Ranks(ranks, ranks.flip(0))
+    return RetrievalRanks(ranks, ranks.flip(0))
 
 
 def test_every_label_has_the_ranks_of_its_own_texts():

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from clvp_train.errors import UserError
-from clvp_train.metrics import ranks, retrieval, summary
+from clvp_train.metrics import rank_summary, retrieval_ranks, retrieval_summary
 from tests.distributed.ranks import on_ranks
 
 MODULE = sys.modules["clvp_train.metrics.retrieval"]  # the package has a function of that name
@@ -21,7 +21,7 @@ def naive_ranks(queries, gallery):
 
 
 def assert_as_naive(text, speech):
-    found = ranks(text, speech)
+    found = retrieval_ranks(text, speech)
     assert torch.equal(found.text_to_speech, naive_ranks(text, speech))
     assert torch.equal(found.speech_to_text, naive_ranks(speech, text))
     return found
@@ -86,7 +86,7 @@ def ranks_on_a_rank(rank, size):
     draw = torch.Generator().manual_seed(0)
     text, speech = (torch.randint(-2, 3, (size, 8), generator=draw).float() for _ in range(2))
     tiles = []
-    found = ranks(text, speech, on_tile=lambda done, of: tiles.append((done, of)))
+    found = retrieval_ranks(text, speech, on_tile=lambda done, of: tiles.append((done, of)))
     return found.text_to_speech.tolist(), found.speech_to_text.tolist(), tiles
 
 
@@ -100,15 +100,15 @@ def test_two_ranks_share_the_tiles_and_both_have_all_ranks(size):
 
 
 def test_perfect_embeddings_are_all_first():
-    metrics = retrieval(torch.eye(12), torch.eye(12))
+    metrics = retrieval_summary(retrieval_ranks(torch.eye(12), torch.eye(12)))
     perfect = {"R@1": 1, "R@5": 1, "R@10": 1, "MRR": 1, "median_rank": 1, "mean_rank": 1}
     assert metrics["text_to_speech"] == metrics["speech_to_text"] == perfect
     assert metrics["gallery"] == 12 and metrics["chance_R@1"] == 1 / 12
 
 
 def test_opposite_embeddings_are_all_last():
-    assert ranks(torch.eye(12), -torch.eye(12)).text_to_speech.tolist() == [12] * 12
-    assert summary(torch.full((12,), 12.0, dtype=torch.float64)) == {
+    assert retrieval_ranks(torch.eye(12), -torch.eye(12)).text_to_speech.tolist() == [12] * 12
+    assert rank_summary(torch.full((12,), 12.0, dtype=torch.float64)) == {
         "R@1": 0,
         "R@5": 0,
         "R@10": 0,
@@ -122,13 +122,13 @@ def test_opposite_embeddings_are_all_last():
 @pytest.mark.parametrize("tiles", [(3, 7), (512, 2048)], indirect=True)
 def test_embeddings_that_are_all_equal_take_the_mean_place(N, tiles):
     same = functional.normalize(torch.rand(1, 40), dim=-1).expand(N, -1)
-    assert ranks(same, same).text_to_speech.tolist() == [(N + 1) / 2] * N
+    assert retrieval_ranks(same, same).text_to_speech.tolist() == [(N + 1) / 2] * N
 
 
 def test_chance_is_what_a_random_model_scores():
     draw = torch.Generator().manual_seed(3)
     text, speech = (functional.normalize(torch.randn(2000, 64, generator=draw), dim=-1) for _ in range(2))
-    found = ranks(text, speech)
+    found = retrieval_ranks(text, speech)
     assert found.text_to_speech.mean().item() == pytest.approx(1000.5, rel=0.05)
     assert (found.text_to_speech <= 200).double().mean().item() == pytest.approx(0.1, abs=0.025)
 
@@ -136,13 +136,13 @@ def test_chance_is_what_a_random_model_scores():
 def test_the_two_directions_are_told_apart():
     # both texts like the first codes best; each code likes its own text best
     text, speech = torch.tensor([[1.0, 0.0], [0.9, 0.1]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    metrics = retrieval(text, speech)
+    metrics = retrieval_summary(retrieval_ranks(text, speech))
     assert metrics["text_to_speech"]["R@1"] == 0.5
     assert metrics["speech_to_text"]["R@1"] == 1.0
 
 
 def test_a_summary_counts_what_it_says():
-    found = summary(torch.tensor([1.0, 2.0, 5.0, 5.5, 10.0, 40.0], dtype=torch.float64))
+    found = rank_summary(torch.tensor([1.0, 2.0, 5.0, 5.5, 10.0, 40.0], dtype=torch.float64))
     reciprocal = (1 + 1 / 2 + 1 / 5 + 1 / 5.5 + 1 / 10 + 1 / 40) / 6
     assert found["R@1"] == pytest.approx(1 / 6) and found["R@5"] == pytest.approx(3 / 6)
     assert found["R@10"] == pytest.approx(5 / 6) and found["MRR"] == pytest.approx(reciprocal)
@@ -155,11 +155,11 @@ def test_embeddings_that_are_not_finite_are_refused(bad, side):
     both = [torch.eye(3), torch.eye(3)]
     both[side][1, 1] = bad
     with pytest.raises(UserError, match="diverged; lower optim.lr"):
-        ranks(*both)
+        retrieval_ranks(*both)
 
 
 def test_unequal_or_empty_sets_are_refused():
     with pytest.raises(ValueError, match="equal, non-empty"):
-        ranks(torch.eye(3), torch.eye(3)[:2])
+        retrieval_ranks(torch.eye(3), torch.eye(3)[:2])
     with pytest.raises(ValueError, match="equal, non-empty"):
-        ranks(torch.zeros(0, 4), torch.zeros(0, 4))
+        retrieval_ranks(torch.zeros(0, 4), torch.zeros(0, 4))

@@ -5,13 +5,13 @@ import shutil
 
 import pytest
 import soundfile
-from tests.unit.codes.conftest import DATA, VOICES
 
-from clvp_train.corpus import Manifest
+from clvp_train.corpus import ManifestCorpus
 from clvp_train.errors import UserError
 from clvp_train.pairs import ARCodes, DVAECodes, generate, read_manifest, read_pairs
 from clvp_train.pairs.bad_rows import FEW, BadRows
 from clvp_train.tortoise import Candidate, FrozenTortoise
+from tests.unit.pairs.conftest import DATA, VOICES
 
 LONG = "far too long a text " * 30
 
@@ -88,7 +88,7 @@ def recordings(write_recordings, tmp_path):
     path = write_recordings(["a", "b", "a", "b", "a", "b"])
     (tmp_path / "1.wav").write_text("no sound")
     soundfile.write(tmp_path / "2.wav", [0.1] * 100, 22_050)
-    return Manifest(str(path))
+    return ManifestCorpus(str(path))
 
 
 def test_recordings_that_cannot_be_read_are_left_out_and_listed(tortoise, recordings, tmp_path):
@@ -126,7 +126,7 @@ def test_a_speaker_speaks_through_the_longest_clips_that_can_be_read(tortoise, r
     for number in range(6):
         readable = number if number in (3, 4) else {0: 4, 1: 3, 2: 4, 5: 3}[number]
         shutil.copy(tmp_path / f"{readable}.wav", without / f"{number}.wav")
-    whole = generate(Manifest(str(without / "manifest.csv")), tortoise, source, folder=tmp_path / "whole")
+    whole = generate(ManifestCorpus(str(without / "manifest.csv")), tortoise, source, folder=tmp_path / "whole")
     assert [row["speech_ids"] for row in rows] == read_pairs(whole)["speech_ids"].to_pylist()
 
 

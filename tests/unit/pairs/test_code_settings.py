@@ -1,11 +1,11 @@
 """Settings that make no sense are named."""
 
 import pytest
-from tests.unit.codes.conftest import VOICES
 
 from clvp_train.errors import UserError
 from clvp_train.pairs import ARCodes, DVAECodes, generate
 from clvp_train.pairs.ranks import rank_and_world_size
+from tests.unit.pairs.conftest import VOICES
 
 
 @pytest.mark.parametrize(

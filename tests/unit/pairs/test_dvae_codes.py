@@ -3,13 +3,13 @@
 import shutil
 
 import pytest
-from tests.unit.codes.conftest import DATA
 
-from clvp_train.corpus import Manifest
+from clvp_train.corpus import ManifestCorpus
 from clvp_train.errors import UserError
 from clvp_train.pairs import DVAECodes, generate, read_manifest, read_pairs
 from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.audio import load_audio
+from tests.unit.pairs.conftest import DATA
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 32])
@@ -19,7 +19,7 @@ def test_codes_are_those_of_each_recording_alone_in_the_corpus_s_order(
     path = write_recordings(["a", "b", ""] * 3)
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], *lines[5:], *lines[1:5]]))  # longer ones first, then shorter ones
-    corpus = Manifest(str(path))
+    corpus = ManifestCorpus(str(path))
     codes = DVAECodes(batch_size=batch_size, shard_size=7)
     rows = read_pairs(generate(corpus, tortoise, codes, folder=tmp_path / "pairs")).to_pylist()
     assert len(rows) == 9
@@ -42,13 +42,13 @@ def test_clips_of_like_length_are_encoded_side_by_side(tortoise, write_recording
         return encode(clips)
 
     monkeypatch.setattr(tortoise, "speech_codes", watched)
-    generate(Manifest(str(path)), tortoise, DVAECodes(batch_size=2), folder=tmp_path / "pairs")
+    generate(ManifestCorpus(str(path)), tortoise, DVAECodes(batch_size=2), folder=tmp_path / "pairs")
     lengths = [length for batch in batches for length in batch]
     assert len(batches) == 3 and lengths == sorted(lengths) and len(set(lengths)) == 6
 
 
 def test_other_recordings_give_another_folder(tortoise, write_recordings, tmp_path):
-    corpus = Manifest(str(write_recordings(["a", "b"])))
+    corpus = ManifestCorpus(str(write_recordings(["a", "b"])))
     one = generate(corpus, tortoise, DVAECodes(), cache_dir=tmp_path / "codes")
     shutil.copy(tmp_path / "1.wav", tmp_path / "0.wav")
     assert generate(corpus, tortoise, DVAECodes(), cache_dir=tmp_path / "codes") != one
@@ -67,4 +67,4 @@ def test_a_text_corpus_has_no_recordings_to_encode(tortoise, write_corpus, tmp_p
 def test_a_tortoise_without_dvae_says_so(write_recordings, tmp_path):
     shutil.copytree(DATA / "tortoise", tmp_path / "bare", ignore=shutil.ignore_patterns("dvae"))
     bare = FrozenTortoise.from_pretrained(tmp_path / "bare")
-    refused(f"{tmp_path / 'bare'} has no DVAE", Manifest(str(write_recordings(["a"]))), bare, tmp_path / "pairs")
+    refused(f"{tmp_path / 'bare'} has no DVAE", ManifestCorpus(str(write_recordings(["a"]))), bare, tmp_path / "pairs")

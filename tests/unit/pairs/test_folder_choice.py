@@ -5,11 +5,11 @@ import shutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.unit.codes.conftest import VOICES
 
 from clvp_train.errors import UserError
 from clvp_train.pairs import ARCodes, copy_tokenizer, generate, read_manifest, read_pairs
 from clvp_train.tortoise import FrozenTortoise
+from tests.unit.pairs.conftest import VOICES
 
 
 @pytest.fixture

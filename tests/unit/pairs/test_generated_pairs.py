@@ -6,12 +6,12 @@ from pathlib import Path
 import datasets
 import pyarrow.parquet as pq
 import pytest
-from tests.unit.codes.conftest import DATA, VOICES
 
 from clvp_train.corpus import split_of
 from clvp_train.pairs import TOKENIZER, ARCodes, generate, read_manifest, read_pairs
 from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.audio import load_audio
+from tests.unit.pairs.conftest import DATA, VOICES
 
 FEW = {"num_candidates": 2, "shard_size": 8}  # 20 texts fill three shards
 
@@ -59,7 +59,9 @@ def test_pairs_hold_every_text_with_its_split_tokens_and_candidates(made, tortoi
 
 def test_log_probabilities_and_seeds_are_those_of_the_draw(made, tortoise):
     row = read_pairs(made).to_pylist()[3]
-    latent = tortoise.latent([load_audio(path) for path in sorted((DATA / "voices" / row["voice"]).iterdir())])
+    latent = tortoise.conditioning_latent(
+        [load_audio(path) for path in sorted((DATA / "voices" / row["voice"]).iterdir())]
+    )
     [[candidate]] = tortoise.candidates([row["input_ids"]], latent, 1, row["seed"])
     assert list(candidate.codes) == row["speech_ids"] and candidate.finished == row["finished"]
     assert row["log_probability"] == pytest.approx(candidate.log_probability, rel=1e-4) and row["log_probability"] < 0

@@ -49,7 +49,7 @@ def test_links_count_as_files(tmp_path):
 
 
 def test_an_unknown_url_is_refused():
-    with pytest.raises(UserError, match="nonsense://x cannot be opened .*: give a local folder or another URL"):
+    with pytest.raises(UserError, match="nonsense://x: cannot be opened .*Use a local folder"):
         Storage("nonsense://x")
 
 
@@ -93,13 +93,13 @@ def test_a_full_disk_is_told_with_the_mend_and_leaves_nothing_half_written(tmp_p
     results = multiprocessing.get_context("forkserver").SimpleQueue()
     process_of(write_beyond_the_limit, tmp_path, results)
     message = results.get()
-    assert message.startswith(f"{tmp_path}/a cannot be written (File too large): raise the limit of file sizes")
-    assert message.endswith("finished shards are kept, and the same command goes on from there")
+    assert message.startswith(f"{tmp_path}/a: cannot be written (File too large). Raise the limit of file sizes")
+    assert message.endswith("run the same command again to resume.")
     assert storage.sizes() == {"a": 3} and storage.read("a") == b"old"
 
 
 @pytest.mark.parametrize(
-    ("code", "mend"), [(errno.ENOSPC, "free some space"), (errno.EDQUOT, "quota"), (errno.EACCES, "permissions")]
+    ("code", "mend"), [(errno.ENOSPC, "disk space"), (errno.EDQUOT, "quota"), (errno.EACCES, "permissions")]
 )
 def test_each_reason_has_its_mend(tmp_path, monkeypatch, code, mend):
     """A disk cannot be filled for a test, so its answer is put in."""
@@ -108,14 +108,14 @@ def test_each_reason_has_its_mend(tmp_path, monkeypatch, code, mend):
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match=f"{tmp_path}/a cannot be written .{os.strerror(code)}.: .*{mend}"):
+    with pytest.raises(UserError, match=f"{tmp_path}/a: cannot be written .{os.strerror(code)}.. .*{mend}"):
         Storage(tmp_path).write("a", b"1")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_file_in_the_place_of_the_folder_is_told(tmp_path):
     (tmp_path / "taken").write_text("")
-    with pytest.raises(UserError, match=f"{tmp_path}/taken/pairs/a cannot be written"):
+    with pytest.raises(UserError, match=f"{tmp_path}/taken/pairs/a: cannot be written"):
         Storage(tmp_path / "taken/pairs").write("a", b"1")
     assert Storage(tmp_path / "taken/pairs").sizes() == {}
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
-from tests.unit.codes.conftest import DATA
 
-from clvp_train.corpus import Hub, Manifest
+from clvp_train.corpus import Hub, ManifestCorpus
 from clvp_train.errors import UserError
 from clvp_train.pairs import ARCodes, generate, read_pairs
 from clvp_train.pairs.bad_rows import BadRows
 from clvp_train.pairs.voices import SPARE_CLIPS, CorpusVoices
 from clvp_train.tortoise.audio import load_audio
+from tests.unit.pairs.conftest import DATA
 
 
 def voices_of(corpus, tortoise, clips_per_voice):
@@ -24,7 +24,7 @@ def voices_of(corpus, tortoise, clips_per_voice):
 
 
 def test_each_text_is_said_by_its_own_speaker(tortoise, write_recordings, tmp_path):
-    corpus = Manifest(str(write_recordings(["a", "b", "", "b", "", "a"])))
+    corpus = ManifestCorpus(str(write_recordings(["a", "b", "", "b", "", "a"])))
     source = ARCodes("corpus", num_candidates=3, num_eval_candidates=3)
     rows = read_pairs(generate(corpus, tortoise, source, folder=tmp_path / "pairs")).to_pylist()
     assert [row["voice"] for row in rows] == [
@@ -34,22 +34,22 @@ def test_each_text_is_said_by_its_own_speaker(tortoise, write_recordings, tmp_pa
 
 @pytest.mark.parametrize("clips_per_voice", [1, 2, 9])
 def test_a_voice_is_the_mean_over_a_speaker_s_longest_clips(tortoise, write_recordings, tmp_path, clips_per_voice):
-    corpus = Manifest(str(write_recordings(["a", "b", "a", "a", "b"])))  # each longer than the one before
+    corpus = ManifestCorpus(str(write_recordings(["a", "b", "a", "a", "b"])))  # each longer than the one before
     found = voices_of(corpus, tortoise, clips_per_voice)
     for speaker, numbers in (("a", [3, 2, 0]), ("b", [4, 1])):
         clips = [load_audio(tmp_path / f"{number}.wav") for number in numbers[:clips_per_voice]]
-        torch.testing.assert_close(found[speaker], tortoise.latent(clips), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found[speaker], tortoise.conditioning_latent(clips), rtol=1e-4, atol=1e-5)
 
 
 def test_of_many_clips_the_longest_are_kept(tortoise, write_recordings, tmp_path):
     count = SPARE_CLIPS + 5
-    corpus = Manifest(str(write_recordings(["a"] * count)))
-    longest = tortoise.latent([load_audio(tmp_path / f"{count - 1}.wav")])
+    corpus = ManifestCorpus(str(write_recordings(["a"] * count)))
+    longest = tortoise.conditioning_latent([load_audio(tmp_path / f"{count - 1}.wav")])
     assert voices_of(corpus, tortoise, 1)["a"].equal(longest)
 
 
 def test_clips_in_bytes_are_heard_as_those_in_files(tortoise, write_recordings, tmp_path):
-    corpus = Manifest(str(write_recordings(["a", "b", "a"])))
+    corpus = ManifestCorpus(str(write_recordings(["a", "b", "a"])))
     rows = [
         {"audio": {"bytes": Path(one.audio).read_bytes(), "path": None}, "text": one.text, "speaker": one.speaker}
         for one in corpus

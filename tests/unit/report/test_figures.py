@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from clvp_train.metrics import ranks
-from clvp_train.report import Pictures, draw, png
+from clvp_train.metrics import retrieval_ranks
+from clvp_train.report import FigureData, draw, png
 from clvp_train.report.page import svg
 
 RETRIEVAL = {"recall_curve", "rank_histogram", "score_distributions", "roc_curve", "similarity"}
@@ -17,7 +17,7 @@ PERTURBATIONS = [
 def made(size, width=8):
     draw_ = torch.Generator().manual_seed(size)
     text, speech = (torch.nn.functional.normalize(torch.randn(size, width, generator=draw_), dim=1) for _ in range(2))
-    return Pictures.of_retrieval(text, speech, ranks(text, speech))
+    return FigureData.from_retrieval(text, speech, retrieval_ranks(text, speech))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 40, 2500])
@@ -32,7 +32,7 @@ def test_every_figure_is_drawn_at_every_size(size):
     )
     pictures.scores["perturbed"] = np.linspace(-1, 1, 5)
     figures = draw(pictures)
-    assert set(figures) == RETRIEVAL | {"fault_rates", "projection_by_voice", "projection_by_length"}
+    assert set(figures) == RETRIEVAL | {"detection_rates", "projection_by_voice", "projection_by_length"}
     assert len(pictures.similarity) == min(size, 32) and len(pictures.projection) == min(size, 2000)
     for title, figure in figures.values():
         assert title and svg(figure).startswith("<svg")
@@ -62,6 +62,6 @@ def test_a_picture_for_a_logger_is_on_white():
 def test_the_projection_is_the_plane_that_differs_most():
     flat = torch.zeros(50, 6)
     flat[:, 2], flat[:, 4] = torch.linspace(-1, 1, 50), 0.1 * torch.tensor([1.0, -1.0]).repeat(25)
-    pictures = Pictures.of_retrieval(flat, flat, ranks(flat, flat))
+    pictures = FigureData.from_retrieval(flat, flat, retrieval_ranks(flat, flat))
     assert np.abs(pictures.projection[:, 0]) == pytest.approx(np.abs(flat[:, 2]), abs=1e-3)
     assert np.abs(pictures.projection[:, 1]) == pytest.approx(np.full(50, 0.1), abs=1e-2)

@@ -5,8 +5,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from clvp_train.metrics import ranks, retrieval
-from clvp_train.report import METRICS_FILE, Page, Pictures, draw, print_table, write_metrics, write_report
+from clvp_train.metrics import retrieval_ranks, retrieval_summary
+from clvp_train.report import METRICS_FILE, FigureData, Page, draw, print_table, write_metrics, write_report
 from clvp_train.report.tables import Table
 from clvp_train.report.tables import retrieval as retrieval_table
 
@@ -14,7 +14,7 @@ from clvp_train.report.tables import retrieval as retrieval_table
 def make_page():
     draw_ = torch.Generator().manual_seed(0)
     text, speech = (torch.nn.functional.normalize(torch.randn(40, 8, generator=draw_), dim=1) for _ in range(2))
-    pictures = Pictures.of_retrieval(text, speech, ranks(text, speech))
+    pictures = FigureData.from_retrieval(text, speech, retrieval_ranks(text, speech))
     table = Table("Ta|ble <1>", ["", "a"], [["x|y", "<b>1</b>"]], "A note & more.")
     facts = {"checkpoint": "a/ä.ckpt"}
     return Page("A title", facts, [table], draw(pictures), {"R@1": "0.5"}, {"a part": "why"}, {"other": "b/index.html"})
@@ -26,7 +26,7 @@ def page():
 
 
 def test_all_of_a_report_is_written_and_nothing_partial_stays(page, tmp_path):
-    metrics = retrieval(torch.eye(3), torch.eye(3)) | {"checkpoint": "a/ä.ckpt"}
+    metrics = retrieval_summary(retrieval_ranks(torch.eye(3), torch.eye(3))) | {"checkpoint": "a/ä.ckpt"}
     path = write_report(page, tmp_path / "made" / "report")
     write_metrics(metrics, path.parent)
     assert json.loads((path.parent / METRICS_FILE).read_text()) == metrics
@@ -73,7 +73,9 @@ def test_the_same_report_has_the_same_bytes(tmp_path):
 
 def test_a_terminal_shows_both_directions_with_their_intervals():
     text, speech = torch.tensor([[1.0, 0.0], [0.9, 0.1]]), torch.eye(2)
-    metrics = retrieval(text, speech) | {"intervals": {"text_to_speech": {"R@1": [0.25, 0.75]}}}
+    metrics = retrieval_summary(retrieval_ranks(text, speech)) | {
+        "intervals": {"text_to_speech": {"R@1": [0.25, 0.75]}}
+    }
     console = Console(file=io.StringIO(), width=100)
     print_table(retrieval_table(metrics), console)
     shown = " ".join(console.file.getvalue().split())

@@ -4,7 +4,7 @@ from transformers import AutoTokenizer
 from clvp_train.errors import UserError
 from clvp_train.pairs import ARCodes
 from clvp_train.tortoise import FrozenTortoise
-from clvp_train.tortoise.basic_tokenizer import read_basic_tokenizer, train_basic_tokenizer
+from clvp_train.tortoise.tokenizer import read_custom_tokenizer, train_custom_tokenizer
 
 TEXTS = [
     "Ο ήλιος ανατέλλει.",
@@ -16,7 +16,7 @@ TEXTS += ["Все люди рождаются свободными и равны
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return train_basic_tokenizer(TEXTS, vocab_size=120)
+    return train_custom_tokenizer(TEXTS, vocab_size=120)
 
 
 def test_every_letter_is_kept_in_lower_case_and_composed(tokenizer):
@@ -38,7 +38,7 @@ def test_an_unknown_letter_and_the_name_of_a_special_token_are_text(tokenizer):
 
 def test_a_saved_one_gives_the_same_ids_here_and_in_transformers_alone(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path)
-    for opened in (read_basic_tokenizer(tmp_path), AutoTokenizer.from_pretrained(tmp_path)):
+    for opened in (read_custom_tokenizer(tmp_path), AutoTokenizer.from_pretrained(tmp_path)):
         for text in [*TEXTS, "[STOP] x"]:
             assert opened(text)["input_ids"] == tokenizer(text)["input_ids"]
 
@@ -49,12 +49,12 @@ def test_a_saved_one_gives_the_same_ids_here_and_in_transformers_alone(tokenizer
 )
 def test_a_corpus_that_gives_no_tokenizer_is_refused(texts, vocab_size, message):
     with pytest.raises(UserError, match=message):
-        train_basic_tokenizer(texts, vocab_size)
+        train_custom_tokenizer(texts, vocab_size)
 
 
 def test_a_folder_without_one_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"tortoise.tokenizer=.* holds no tokenizer.json: .*train_tokenizer"):
-        read_basic_tokenizer(tmp_path)
+        read_custom_tokenizer(tmp_path)
 
 
 def test_a_tortoise_takes_it_for_recordings_and_keeps_its_own(nano, tokenizer, tmp_path):

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 
-from clvp_train.tortoise import Candidate, Sampling, candidates
-from clvp_train.tortoise.candidates import Prompt, draw
+from clvp_train.tortoise import Candidate, Sampling, generation
 from clvp_train.tortoise.decoder import Decoder
+from clvp_train.tortoise.generation import Prompt, draw
 from clvp_train.tortoise.sampling import next_codes, uniforms
 
 TEXT_LENGTHS = [1, 2, 67, 9, 20, 40, 60, 5, 3, 8, 30, 50]
@@ -83,7 +83,7 @@ def test_neither_the_moment_of_refilling_nor_that_of_looking_changes_a_code(
 ):
     model, sampling = make_model(), SAMPLINGS["unpenalised"]
     expected = drawn(model, prompts * 3, sampling, 12)
-    monkeypatch.setattr(candidates, "REFILL", refill)
+    monkeypatch.setattr(generation, "REFILL", refill)
     slots = Decoder(model, sampling, 8, max(prompt.length for prompt in prompts))
     slots.look_every = look_every  # as on a GPU, where steps go by before the host sees that a candidate has ended
     steps = set()

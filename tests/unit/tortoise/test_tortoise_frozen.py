@@ -48,7 +48,7 @@ def test_a_saved_tortoise_opens_as_the_same(request, tmp_path, which):
     assert candidates_of(again) == candidates_of(tortoise)
     clips = noises(30_000, 9000)
     assert again.speech_codes(clips) == tortoise.speech_codes(clips)
-    torch.testing.assert_close(again.latent(clips), tortoise.latent(clips), rtol=0, atol=0)
+    torch.testing.assert_close(again.conditioning_latent(clips), tortoise.conditioning_latent(clips), rtol=0, atol=0)
 
 
 def test_no_merge_is_lost_by_saving_a_tokenizer(nano, sentences, tmp_path):
@@ -85,7 +85,7 @@ def test_everything_is_frozen(random_tortoise):
     models = (random_tortoise.autoregressive, random_tortoise.dvae)
     assert not any(module.training for model in models for module in model.modules())
     assert not any(parameter.requires_grad for model in models for parameter in model.parameters())
-    assert not random_tortoise.latent(noises(5000)).requires_grad
+    assert not random_tortoise.conditioning_latent(noises(5000)).requires_grad
 
 
 def test_candidates_come_by_text_and_by_number(random_tortoise):
@@ -103,11 +103,11 @@ def test_candidates_come_by_text_and_by_number(random_tortoise):
 
 def test_a_latent_is_the_mean_over_clips_cut_to_six_seconds(random_tortoise):
     clips = noises(3000, 200_000, 132_300)
-    latents = [random_tortoise.latent([clip]) for clip in clips]
-    together = random_tortoise.latent(clips)
+    latents = [random_tortoise.conditioning_latent([clip]) for clip in clips]
+    together = random_tortoise.conditioning_latent(clips)
     assert together.shape == (64,)
     torch.testing.assert_close(together, torch.stack(latents).mean(dim=0))
-    torch.testing.assert_close(latents[1], random_tortoise.latent([clips[1][:132_300]]), rtol=0, atol=0)
+    torch.testing.assert_close(latents[1], random_tortoise.conditioning_latent([clips[1][:132_300]]), rtol=0, atol=0)
     mel = log_mel(fit_length(clips[0]), random_tortoise.feature_extractor.mel_norms)[None]
     torch.testing.assert_close(latents[0], random_tortoise.autoregressive.conditioning_encoder(mel)[0])
 

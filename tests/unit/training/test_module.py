@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from clvp_train.errors import UserError
-from clvp_train.metrics import retrieval
+from clvp_train.metrics import retrieval_ranks, retrieval_summary
 from clvp_train.models import load_clvp
 from clvp_train.training import CLVPModule, LastCheckpoint, OptimConfig, TrainingConfig
 
@@ -92,7 +92,10 @@ def test_metrics_are_those_of_all_texts_whatever_their_order_and_doubles(model, 
     found = look.found
     assert module.validated is None, "it is not kept while training goes on"
     torch.testing.assert_close(found[:2], expected, atol=1e-6, rtol=0)
-    both = [retrieval(*expected)[direction]["MRR"] for direction in ("text_to_speech", "speech_to_text")]
+    both = [
+        retrieval_summary(retrieval_ranks(*expected))[direction]["MRR"]
+        for direction in ("text_to_speech", "speech_to_text")
+    ]
     assert trainer.callback_metrics["val/MRR"].item() == pytest.approx(sum(both) / 2)
 
 
