@@ -9,6 +9,7 @@ from typing import Any, cast
 import lightning as L
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from transformers.utils.logging import disable_progress_bar
 
 from clvp_train import pairs
 from clvp_train.data.datamodule import CLVPDataModule
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of a deprecated torch name
 warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # the metrics are those of all ranks already
 warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")  # the DataModule starts where it should
+
+disable_progress_bar()  # "Writing model shards" for a single file
 
 
 def train(cfg: DictConfig) -> float | None:
@@ -58,6 +61,9 @@ def train(cfg: DictConfig) -> float | None:
     data = evaluation_data(cfg, datamodule, perturbations, rerank, datamodule.served_codes) if cfg.test else None
     state = build.run_state(cfg, overrides, trainer, datamodule, model, total_steps)
     trainer.callbacks.insert(0, state)  # type: ignore[attr-defined]
+    parameters = sum(p.numel() for p in module.parameters() if p.requires_grad) / 1e6
+    device, precision = trainer.strategy.root_device.type, trainer.precision
+    log.info("training %.1f M parameters for %d steps on %s, %s", parameters, total_steps, device, precision)
     # run
     if cfg.resume:
         _resume(cfg, state, trainer, datamodule)

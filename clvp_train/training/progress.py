@@ -40,19 +40,18 @@ class TrainingProgress(ProgressBar):
         self._total, self._first_step = getattr(module, "total_steps", 0), trainer.global_step
         self._start = time.monotonic()
         if self._is_enabled and sys.stderr.isatty():
-            layout = "{desc} {bar}{postfix}"
-            self._bar = tqdm(total=self._total, initial=self._first_step, bar_format=layout, dynamic_ncols=True)
+            # the bar takes what the columns leave, so that a narrow terminal cuts off the bar first
+            self._bar = tqdm(total=self._total, initial=self._first_step, bar_format="{desc} {bar}", dynamic_ncols=True)
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *args: Any) -> None:
         if self._bar is not None and trainer.global_step > self._bar.n:
-            self._bar.set_description_str("  ".join(self._columns(trainer)), refresh=False)
-            self._bar.set_postfix_str(f"{self._time_left(trainer.global_step)} left", refresh=False)
+            self._bar.set_description_str(" ".join(self._columns(trainer)), refresh=False)
             self._bar.update(trainer.global_step - self._bar.n)
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         is_shown = self._bar is not None and sys.stdout.isatty()
         if self._is_enabled and trainer.state.fn == "fit" and not trainer.sanity_checking and not is_shown:
-            log.info("%s, %s left", ", ".join(self._columns(trainer)), self._time_left(trainer.global_step))
+            log.info(", ".join(self._columns(trainer)))
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._close()
@@ -74,7 +73,8 @@ class TrainingProgress(ProgressBar):
             ("train/pairs_per_second", "{:.0f} pairs/s"),
         ]
         values = trainer.callback_metrics
-        return columns + [text.format(float(values[name])) for name, text in formats if name in values]
+        columns += [text.format(float(values[name])) for name, text in formats if name in values]
+        return [*columns, f"{self._time_left(trainer.global_step)} left"]
 
     def _time_left(self, step: int) -> str:
         done, left = step - self._first_step, max(0, self._total - step)

@@ -102,7 +102,7 @@ def test_metrics_are_those_of_all_texts_whatever_their_order_and_doubles(model, 
 def test_a_diverged_model_is_reported_in_words(model, batches, trainer_settings):
     with torch.no_grad():
         model.text_projection.weight.fill_(float("nan"))
-    with pytest.raises(UserError, match="diverged; lower optim.lr"):
+    with pytest.raises(UserError, match="diverged"):
         L.Trainer(**trainer_settings).validate(CLVPModule(model), loader(batches[:1]), verbose=False)
 
 
