@@ -1,4 +1,4 @@
-"""Attention on a CPU, forward and backward, in float32 and in bfloat16: why `modeling_clvp.py` widens it there.
+"""Attention on a CPU, forward and backward, in float32 and bfloat16. It is why `modeling_clvp.py` uses float32.
 
 python benchmarks/cpu_attention.py
 """
@@ -19,9 +19,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    print(
-        "| rows × heads × length | float32, ms | bfloat16, ms | bfloat16 takes × as long |\n| --- | --- | --- | --- |"
-    )
+    print("| rows × heads × length | float32, ms | bfloat16, ms | bfloat16 / float32 |\n| --- | --- | --- | --- |")
     for shape in SHAPES:
         exact, rounded = (measure(shape, dtype, args.rounds) for dtype in (torch.float32, torch.bfloat16))
         print(f"| {' × '.join(map(str, shape))} | {exact:.2f} | {rounded:.2f} | {rounded / exact:.2f} |", flush=True)

@@ -1,12 +1,13 @@
-"""Speech codes a second: this package, transformers' Clvp and tortoise-tts 3.0.0, on the same weights, texts and limits.
+"""Speech codes per second of this package, transformers' Clvp, and tortoise-tts 3.0.0, with equal weights and texts.
 
-    python benchmarks/generate.py                                    # nano, 16 candidates of each text
+    python benchmarks/generate.py                                    # nano, 16 candidates per text
     python benchmarks/generate.py --size full --texts 2 --max-codes 16
-    python benchmarks/generate.py --candidates 1 --batch-size 16     # mixed lengths: the peers take one text at a time
+    python benchmarks/generate.py --candidates 1 --batch-size 16   # mixed lengths: the others take one text at a time
 
-Each contestant runs in a process of its own, one after the other. transformers is given the positions that its `generate` gets
-wrong by itself; neither peer can batch texts of different lengths, so each draws all candidates of one text at once, and text
-after text. tortoise-tts and the libraries that it pins are fetched from the package index once.
+Each implementation runs in a separate process, one after the other. transformers receives explicit positions because
+its `generate` derives wrong ones from embeddings. Neither of the others can batch texts of different lengths, so each
+generates all candidates of one text at a time. tortoise-tts and the libraries that it pins are fetched from the package
+index once.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from transformers import ClvpConfig, ClvpModelForConditionalGeneration
 from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.audio import load_audio
 from clvp_train.tortoise.autoregressive import AutoRegressive
-from clvp_train.tortoise.original import original_key
+from clvp_train.tortoise.original_checkpoint import original_key
 from clvp_train.tortoise.parts import TortoiseParts
 
 ROOT = Path(__file__).parents[1]
@@ -51,7 +52,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cache", type=Path, default=ROOT / ".pytest_cache" / "d" / "references")
-    parser.add_argument("--without", action="append", default=[], help="leave a contestant out")
+    parser.add_argument("--without", action="append", default=[], help="skip an implementation")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -65,12 +66,12 @@ def main() -> None:
         for name in (OURS, THEIRS, *TORTOISE):
             if name not in args.without:
                 print(f"{name} …", file=sys.stderr)
-                rows[name] = run_tortoise(args, TORTOISE[name]) if name in TORTOISE else run_apart(args, name)
+                rows[name] = run_tortoise(args, TORTOISE[name]) if name in TORTOISE else run_in_process(args, name)
     report(args, rows)
 
 
 def prepare(size: str, scratch: Path) -> Path:
-    """The folder of weights in transformers' format, with `autoregressive.pth` in tortoise-tts' names beside."""
+    """Returns a folder with the weights in the formats of transformers and of tortoise-tts (`autoregressive.pth`)."""
     tortoise = FrozenTortoise.from_pretrained(NANO / "tortoise")
     if size == "full":
         torch.manual_seed(0)
@@ -82,7 +83,7 @@ def prepare(size: str, scratch: Path) -> Path:
 
 
 def to_original(model: AutoRegressive) -> dict[str, torch.Tensor]:
-    """The weights by the names of tortoise-tts, but for the conditioning encoder's: all are given the same latent."""
+    """The weights by the names of tortoise-tts, except the conditioning encoder, whose latent is an input here."""
     state = model.state_dict().items()
     original = {original_key(key): tensor for key, tensor in state if not key.startswith("conditioning_encoder.")}
     vocab_size, width = model.text_embedding.weight.shape
@@ -97,7 +98,7 @@ def inputs(args: argparse.Namespace) -> tuple[FrozenTortoise, list[list[int]], t
     return tortoise, texts, tortoise.conditioning_latent([load_audio(NANO / "voices" / "slt" / "1.flac")])
 
 
-def run_apart(args: argparse.Namespace, name: str) -> dict[str, float]:
+def run_in_process(args: argparse.Namespace, name: str) -> dict[str, float]:
     names = ("size", "texts", "candidates", "batch_size", "max_codes", "dtype", "device", "threads", "folder")
     settings = [f"--{key.replace('_', '-')}={getattr(args, key)}" for key in names]
     done = subprocess.run([sys.executable, __file__, *settings, "--only", name], capture_output=True, text=True)
@@ -112,7 +113,11 @@ def run_ours(args: argparse.Namespace) -> dict[str, float]:
     started = time.perf_counter()
     seeds = list(range(1, len(texts) + 1))
     drawn = tortoise.candidates(texts, latent, args.candidates, seeds, batch_size=args.batch_size)
-    return measured(args, time.perf_counter() - started, sum(len(one.codes) for several in drawn for one in several))
+    return measured(
+        args,
+        time.perf_counter() - started,
+        sum(len(candidate.codes) for candidates in drawn for candidate in candidates),
+    )
 
 
 @torch.inference_mode()
@@ -192,10 +197,10 @@ def report(args: argparse.Namespace, rows: dict[str, dict[str, float]]) -> None:
     speeds = {name: row["codes"] / row["seconds"] for name, row in rows.items()}
     where = torch.cuda.get_device_name() if args.device.startswith("cuda") else f"{args.threads} CPU threads"
     print(
-        f"{args.size}, {args.dtype}, {args.texts} texts × {args.candidates} candidates of at most {args.max_codes} codes, "
-        f"batch {args.batch_size}, {where}, torch {torch.__version__}, transformers {transformers.__version__}\n"
+        f"{args.size}, {args.dtype}, {args.texts} texts × {args.candidates} candidates of at most {args.max_codes} "
+        f"codes, batch {args.batch_size}, {where}, torch {torch.__version__}, transformers {transformers.__version__}\n"
     )
-    print("| | codes | seconds | codes/s | ours is × as fast | peak MiB |\n| --- | --- | --- | --- | --- | --- |")
+    print("| | codes | seconds | codes/s | speed-up of clvp_train | peak MiB |\n| --- | --- | --- | --- | --- | --- |")
     for name, row in rows.items():
         ratio = f"{speeds[OURS] / speeds[name]:.2f}" if OURS in speeds else ""
         print(f"| {name} | {row['codes']} | {row['seconds']:.1f} | {speeds[name]:.0f} | {ratio} | {row['mib']:.0f} |")

@@ -1,4 +1,4 @@
-"""Batches with the lengths of two public corpora, from their published statistics. Shapes: B batch, T text, S speech length."""
+"""Batches with the lengths of two public corpora, from their published statistics. Shapes: B batch."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The losses alone, on embeddings of width 768: seconds and peak memory of forward and backward, each in a process of its own.
+"""Time and peak memory of the losses alone: forward and backward on embeddings of width 768, in separate processes.
 
 python benchmarks/loss_memory.py
 """
@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from clvp_train.losses import SigmoidLoss, SymmetricContrastiveLoss
 
-OBJECTIVES = {"contrastive": SymmetricContrastiveLoss, "sigmoid": SigmoidLoss}
+LOSSES = {"contrastive": SymmetricContrastiveLoss, "sigmoid": SigmoidLoss}
 CASES = [("contrastive", 4096, 4096), ("contrastive", 4096, 1024), ("sigmoid", 4096, 4096), ("sigmoid", 4096, 1024)]
 CASES += [("contrastive", 32768, 1024), ("sigmoid", 32768, 1024)]
 
@@ -28,20 +28,20 @@ def main() -> None:
     if args.only:
         measure(args.only[0], int(args.only[1]), int(args.only[2]))
         return
-    print("| objective | pairs | rows of logits at once | seconds | peak GiB |\n| --- | --- | --- | --- | --- |")
+    print("| loss | pairs | rows of logits at a time | seconds | peak GiB |\n| --- | --- | --- | --- | --- |")
     for case in CASES:
         command = [sys.executable, __file__, f"--threads={args.threads}", "--only", *map(str, case)]
         print(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip(), flush=True)
 
 
-def measure(objective: str, pairs: int, chunk_size: int) -> None:
+def measure(loss: str, pairs: int, chunk_size: int) -> None:
     torch.manual_seed(0)
     text, speech = (functional.normalize(torch.randn(pairs, 768), dim=-1).requires_grad_() for _ in range(2))
     scale, keys = torch.tensor(2.6592, requires_grad=True), torch.arange(pairs)
     start = time.perf_counter()
-    OBJECTIVES[objective](chunk_size=chunk_size)(text, speech, scale, keys).loss.backward()
+    LOSSES[loss](chunk_size=chunk_size)(text, speech, scale, keys).loss.backward()
     took, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"| {objective} | {pairs} | {chunk_size} | {took:.1f} | {peak:.2f} |")
+    print(f"| {loss} | {pairs} | {chunk_size} | {took:.1f} | {peak:.2f} |")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Ranks in both directions, one after the other on the same embeddings: ours, open_clip's, and the bare product of matrices.
+"""Retrieval ranks in both directions on the same embeddings: this package, open_clip, and the matrix product alone.
 
-    python benchmarks/retrieval.py                                         # open_clip as the package index has it: a full sort
-    python benchmarks/retrieval.py --open-clip CHECKOUT/src                # and the metric by chunks that its repository has
-    python benchmarks/retrieval.py --size 100000 --only clvp_train         # memory and seconds of a large gallery
+    python benchmarks/retrieval.py                                    # open_clip from the package index: a full sort
+    python benchmarks/retrieval.py --open-clip CHECKOUT/src           # also the chunked metric of its repository
+    python benchmarks/retrieval.py --size 100000 --only clvp_train    # memory and time of a large gallery
 
-The embeddings are those of a model that finds most of its pairs: codes are texts with noise. Medians of several rounds; the
-peak is that of a process of its own.
+The speech embeddings are the text embeddings plus noise, so that most pairs are retrieved. Times are medians of several
+rounds; peak memory is measured in a separate process.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from clvp_train.metrics import rank_summary, retrieval_ranks
 
 ROOT = Path(__file__).parents[1]
 OPEN_CLIP = "open_clip_torch==3.3.0"
-Contestant = Callable[[torch.Tensor, torch.Tensor], object]
+Implementation = Callable[[torch.Tensor, torch.Tensor], object]
 
 
 def main() -> None:
@@ -37,23 +37,23 @@ def main() -> None:
     parser.add_argument("--noise", type=float, default=0.2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--open-clip", type=Path, help="the folder src of a checkout")
-    parser.add_argument("--only", help="this contestant alone")
+    parser.add_argument("--open-clip", type=Path, help="the src folder of a checkout")
+    parser.add_argument("--only", help="run a single implementation")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    contestants = find_contestants(args)
+    implementations = find_implementations(args)
     if args.only:
-        seconds, found = timed(contestants[args.only], *embeddings(args), args.rounds if args.size < 20_000 else 1)
+        seconds, found = timed(implementations[args.only], *embeddings(args), args.rounds if args.size < 20_000 else 1)
         print(f"{args.only}: {seconds:.2f} s, peak {peak()} MiB{'' if found is None else f', {found}'}")
         return
     text, speech = embeddings(args)
-    took: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(args.rounds):  # in turn, so that a slow spell of the machine meets all
-        for name, contestant in contestants.items():
-            took[name].append(timed(contestant, text, speech, 1)[0])
+    took: dict[str, list[float]] = {name: [] for name in implementations}
+    for _ in range(args.rounds):  # in turn, so that a slow phase of the machine affects all
+        for name, implementation in implementations.items():
+            took[name].append(timed(implementation, text, speech, 1)[0])
     own = statistics.median(took["clvp_train"])
     print(f"{args.size} × {args.width}, float32, {args.threads} threads, R@1 {recall(text, speech):.3f}\n")
-    print("| | seconds | ours is × as fast | peak MiB |\n| --- | --- | --- | --- |")
+    print("| | seconds | speed-up of clvp_train | peak MiB |\n| --- | --- | --- | --- |")
     for name, seconds in took.items():
         median = statistics.median(seconds)
         print(f"| {name} | {median:.2f} | {median / own:.2f} | {peak_of(name)} |", flush=True)
@@ -66,13 +66,13 @@ def embeddings(args: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor]:
     return text, torch.nn.functional.normalize(speech, dim=1)
 
 
-def find_contestants(args: argparse.Namespace) -> dict[str, Contestant]:
-    found: dict[str, Contestant] = {"clvp_train": lambda text, speech: recall(text, speech)}
-    found["bare product of matrices"] = lambda text, speech: (text @ speech.T, None)[1]
+def find_implementations(args: argparse.Namespace) -> dict[str, Implementation]:
+    found: dict[str, Implementation] = {"clvp_train": lambda text, speech: recall(text, speech)}
+    found["matrix product only"] = lambda text, speech: (text @ speech.T, None)[1]
     if args.only not in found:
         found["open_clip, full sort"] = full_sort()
     if args.open_clip:
-        found["open_clip, by chunks"] = by_chunks(args.open_clip / "open_clip_train" / "metrics.py")
+        found["open_clip, in chunks"] = in_chunks(args.open_clip / "open_clip_train" / "metrics.py")
     return found
 
 
@@ -81,8 +81,8 @@ def recall(text: torch.Tensor, speech: torch.Tensor) -> float:
     return (rank_summary(found.text_to_speech)["R@1"] + rank_summary(found.speech_to_text)["R@1"]) / 2
 
 
-def full_sort() -> Contestant:
-    """`get_clip_metrics` of the package, without the rest of its training script and what that imports."""
+def full_sort() -> Implementation:
+    """`get_clip_metrics` of the package, without the rest of its training script and its imports."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, OPEN_CLIP]
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
@@ -95,7 +95,7 @@ def full_sort() -> Contestant:
     return lambda text, speech: round(float(metrics(text, speech, 1.0)["image_to_text_R@1"]), 3)
 
 
-def by_chunks(file: Path) -> Contestant:
+def in_chunks(file: Path) -> Implementation:
     spec = importlib.util.spec_from_file_location("open_clip_metrics", file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -105,17 +105,19 @@ def by_chunks(file: Path) -> Contestant:
     )
 
 
-def timed(contestant: Contestant, text: torch.Tensor, speech: torch.Tensor, rounds: int) -> tuple[float, object]:
+def timed(
+    implementation: Implementation, text: torch.Tensor, speech: torch.Tensor, rounds: int
+) -> tuple[float, object]:
     seconds, found = [], None
     for _ in range(rounds):
         start = time.perf_counter()
-        found = contestant(text, speech)
+        found = implementation(text, speech)
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds), found
 
 
 def peak() -> int:
-    """MiB that this process has held at most; unlike `ru_maxrss`, without what its parent held when it was started."""
+    """Peak resident MiB of this process; unlike `ru_maxrss`, without the memory of its parent when it was started."""
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) // 1024
 

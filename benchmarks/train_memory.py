@@ -1,7 +1,7 @@
-"""One optimiser step of the model of Tortoise's size, 2 × 20 layers and 244 M parameters, on a CPU: peak memory by phase.
+"""One optimiser step of a model of the published size (2 × 20 layers, 244 M parameters) on a CPU: peak memory by phase.
 
 python benchmarks/train_memory.py                    # 512 pairs with cached gradients
-python benchmarks/train_memory.py --pairs 8 --plain  # what a plain step needs
+python benchmarks/train_memory.py --pairs 8 --plain  # a plain step
 """
 
 import argparse
@@ -19,7 +19,7 @@ from clvp_train.training.optim import adamw
 START = time.monotonic()
 
 
-def tell(phase: str) -> None:
+def print_memory(phase: str) -> None:
     with open("/proc/self/statm") as file:
         now = int(file.read().split()[1]) * resource.getpagesize() / 2**30
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -35,29 +35,29 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="bfloat16: autocast")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
-        "--limit", type=float, default=14, help="GiB that the process may ask for, lest the machine swap"
+        "--limit", type=float, default=14, help="memory limit in GiB, so that the machine does not swap"
     )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     resource.setrlimit(resource.RLIMIT_DATA, (int(args.limit * 2**30),) * 2)
     print("| after | seconds | resident GiB | peak GiB |\n| --- | --- | --- | --- |")
-    tell("imports")
-    half = {"num_hidden_layers": args.layers}  # with the dropout of 0.1 that Tortoise's has
-    model = CLVPModel(CLVPConfig(text_config=half, speech_config=half))
+    print_memory("imports")
+    tower = {"num_hidden_layers": args.layers}  # default dropout of 0.1, as in Tortoise
+    model = CLVPModel(CLVPConfig(text_config=tower, speech_config=tower))
     settings = TrainingConfig(chunk_size=args.chunk_size, cached_gradients=not args.plain)
     module = CLVPModule(model, training=settings).train()
     optimizer = adamw(module, OptimConfig())
-    tell(f"model of {model.num_parameters() / 1e6:.0f} M parameters")
+    print_memory(f"model of {model.num_parameters() / 1e6:.0f} M parameters")
     rows = batch("ljspeech", args.pairs, (256, 8192), seed=0)
     with torch.autocast("cpu", torch.bfloat16, enabled=args.dtype == "bfloat16"):
         text_BD, speech_BD = module.embed(rows)
-    tell(f"forward of {args.pairs} pairs")
+    print_memory(f"forward of {args.pairs} pairs")
     loss = module.loss(text_BD, speech_BD, model.logit_scale).loss
     loss.backward()
-    tell("backward")
+    print_memory("backward")
     nn.utils.clip_grad_norm_(module.parameters(), 1.0)
     optimizer.step()
-    tell(f"AdamW; loss {loss.item():.3f}")
+    print_memory(f"AdamW; loss {loss.item():.3f}")
 
 
 if __name__ == "__main__":

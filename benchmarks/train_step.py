@@ -1,11 +1,11 @@
-"""One training step, forward, contrastive loss, backward, clipping and AdamW: ours against the same encoders trained otherwise.
+"""One training step (forward, loss, backward, clipping, AdamW) of this package and of other implementations.
 
-    python benchmarks/train_step.py                     # the nano model, LJSpeech's and LibriTTS' lengths
+    python benchmarks/train_step.py                     # the nano model, lengths of LJSpeech and LibriTTS
     python benchmarks/train_step.py --size full --batch-size 8 --steps 2
-    python benchmarks/train_step.py --grow              # peak memory at 1, 4 and 16 times the batch
+    python benchmarks/train_step.py --grow              # peak memory at 1, 4, and 16 times the batch
 
-All start from the same weights and see the same batches in turn, without dropout, so that a slow spell of the machine meets
-all; the table has medians. tortoise-tts and those of its libraries that are missing are fetched from the package index once.
+All start from the same weights and take the same batches in turn, without dropout, so that a slow phase of the machine
+affects all; the table shows medians. tortoise-tts and its missing libraries are fetched from the package index once.
 """
 
 import argparse
@@ -50,13 +50,15 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="nano")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--chunk-size", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=5, help="that are timed, after one that is not")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps, after one for warm-up")
     parser.add_argument("--corpus", choices=("ljspeech", "libritts"), action="append")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="bfloat16: autocast")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cache", type=Path, default=ROOT / ".pytest_cache" / "d" / "references")
-    parser.add_argument("--without", action="append", default=[], help="leave out contestants whose names begin so")
+    parser.add_argument(
+        "--without", action="append", default=[], help="skip implementations whose names start with this"
+    )
     parser.add_argument("--grow", action="store_true")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -71,8 +73,8 @@ def main() -> None:
 def model_of(args: argparse.Namespace) -> CLVPModel:
     torch.manual_seed(0)
     shape = SIZES[args.size] | {"dropout": 0.0, "attention_dropout": 0.0}
-    halves = {"text_config": {**shape, "vocab_size": 256}, "speech_config": {**shape, "vocab_size": 8192}}
-    return CLVPModel(CLVPConfig(**halves, projection_dim=shape["hidden_size"])).to(args.device).train()
+    towers = {"text_config": {**shape, "vocab_size": 256}, "speech_config": {**shape, "vocab_size": 8192}}
+    return CLVPModel(CLVPConfig(**towers, projection_dim=shape["hidden_size"])).to(args.device).train()
 
 
 def ours(args: argparse.Namespace, chunk_size: int, cached: bool = False) -> tuple[nn.Module, Loss]:
@@ -86,24 +88,30 @@ def ours(args: argparse.Namespace, chunk_size: int, cached: bool = False) -> tup
 
 
 def theirs(args: argparse.Namespace) -> tuple[nn.Module, Loss]:
-    """transformers' two encoders under the same loss. It pools over padding; that costs nothing."""
+    """transformers' two encoders with the same loss. They pool over padding, which does not affect the time."""
     model = model_of(args)
     for tower in (model.config.text_config, model.config.speech_config):
-        tower.rms_norm = "transformers"  # its norm, which costs the same
-    half = {"hidden_size": model.config.projection_dim, "projection_dim": model.config.projection_dim}
-    half |= {"intermediate_size": SIZES[args.size]["intermediate_size"], "dropout": 0.0, "attention_dropout": 0.0}
-    half |= {name: SIZES[args.size][name] for name in ("num_hidden_layers", "num_attention_heads")}
+        tower.rms_norm = "transformers"  # same cost
+    tower_config = {"hidden_size": model.config.projection_dim, "projection_dim": model.config.projection_dim}
+    tower_config |= {
+        "intermediate_size": SIZES[args.size]["intermediate_size"],
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+    }
+    tower_config |= {name: SIZES[args.size][name] for name in ("num_hidden_layers", "num_attention_heads")}
     decoder = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1, "num_mel_attn_blocks": 1}
-    config = ClvpConfig(text_config=half, speech_config={**half, "vocab_size": 8192}, decoder_config=decoder)
+    config = ClvpConfig(
+        text_config=tower_config, speech_config={**tower_config, "vocab_size": 8192}, decoder_config=decoder
+    )
     config.projection_dim = model.config.projection_dim
-    whole = ClvpModelForConditionalGeneration(config)
-    missing, unexpected = whole.load_state_dict(transformers_state_dict(model)[1], strict=False)
+    full = ClvpModelForConditionalGeneration(config)
+    missing, unexpected = full.load_state_dict(transformers_state_dict(model)[1], strict=False)
     assert not unexpected and all("decoder" in name or "conditioning" in name for name in missing), (
         missing,
         unexpected,
     )
-    both = nn.ModuleList([whole.text_encoder_model, whole.speech_encoder_model]).to(args.device).train()
-    both.register_parameter("logit_scale", whole.logit_scale)
+    both = nn.ModuleList([full.text_encoder_model, full.speech_encoder_model]).to(args.device).train()
+    both.register_parameter("logit_scale", full.logit_scale)
 
     def loss(rows: Batch) -> torch.Tensor:
         text = both[0](input_ids=rows["input_ids"], attention_mask=rows["text_attention_mask"]).embeds
@@ -117,10 +125,10 @@ def theirs(args: argparse.Namespace) -> tuple[nn.Module, Loss]:
 
 
 def tortoise(args: argparse.Namespace) -> tuple[nn.Module, Loss]:
-    """tortoise-tts' class and its own loss."""
+    """The model class of tortoise-tts with its own loss."""
     for path in (tortoise_reference.source(args.cache), tortoise_reference.packages(args.cache)):
         sys.path.append(str(path))
-    stub = types.ModuleType("rotary_embedding_torch")  # of an older transformer that is not run
+    stub = types.ModuleType("rotary_embedding_torch")  # imported by an older transformer that is not used
     stub.RotaryEmbedding = stub.broadcat = None
     sys.modules.setdefault(stub.__name__, stub)
     from tortoise.models.clvp import CLVP
@@ -142,7 +150,7 @@ def tortoise(args: argparse.Namespace) -> tuple[nn.Module, Loss]:
 
 
 def padded(rows: Batch) -> Batch:
-    """To the lengths that tortoise-tts builds its CLVP for."""
+    """Pads to the lengths that tortoise-tts builds its CLVP for."""
     found = {}
     for name, tensor in rows.items():
         limit = MAX_TEXT if name in ("input_ids", "text_attention_mask") else MAX_SPEECH
@@ -150,8 +158,8 @@ def padded(rows: Batch) -> Batch:
     return found
 
 
-def contestants(args: argparse.Namespace) -> dict[str, tuple[Callable[[], tuple[nn.Module, Loss]], bool]]:
-    """How to make each, and whether it is padded to the fixed lengths."""
+def implementations(args: argparse.Namespace) -> dict[str, tuple[Callable[[], tuple[nn.Module, Loss]], bool]]:
+    """For each implementation, a factory, and whether its batches are padded to the fixed lengths."""
     found = {
         "clvp_train": (lambda: ours(args, args.chunk_size), False),
         "clvp_train, cached gradients": (lambda: ours(args, args.chunk_size, cached=True), False),
@@ -165,7 +173,7 @@ def contestants(args: argparse.Namespace) -> dict[str, tuple[Callable[[], tuple[
 
 
 def stepper(args: argparse.Namespace, model: nn.Module, loss: Loss) -> Callable[[Batch], tuple[float, float]]:
-    """A function of a batch that takes a step and returns its loss and seconds."""
+    """Returns a function that runs one step on a batch and returns its loss and duration in seconds."""
     optimizer = adamw(model, OptimConfig(lr=1e-5))
 
     def step(rows: Batch) -> tuple[float, float]:
@@ -176,13 +184,13 @@ def stepper(args: argparse.Namespace, model: nn.Module, loss: Loss) -> Callable[
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        return value.item(), time.perf_counter() - start  # `item` waits for the device
+        return value.item(), time.perf_counter() - start  # `item` synchronises with the device
 
     return step
 
 
 def compare(args: argparse.Namespace, corpus: str) -> None:
-    made = {name: (*make(), fixed) for name, (make, fixed) in contestants(args).items()}
+    made = {name: (*make(), fixed) for name, (make, fixed) in implementations(args).items()}
     steps = {name: (stepper(args, model, loss), fixed) for name, (model, loss, fixed) in made.items()}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(args.steps + 1):
@@ -203,10 +211,10 @@ def report(args: argparse.Namespace, corpus: str, seconds: dict[str, float], row
     longest = sum(mask.numel() for mask in masks)
     where = torch.cuda.get_device_name() if args.device.startswith("cuda") else f"{args.threads} CPU threads"
     print(
-        f"\n{corpus}: {args.size}, {args.dtype}, batch {args.batch_size}, chunks of {args.chunk_size}, {where}; padding "
-        f"{1 - tokens / computed:.0%}, to the longest {1 - tokens / longest:.0%}, to 350 and 430 "
+        f"\n{corpus}: {args.size}, {args.dtype}, batch {args.batch_size}, chunks of {args.chunk_size}, {where}; "
+        f"padding {1 - tokens / computed:.0%}; padded to the longest {1 - tokens / longest:.0%}; padded to 350 and 430 "
         f"{1 - tokens / (args.batch_size * (MAX_TEXT + MAX_SPEECH)):.0%}\n\n"
-        "| | seconds | pairs/s | tokens/s | ours is × as fast |\n| --- | --- | --- | --- | --- |"
+        "| | seconds | pairs/s | tokens/s | speed-up of clvp_train |\n| --- | --- | --- | --- | --- |"
     )
     for name, took in seconds.items():
         ratio = took / seconds["clvp_train"]
@@ -219,7 +227,8 @@ def report(args: argparse.Namespace, corpus: str, seconds: dict[str, float], row
             for mask, (weights, width) in zip(masks, work)
         )
         print(
-            f"\nMFU {flops.item() / seconds['clvp_train'] / peak:.1%}, {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
+            f"\nMFU {flops.item() / seconds['clvp_train'] / peak:.1%}, "
+            f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
         )
 
 

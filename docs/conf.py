@@ -1,7 +1,7 @@
 """Sphinx configuration of the documentation site (`make docs`).
 
-The source folder is the repository root, so that README.md, benchmarks/RESULTS.md, and the other pages outside docs/ are part of
-the site, with relative links that also work on a code host.
+The source folder is the repository root, so that README.md, benchmarks/RESULTS.md, and the other pages outside docs/
+are part of the site, with relative links that also work on a code host.
 """
 
 import tomllib
@@ -51,7 +51,7 @@ html_show_sphinx = False
 
 
 def _skip_undocumented(app: Sphinx, what: str, name: str, member: Any, skip: bool, options: Any) -> bool | None:
-    """Skips members of a class without a docstring of their own, and its fields, which the class docstring documents."""
+    """Skips class members without their own docstring, and fields, which the class docstring documents."""
     described = callable(member) or isinstance(member, (property, classmethod, staticmethod))
     return None if what not in ("class", "exception") or (described and member.__doc__) else True
 

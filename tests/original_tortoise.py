@@ -1,4 +1,4 @@
-"""A Tortoise in the files that its author published, with random weights."""
+"""Writes a Tortoise in the format that its author published, with random weights."""
 
 import json
 from pathlib import Path
@@ -8,11 +8,11 @@ import torch
 from clvp_train.tortoise.dvae import DiscreteVAE, DVAEConfig
 
 NANO = Path(__file__).parents[1] / "data/nano/tortoise"
-SMALL = {"width": 128, "layers": 2, "codes": 96, "mel_blocks": 2, "text_places": 64, "speech_places": 104}
+SMALL = {"width": 128, "layers": 2, "codes": 96, "mel_blocks": 2, "text_positions": 64, "speech_positions": 104}
 
 
-def original_state(width, layers, codes, mel_blocks, text_places, speech_places) -> dict[str, torch.Tensor]:
-    """Names and shapes as in the published autoregressive.pth, its old causal masks included."""
+def original_state(width, layers, codes, mel_blocks, text_positions, speech_positions) -> dict[str, torch.Tensor]:
+    """Names and shapes as in the published autoregressive.pth, including its causal masks."""
     shapes: dict[str, tuple[int, ...]] = {"conditioning_encoder.init.weight": (width, 80, 1)}
     shapes["conditioning_encoder.init.bias"] = (width,)
     for block in range(mel_blocks):
@@ -37,8 +37,8 @@ def original_state(width, layers, codes, mel_blocks, text_places, speech_places)
         shapes |= {f"{norm}.weight": (width,), f"{norm}.bias": (width,)}
     shapes |= {"text_embedding.weight": (256, width), "mel_embedding.weight": (codes + 2, width)}
     shapes |= {
-        "text_pos_embedding.emb.weight": (text_places, width),
-        "mel_pos_embedding.emb.weight": (speech_places, width),
+        "text_pos_embedding.emb.weight": (text_positions, width),
+        "mel_pos_embedding.emb.weight": (speech_positions, width),
     }
     shapes |= {"text_head.weight": (256, width), "text_head.bias": (256,)}
     shapes |= {"mel_head.weight": (codes + 2, width), "mel_head.bias": (codes + 2,)}
@@ -54,7 +54,7 @@ def save_dvae(folder: Path, num_tokens: int = 96) -> DiscreteVAE:
 
 
 def write_parts(folder: Path, state: dict[str, torch.Tensor]) -> None:
-    """autoregressive.pth with this state, and the two files that tortoise-tts comes with."""
+    """autoregressive.pth with this state, and the two files of tortoise-tts."""
     folder.mkdir()
     torch.save(state, folder / "autoregressive.pth")
     torch.save(torch.linspace(4.0, 8.0, 80), folder / "mel_norms.pth")
@@ -68,6 +68,6 @@ def write_parts(folder: Path, state: dict[str, torch.Tensor]) -> None:
 
 
 def write_original(folder: Path, codes: int) -> None:
-    """A small Tortoise of so many codes, DVAE included."""
+    """A small Tortoise with this number of codes and a DVAE."""
     write_parts(folder, original_state(**SMALL | {"codes": codes}))
     save_dvae(folder, codes)

@@ -1,4 +1,4 @@
-"""UTF-8 text files and folders, with errors that say where."""
+"""UTF-8 text files, with errors that give file, line and byte."""
 
 import gzip
 import zlib
@@ -7,28 +7,12 @@ from pathlib import Path
 
 from clvp_train.errors import UserError
 
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+
 
 def absolute(path: str | Path) -> Path:
-    """`path` with `~` replaced and made absolute; links stay."""
+    """`path` with `~` expanded and made absolute; symbolic links are not resolved."""
     return Path(path).expanduser().absolute()
-
-
-def existing_folder(path: str | Path, setting: str) -> Path:
-    """The absolute path of a folder that must exist; `setting` names the config key to mend."""
-    folder = absolute(path)
-    if not folder.is_dir():
-        raise UserError(
-            f"folder {folder} {'is a file' if folder.exists() else 'is missing'}: set {setting} to the corpus folder"
-        )
-    return folder
-
-
-def existing_file(path: str | Path, setting: str) -> Path:
-    """The absolute path of a file that must exist; `setting` names the config key to mend."""
-    file = absolute(path)
-    if not file.is_file():
-        raise UserError(f"file {file} {'is a folder' if file.exists() else 'is missing'}: mend {setting}")
-    return file
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -45,10 +29,10 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
                     text = line.decode("utf-8")
                 except UnicodeDecodeError as error:
                     raise UserError(
-                        f"{path}, line {number}: byte {offset + error.start} is not UTF-8: save the file as UTF-8"
+                        f"{path}, line {number}: byte {offset + error.start} is not UTF-8. Save the file as UTF-8."
                     ) from None
                 offset += len(line)
                 text = text.removeprefix("\ufeff") if number == 1 else text
                 yield number, text[:-2] + "\n" if text.endswith("\r\n") else text
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"file {path} cannot be read ({error}): replace it, or mend its permissions") from None
+        raise UserError(f"{path}: cannot be read ({error}). Replace the file or check its permissions.") from None

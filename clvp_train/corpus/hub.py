@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face Hub, and local ones that `datasets` reads."""
+"""Data sets of the Hugging Face Hub, and local ones that `datasets` opens."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,14 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clvp_train.corpus.base import Corpus, Row
 from clvp_train.corpus.files import absolute
-from clvp_train.corpus.tables import (
-    ARROW_BATCH_ROWS,
-    arrow_rows,
-    audio_of,
-    require_columns,
-)
-from clvp_train.corpus.utterance import Corpus, Row
+from clvp_train.corpus.tables import ARROW_BATCH_ROWS, arrow_rows, audio_of, require_columns
 from clvp_train.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,9 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Hub(Corpus):
-    """Reads a Hub data set, a folder written by `save_to_disk`, or a folder of files that `load_dataset` knows. Audio
-    comes out as stored, never decoded, so that neither torchcodec nor FFmpeg is needed; but `datasets` asks for
-    torchcodec to index loose audio files (its "audiofolder"): read those with `ManifestCorpus`, or on the Hub at the revision
+    """A Hub data set, a folder written by `save_to_disk`, or a folder of files that `load_dataset` supports.
+
+    Audio is returned as stored, without decoding, so that neither torchcodec nor FFmpeg is needed. Only the "audiofolder" format
+    of `datasets` (loose audio files) requires torchcodec: read such files with `ManifestCorpus`, or use the Hub's revision
     `refs/convert/parquet`.
 
     Attributes:
@@ -34,8 +30,8 @@ class Hub(Corpus):
         text_column: column of transcripts.
         audio_column: column of audio, or None for a text-only corpus.
         speaker_column: column of speakers, if any.
-        id_column: column of unique ids; without one the id is the split and the row number.
-        revision: Hub commit, tag or branch; None for the newest.
+        id_column: column of unique ids; None builds ids of split and row number.
+        revision: Hub commit, tag or branch; None for the latest.
     """
 
     name: str
@@ -54,9 +50,9 @@ class Hub(Corpus):
     def _rows(self) -> Iterator[Row]:
         wanted = [self.text_column, self.audio_column, self.speaker_column, self.id_column]
         columns = list(dict.fromkeys(column for column in wanted if column))
-        mend = "set corpus.text_column, corpus.audio_column, corpus.speaker_column and corpus.id_column to its names"
-        require_columns(f"data set {self.source}", self._dataset.column_names, columns, mend)
-        # the arrow format hands out {bytes, path} as stored, whatever the feature's type: torchcodec is never called
+        remedy = "Set corpus.text_column, corpus.audio_column, corpus.speaker_column and corpus.id_column."
+        require_columns(f"data set {self.source}", self._dataset.column_names, columns, remedy)
+        # the arrow format returns {bytes, path} as stored for any feature type, so that torchcodec is never called
         batches = self._dataset.select_columns(columns).with_format("arrow").iter(ARROW_BATCH_ROWS)
         folder = self._folder
         for number, (where, cells) in enumerate(arrow_rows(f"data set {self.source}", batches)):
@@ -71,8 +67,8 @@ class Hub(Corpus):
             return folder
         if folder.exists() or self.name.startswith(("/", "./", "../", "~")):
             raise UserError(
-                f"folder {folder} {'is a file' if folder.exists() else 'is missing'}: set corpus.name to a folder or a "
-                "Hub id, or read one file with corpus=manifest"
+                f"corpus.name={folder}: {'not a folder' if folder.exists() else 'does not exist'}. Set corpus.name to a folder "
+                "or a Hub id, or read a single file with corpus=manifest."
             )
         return None
 
@@ -88,24 +84,24 @@ class Hub(Corpus):
                 loaded = datasets.load_dataset(
                     str(folder or self.name), self.config, split=self.split, revision=self.revision
                 )
-        except Exception as error:  # anything from OSError to httpx' own, and all about this data set
+        except Exception as error:  # from OSError to httpx errors, all about this data set
             cause = error.__cause__ or error
             reason = " ".join(str(cause).split()).rstrip(".") or type(cause).__name__
             if isinstance(cause, ImportError):
-                mend = (
-                    "loose audio files need that; set corpus.revision=refs/convert/parquet to read the Hub's Parquet "
-                    "copy, or read local files with corpus=manifest"
+                remedy = (
+                    "Set corpus.revision=refs/convert/parquet to read the Hub's Parquet copy, or read local files with "
+                    "corpus=manifest"
                 )
             else:
-                mend = (
-                    "mend corpus.name, corpus.config, corpus.split and corpus.revision, or the network; for a "
-                    "private one log in with `hf auth login`"
+                remedy = (
+                    "Check corpus.name, corpus.config, corpus.split, corpus.revision and the network; for a private data "
+                    "set run `hf auth login`"
                 )
-            raise UserError(f"data set {self.source} cannot be loaded ({reason}): {mend}") from error
+            raise UserError(f"data set {self.source}: cannot be loaded ({reason}). {remedy}.") from error
         if isinstance(loaded, datasets.DatasetDict):
             if self.split not in loaded:
                 raise UserError(
-                    f"data set {self.name} has no split '{self.split}': set corpus.split to one of {', '.join(loaded)}"
+                    f"data set {self.name}: no split '{self.split}'. Set corpus.split to one of {', '.join(loaded)}."
                 )
             loaded = loaded[self.split]
         return loaded

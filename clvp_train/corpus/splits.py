@@ -1,4 +1,4 @@
-"""Which split a text belongs to, decided by the text alone, and a corpus's fingerprint."""
+"""The split of a text, which depends on the text alone, and the fingerprint of a corpus."""
 
 import hashlib
 import json
@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from clvp_train.corpus.utterance import Utterance, clean_text
+from clvp_train.corpus.base import Utterance, clean_text
 from clvp_train.errors import UserError
 
 Split = Literal["train", "val", "test"]
 
 
-class _Kept(dict[int, str]):
-    """What `text_key` makes of a character, looked up once for each that occurs; five times as fast as asking every time."""
+class _Normalised(dict[int, str]):
+    """The replacement of each character in `text_key`, computed once per character: five times as fast as without."""
 
     def __missing__(self, code: int) -> str:
         char = chr(code)
@@ -24,21 +24,26 @@ class _Kept(dict[int, str]):
         return self.setdefault(code, " " if is_space else "" if is_dropped else char)
 
 
-_KEPT = _Kept()
+_NORMALISED = _Normalised()
 
 
 def text_key(text: str) -> str:
-    """What two texts share when they say the same but for case, punctuation, width and spacing: NFKC, case-folded,
-    dashes made spaces, other punctuation, control and format characters removed, whitespace collapsed. Letters, marks,
-    digits and symbols of any script stay. A text of punctuation alone is its own key."""
+    """A key that is equal for texts which differ only in case, punctuation, character width and spacing.
+
+    The text is NFKC-normalised and case-folded; dashes become spaces; other punctuation, control and format characters are
+    removed; whitespace is collapsed. Letters, marks, digits and symbols of any script stay. A text of punctuation only is its
+    own key.
+    """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join(folded.translate(_KEPT).split()) or clean_text(text)
+    return " ".join(folded.translate(_NORMALISED).split()) or clean_text(text)
 
 
 def split_of(text: str, test_percent: float, val_percent: float) -> Split:
-    """The split of a text: the same on every machine, for ever, whatever else the corpus holds; texts with one
-    `text_key` are never in two splits. The test share is cut first, so that another `val_percent` moves no text into or
-    out of it, and a larger `test_percent` only adds to it.
+    """The split of a text, by a hash of its `text_key`.
+
+    It is the same on every machine and independent of the other texts of a corpus; texts with the same key are in the same
+    split. The test share is cut first: changing `val_percent` does not change the test split, and a larger `test_percent` only
+    adds texts to it.
 
     Args:
         text: the transcript.
@@ -50,8 +55,8 @@ def split_of(text: str, test_percent: float, val_percent: float) -> Split:
     """
     if not (test_percent >= 0 and val_percent >= 0 and test_percent + val_percent <= 100):
         raise UserError(
-            f"test_percent={test_percent} and val_percent={val_percent} are no shares of a corpus: set both to 0 or "
-            "more, and to 100 or less together"
+            f"split.test_percent={test_percent}, split.val_percent={val_percent}: not percentages of a corpus. Set both to at "
+            "least 0 and their sum to at most 100."
         )
     digest = hashlib.blake2b(text_key(text).encode(), digest_size=8).digest()
     position = 100 * int.from_bytes(digest, "big") / 2**64
@@ -61,9 +66,12 @@ def split_of(text: str, test_percent: float, val_percent: float) -> Split:
 
 
 def fingerprint(utterances: Iterable[Utterance]) -> str:
-    """32 hex digits over ids, texts, speakers and audio, in order. An audio file counts by its size, which is quick to
-    read and the same on every machine (path and time are not); audio bytes count in full. So an edit that keeps a
-    file's exact size goes unseen, and a corpus of files differs from the same corpus packed as bytes."""
+    """A digest of ids, texts, speakers and audio in order, as 32 hex digits.
+
+    An audio file counts by its size, which is quick to read and the same on every machine (unlike path and time); audio bytes
+    count in full. So an edit that keeps the size of a file is not detected, and a corpus of files differs from the same corpus
+    stored as bytes.
+    """
     digest = hashlib.blake2b(digest_size=16)
     for utterance in utterances:
         audio: object = utterance.audio

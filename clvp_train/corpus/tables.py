@@ -1,43 +1,78 @@
-"""Rows of CSV, TSV, JSONL, Parquet and Arrow tables, and what an audio cell of theirs holds."""
+"""Tables of audio paths and texts: CSV, TSV, JSONL, Parquet and Arrow, and the corpus that reads them."""
 
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, ClassVar, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clvp_train.corpus.base import LocalCorpus, Row
 from clvp_train.corpus.files import read_lines
 from clvp_train.errors import UserError
 
-ARROW_BATCH_ROWS = 64  # rows with audio bytes are some 100 kB each
+ARROW_BATCH_ROWS = 64  # a row with audio bytes takes about 100 kB
 BUFFER_BYTES = 2**20  # of a column that is read from Parquet
+NEEDED, OPTIONAL = ("audio", "text"), ("speaker", "id")  # columns of a manifest
+RENAME = "Rename the columns to audio, text and, if present, speaker and id."
 
 Table = Iterator[tuple[str, dict[str, object]]]
 """(where, column -> cell) of each row."""
 
 
-def require_columns(where: str, found: Iterable[str], needed: Iterable[str], mend: str) -> None:
-    """Raises a UserError that lists the columns found if one of those needed is not among them."""
-    found = list(found)
+@dataclass
+class ManifestCorpus(LocalCorpus):
+    """A manifest: a table with the columns `audio` and `text` and, optionally, `speaker` and `id`.
+
+    Audio paths are relative to the folder of the manifest. In Parquet `audio` may also hold bytes or `{bytes, path}` structs.
+    Without an `id` column the id is the relative audio path, or the row number for other paths and for bytes.
+
+    Attributes:
+        path: a .csv, .tsv, .jsonl or .parquet file; a .tsv has no quoting.
+    """
+
+    path: str
+    setting: ClassVar[str] = "path"
+
+    def _rows(self) -> Iterator[Row]:
+        path = self._existing()
+        for number, (where, cells) in enumerate(_read_table(path), start=1):
+            audio = audio_of(where, cells["audio"], path.parent)
+            id_ = cells["id"] if "id" in cells else _id_from(audio, path.parent, number)
+            yield Row(where, id_, cells["text"], audio, cells.get("speaker"))
+
+
+def _id_from(audio: object, folder: Path, number: int) -> str:
+    if isinstance(audio, str) and Path(audio).is_relative_to(folder):
+        return Path(audio).relative_to(folder).as_posix()
+    return f"row-{number:06d}"
+
+
+def _read_table(path: Path) -> Table:
+    match path.suffix.lower():
+        case ".csv":  # quoted as spreadsheets do
+            return _delimited_rows(path, delimiter=",", strict=True)
+        case ".tsv":
+            return _delimited_rows(path, delimiter="\t", quoting=csv.QUOTE_NONE)
+        case ".jsonl":
+            return _json_rows(path)
+        case ".parquet":
+            return _parquet_rows(path)
+    raise UserError(f"{path}: unknown suffix '{path.suffix}'. Use .csv, .tsv, .jsonl or .parquet.")
+
+
+def require_columns(where: str, columns: Iterable[str], needed: Iterable[str], remedy: str) -> None:
+    """Raises UserError with the list of columns if a needed one is missing."""
+    columns = list(columns)
     for column in needed:
-        if column not in found:
-            raise UserError(f"{where}: no column '{column}' (found: {', '.join(found) or 'none'}): {mend}")
+        if column not in columns:
+            raise UserError(f"{where}: no column '{column}' (columns: {', '.join(columns) or 'none'}). {remedy}")
 
 
-def csv_rows(path: Path, needed: Iterable[str], mend: str) -> Table:
-    """Rows of a .csv with a header and quotes as spreadsheets write them."""
-    return _delimited_rows(path, needed, mend, delimiter=",", strict=True)
-
-
-def tsv_rows(path: Path, needed: Iterable[str], mend: str) -> Table:
-    """Rows of a .tsv with a header; quotes are plain characters."""
-    return _delimited_rows(path, needed, mend, delimiter="\t", quoting=csv.QUOTE_NONE)
-
-
-def _delimited_rows(path: Path, needed: Iterable[str], mend: str, **dialect) -> Table:
+def _delimited_rows(path: Path, **dialect: Any) -> Table:
     reader = csv.reader((line for _, line in read_lines(path)), **dialect)
     header, start = None, 1
     while True:
@@ -46,23 +81,22 @@ def _delimited_rows(path: Path, needed: Iterable[str], mend: str, **dialect) -> 
         except StopIteration:
             break
         except csv.Error as error:
-            raise UserError(f"{path}, line {start}: malformed ({error}): mend the quotes of this row") from None
+            raise UserError(f"{path}, line {start}: malformed ({error}). Correct the quotes of this row.") from None
         where, start = f"{path}, line {start}", reader.line_num + 1
         if not any(cell.strip() for cell in cells):
             continue
         if header is None:
             header = [cell.strip() for cell in cells]
-            require_columns(str(path), header, needed, mend)
+            require_columns(str(path), header, NEEDED, RENAME)
         elif len(cells) != len(header):
             raise UserError(
-                f"{where}: {len(cells)} fields, but the header has {len(header)}: mend the row's separators or quotes"
+                f"{where}: {len(cells)} fields, but the header has {len(header)}. Correct the separators or quotes."
             )
         else:
             yield where, dict(zip(header, cells, strict=True))
 
 
-def json_rows(path: Path, needed: Iterable[str], mend: str) -> Table:
-    """Objects of a .jsonl, one a line."""
+def _json_rows(path: Path) -> Table:
     for number, line in read_lines(path):
         if not line.strip():
             continue
@@ -71,28 +105,28 @@ def json_rows(path: Path, needed: Iterable[str], mend: str) -> Table:
             cells = json.loads(line)
         except (ValueError, RecursionError) as error:
             reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-            raise UserError(f"{where}: malformed JSON ({reason}): write one JSON object a line") from None
+            raise UserError(f"{where}: malformed JSON ({reason}). Write one JSON object per line.") from None
         if not isinstance(cells, dict):
-            raise UserError(f"{where}: not a JSON object: write one JSON object a line")
-        require_columns(where, cells, needed, mend)
+            raise UserError(f"{where}: not a JSON object. Write one JSON object per line.")
+        require_columns(where, cells, NEEDED, RENAME)
         yield where, cells
 
 
-def parquet_rows(path: Path, needed: Iterable[str], mend: str, optional: Iterable[str] = ()) -> Table:
-    """Rows of a .parquet; only the columns named are read."""
+def _parquet_rows(path: Path) -> Table:
     try:
-        # by default pyarrow keeps all that it has read of the file until its end
+        # by default pyarrow keeps everything it has read of the file until it is closed
         with pq.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES) as file:
-            require_columns(str(path), file.schema_arrow.names, needed, mend)
-            columns = [*needed, *(name for name in optional if name in file.schema_arrow.names)]
+            names = file.schema_arrow.names
+            require_columns(str(path), names, NEEDED, RENAME)
+            columns = [*NEEDED, *(name for name in OPTIONAL if name in names)]
             yield from arrow_rows(str(path), file.iter_batches(ARROW_BATCH_ROWS, columns=columns))
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
-        raise UserError(f"file {path} cannot be read as Parquet ({reason}): write it again") from None
+        raise UserError(f"{path}: cannot be read as Parquet ({reason}). Write the file again.") from None
 
 
 def arrow_rows(source: str, batches: Iterable[pa.RecordBatch | pa.Table]) -> Table:
-    """Rows of Arrow batches; binary and struct cells stay Arrow scalars: audio bytes are copied only when asked for."""
+    """Rows of Arrow batches. Binary and struct cells stay Arrow scalars, so that audio bytes are copied only on demand."""
     number = 0
     for batch in batches:
         columns = {}
@@ -106,12 +140,12 @@ def arrow_rows(source: str, batches: Iterable[pa.RecordBatch | pa.Table]) -> Tab
 
 
 def audio_of(where: str, cell: object, folder: Path | None) -> str | Callable[[], bytes]:
-    """The path, or the fetcher of bytes, in an audio cell: a path, bytes, or the `{bytes, path}` struct of `datasets`.
+    """The path in an audio cell, or a function that returns its bytes.
 
     Args:
         where: file and row, for messages.
-        cell: the cell's value.
-        folder: what relative paths start from; None leaves them alone.
+        cell: a path, bytes, or the `{bytes, path}` struct of `datasets`.
+        folder: base of relative paths; None leaves them unchanged.
     """
     if isinstance(cell, pa.BinaryScalar) and cell.is_valid:
         return cast(Callable[[], bytes], cell.as_py)
@@ -123,7 +157,7 @@ def audio_of(where: str, cell: object, folder: Path | None) -> str | Callable[[]
         if isinstance(held, pa.BinaryScalar) and held.is_valid:
             return cast(Callable[[], bytes], held.as_py)
         if isinstance(held, str):
-            raise UserError(f"{where}: JSON holds no audio bytes: give the path of the audio file, or write Parquet")
+            raise UserError(f"{where}: audio bytes in JSON. Write the path of an audio file, or use Parquet.")
         path = cell.get("path") if isinstance(cell, dict) else _member(cell, "path")
         cell = path.as_py() if isinstance(path, pa.Scalar) else path
     if isinstance(cell, pa.Scalar):
@@ -131,8 +165,8 @@ def audio_of(where: str, cell: object, folder: Path | None) -> str | Callable[[]
     if isinstance(cell, str) and cell.strip():
         return str(folder / cell.strip()) if folder else cell.strip()
     if cell is None or cell == "":
-        raise UserError(f"{where}: no audio: give its path or bytes, or remove the row")
-    raise UserError(f"{where}: the audio is {type(cell).__name__}: give a path, or a struct of bytes and path")
+        raise UserError(f"{where}: no audio. Add its path or bytes, or remove the row.")
+    raise UserError(f"{where}: the audio is of type {type(cell).__name__}. Use a path or a struct of bytes and path.")
 
 
 def _member(struct: pa.StructScalar, name: str) -> pa.Scalar | None:

@@ -127,7 +127,8 @@ class CLVPDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         pairs, (rank, world_size) = self.splits["train"], self._rank()
         items = TrainingPairs(pairs, self.negatives, self.seed, self.served_codes)
-        order = EpochOrder(pairs.text_index, self.seed)
+        overfits = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        order = EpochOrder(pairs.text_index, self.seed, fixed=overfits)
         order.set_epoch(self._start[0])  # loader processes prefetch before Lightning sets it
         batches = GlobalBatchSampler(order, self.batch_size, rank, world_size, self._start)
         return DataLoader(items, batch_sampler=batches, collate_fn=self.collate, **self.loader_settings)

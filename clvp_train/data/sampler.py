@@ -19,13 +19,14 @@ class EpochOrder:
     Args:
         text_index: the pairs of each text.
         seed: of the order.
+        fixed: whether every epoch repeats the first, as `trainer.overfit_batches` needs.
     """
 
-    def __init__(self, text_index: TextIndex, seed: int) -> None:
-        self.text_index, self.seed, self.epoch = text_index, seed, 0
+    def __init__(self, text_index: TextIndex, seed: int, fixed: bool = False) -> None:
+        self.text_index, self.seed, self.fixed, self.epoch = text_index, seed, fixed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+        self.epoch = 0 if self.fixed else epoch
 
     def __len__(self) -> int:
         return len(self.text_index)

@@ -1,1 +1,1 @@
-"""A page in the browser: candidates drawn, ranked and played."""
+"""A web page that samples, ranks and plays candidates for a sentence."""

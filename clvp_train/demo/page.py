@@ -1,6 +1,8 @@
-"""The page, in Gradio."""
+"""The page, made with Gradio."""
 
 import html
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from pandas.io.formats.style import Styler
 
 from clvp_train.demo.session import DemoSession, Row
 from clvp_train.errors import UserError
+from clvp_train.tortoise import Candidate
 from clvp_train.tortoise.audio import SAMPLE_RATE
 
 EXAMPLE = "The light was divided from the darkness."
@@ -21,30 +24,30 @@ FORMATS = {
     "seconds": "{:.1f}",
     "finished": "{}",
 }
-WORDS = """# CLVP picks the best
-Tortoise draws {count} ways to say a sentence; the trained CLVP says how well each of them does. The sound is the DVAE's, with
-phases by Griffin-Lim: enough to be understood."""
-LEGEND = """Choose a row to hear it. **score**: cosine similarity of text and codes · **percentile**: per cent of true pairs
-that score lower · **log p**: in nats a code, by Tortoise's own model · **finished**: it stopped by itself"""
-# fonts of the machine: a page that fetches none
+INTRODUCTION = """# CLVP re-ranking demo
+Tortoise samples {count} candidates for a sentence, and the trained CLVP ranks them. The audio is decoded by the DVAE and Griffin-Lim,
+which is intelligible but far below the quality of Tortoise's diffusion decoder."""
+LEGEND = """Select a row to play it. **score**: cosine similarity of text and codes · **percentile**: percentage of true pairs that score
+lower · **log p**: nats per code under Tortoise's autoregressive model · **finished**: the candidate ended with a stop token"""
+# system fonts, so that the page requests none from a server
 THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["system-ui", "sans-serif"])
 CSS = Path(__file__).with_name("page.css")
 
 
-def make_page(studio: DemoSession) -> gr.Blocks:
-    """Everything that a visitor sees and can do. Candidates drawn for one visitor stay theirs."""
+def make_page(session: DemoSession) -> gr.Blocks:
+    """Returns the page. The candidates of a visitor are kept in their own session state."""
     with gr.Blocks(title="CLVP", analytics_enabled=False, delete_cache=(600, 3600)) as page:
-        gr.Markdown(WORDS.format(count=studio.num_candidates))
+        gr.Markdown(INTRODUCTION.format(count=session.num_candidates))
         drawn = gr.State()
         text = gr.Textbox(EXAMPLE, label="Sentence", lines=2, max_lines=4, elem_id="sentence")
         with gr.Row(equal_height=True):
-            voice = gr.Dropdown(list(studio.latents), value=next(iter(studio.latents)), label="Voice", min_width=90)
+            voice = gr.Dropdown(list(session.latents), value=next(iter(session.latents)), label="Voice", min_width=90)
             seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=90)
-            button = gr.Button("Draw", variant="primary", scale=0, min_width=110, elem_id="draw")
-        told = gr.HTML(padding=False, elem_id="told")
+            button = gr.Button("Generate", variant="primary", scale=0, min_width=110, elem_id="draw")
+        message = gr.HTML(padding=False, elem_id="message")
         with gr.Column(visible=False, elem_id="results") as results:
-            with gr.Row(visible=studio.is_audible):
-                best, worst, chosen = _player("best"), _player("worst"), _player("chosen", autoplay=True)
+            with gr.Row(visible=session.is_audible):
+                best, worst, selected = _player("best"), _player("worst"), _player("selected", autoplay=True)
             table = gr.Dataframe(
                 headers=list(FORMATS),
                 interactive=False,
@@ -56,59 +59,65 @@ def make_page(studio: DemoSession) -> gr.Blocks:
             )
             gr.Markdown(LEGEND)
 
-        def draw(text: str, voice: str, seed: int | None, progress: gr.Progress = gr.Progress()):
-            done = 0
-
-            def count(_):
-                nonlocal done
-                done += 1
-                progress((done, studio.num_candidates), desc="drawing", unit="candidates")
-
-            hidden = {results: gr.Column(visible=False), drawn: None}
-            try:
-                rows = studio.draw(text, voice, seed or 0, count)
-            except UserError as error:
-                return hidden | {told: f'<div role="alert">{html.escape(str(error))}</div>'}
-            return {
-                told: "",
-                drawn: rows,
-                results: gr.Column(visible=True),
-                table: _cells(rows),
-                best: _play(studio, rows, 1, "Best"),
-                worst: _play(studio, rows, len(rows), "Worst"),
-                chosen: gr.Audio(None, visible=False),
-            }
-
-        def choose(rows: list[Row], event: gr.SelectData):
-            rank = int(event.row_value[0])  # a visitor may have sorted the table
-            return _play(studio, rows, rank, "Chosen")
-
-        outputs = [told, drawn, results, table, best, worst, chosen]
+        outputs = [message, drawn, results, table, best, worst, selected]
         gr.on(
             [button.click, text.submit],
-            draw,
+            _draw_handler(session),
             [text, voice, seed],
             outputs,
-            show_progress_on=told,
+            show_progress_on=message,
             api_visibility="private",
         )
-        table.select(choose, drawn, chosen, show_progress_on=chosen, api_visibility="private")
+        table.select(_select_handler(session), drawn, selected, show_progress_on=selected, api_visibility="private")
     return page
 
 
+def _draw_handler(session: DemoSession) -> Callable[..., tuple[Any, ...]]:
+    def draw(text: str, voice: str, seed: int | None, progress: gr.Progress = gr.Progress()) -> tuple[Any, ...]:
+        """The values of `outputs` in `make_page`."""
+        num_finished = itertools.count(1)
+
+        def on_candidate(_: Candidate) -> None:
+            progress((next(num_finished), session.num_candidates), desc="sampling", unit="candidates")
+
+        try:
+            rows = session.draw(text, voice, seed or 0, on_candidate)
+        except UserError as error:
+            alert = f'<div role="alert">{html.escape(str(error))}</div>'
+            return alert, None, gr.Column(visible=False), *[gr.skip()] * 4
+        best, worst = _play(session, rows, 1, "Best"), _play(session, rows, len(rows), "Worst")
+        return "", rows, gr.Column(visible=True), _cells(rows), best, worst, gr.Audio(None, visible=False)
+
+    return draw
+
+
+def _select_handler(session: DemoSession) -> Callable[..., gr.Audio]:
+    def select(rows: list[Row], event: gr.SelectData) -> gr.Audio:
+        rank = int(event.row_value[0])  # not the position of the row, because the visitor may have sorted the table
+        return _play(session, rows, rank, "Selected")
+
+    return select
+
+
 def _player(name: str, autoplay: bool = False) -> gr.Audio:
-    settings: dict[str, Any] = {"interactive": False, "buttons": ["download"], "min_width": 240}
-    settings |= {"waveform_options": gr.WaveformOptions(show_recording_waveform=False)}
-    return gr.Audio(elem_id=name, autoplay=autoplay, **settings)
+    waveform = gr.WaveformOptions(show_recording_waveform=False)
+    return gr.Audio(
+        elem_id=name,
+        autoplay=autoplay,
+        interactive=False,
+        buttons=["download"],
+        min_width=240,
+        waveform_options=waveform,
+    )
 
 
-def _play(studio: DemoSession, rows: list[Row], rank: int, name: str) -> gr.Audio:
-    sound = (SAMPLE_RATE, studio.speak(rows[rank - 1].candidate)) if studio.is_audible else None
-    return gr.Audio(sound, label=f"{name}: rank {rank}", visible=True)
+def _play(session: DemoSession, rows: list[Row], rank: int, name: str) -> gr.Audio:
+    audio = (SAMPLE_RATE, session.speak(rows[rank - 1].candidate)) if session.is_audible else None
+    return gr.Audio(audio, label=f"{name}: rank {rank}", visible=True)
 
 
 def _cells(rows: list[Row]) -> Styler:
-    """Numbers, so that the columns sort, in few digits."""
+    """The cells as numbers, so that columns sort by value, with few digits shown."""
     cells = [
         (rank, row.score, row.percentile, row.log_probability, row.seconds, "yes" if row.candidate.finished else "no")
         for rank, row in enumerate(rows, start=1)

@@ -1,4 +1,5 @@
-"""`python -m clvp_train.doctor`: what is there of all that training needs, and how to mend what is not.
+"""`python -m clvp_train.doctor`: checks the installation and says how to fix what is missing or broken.
 
-It loads no library itself, as it is asked when one of them is broken; `probe.py` does so in processes of its own.
+The modules import the standard library only, because they run when a library is broken; `loading` imports the others in
+subprocesses.
 """

@@ -1,30 +1,27 @@
-"""`python -m clvp_train.doctor`"""
+"""Checks the installation: `python -m clvp_train.doctor` or `clvp-doctor`."""
 
 import sys
 
-from clvp_train.doctor.devices import devices
-from clvp_train.doctor.extras import extras
-from clvp_train.doctor.loading import load
-from clvp_train.doctor.logins import logins
-from clvp_train.doctor.paths import caches, places
-from clvp_train.doctor.rows import lines
-from clvp_train.doctor.versions import COMMANDS, MODULES, versions
+from clvp_train.doctor.environment import caches, devices, logins, paths
+from clvp_train.doctor.loading import DEVICES, load
+from clvp_train.doctor.rows import format_sections
+from clvp_train.doctor.versions import MODULES, PIPELINE, extras, versions
 
 
 def main() -> int:
-    """Prints what it finds. Returns the exit status: 0 if all that training needs is there, otherwise 1."""
-    loaded = load([*MODULES.values(), "devices", COMMANDS])
+    """Prints the results. Returns the exit status: 0 if everything that training needs is available, otherwise 1."""
+    loaded = load([*MODULES.values(), DEVICES, PIPELINE])
     sections = {
         "Versions": versions(loaded),
-        "Devices": devices(loaded["devices"]),
-        "Places": [*places(), *caches()],
+        "Devices": devices(loaded[DEVICES]),
+        "Paths": [*paths(), *caches()],
         "Logins": logins(),
         "Extras": extras(),
     }
-    wrong = [row.name for rows in sections.values() for row in rows if row.mend]
-    print("\n".join(lines(sections)))
-    print(f"\nTo mend: {', '.join(wrong)}" if wrong else "\nAll that training needs is there.")
-    return 1 if wrong else 0
+    problems = [row.name for rows in sections.values() for row in rows if row.fix]
+    print("\n".join(format_sections(sections)))
+    print(f"\nTo fix: {', '.join(problems)}" if problems else "\nEverything that training needs is available.")
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

@@ -1,32 +1,34 @@
-"""What is told: a name, what was found, and how to mend it."""
+"""The rows of the output: a name, a result, and how to fix it."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
+GIB = 2**30
+
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the report."""
+    """One line of the output."""
 
     name: str
-    found: str
-    mend: str | None = None  # None: training needs nothing to be done
+    result: str
+    fix: str | None = None  # None: training needs no action
 
 
-def told(path: Path) -> str:
-    """With ~ for the home folder."""
+def short_path(path: Path) -> str:
+    """The path with ~ for the home folder."""
     home = Path.home()
     return f"~/{path.relative_to(home)}" if path.is_relative_to(home) and path != home else str(path)
 
 
-def lines(sections: dict[str, list[Row]]) -> list[str]:
-    """The rows under their titles, in columns."""
+def format_sections(sections: dict[str, list[Row]]) -> list[str]:
+    """The lines of the output: rows in columns below the title of their section."""
     width = max(len(row.name) for rows in sections.values() for row in rows)
-    text = []
+    lines = []
     for title, rows in sections.items():
-        text += ["", title]
+        lines += ["", title]
         for row in rows:
-            text.append(f"  {row.name.ljust(width)}  {row.found}")
-            if row.mend:
-                text.append(f"  {' ' * width}  -> {row.mend}")
-    return text[1:]
+            lines.append(f"  {row.name.ljust(width)}  {row.result}")
+            if row.fix:
+                lines.append(f"  {' ' * width}  -> {row.fix}")
+    return lines[1:]

@@ -1,12 +1,16 @@
-"""What a checkpoint can and cannot tell apart."""
+"""Evaluation of checkpoints on held-out pairs."""
 
-from clvp_train.evaluation.asr import check_recogniser
-from clvp_train.evaluation.compare import compare
-from clvp_train.evaluation.embed import Embedder
-from clvp_train.evaluation.evaluation_data import EvaluationData
-from clvp_train.evaluation.evaluator import Evaluation, evaluate
+from clvp_train.evaluation.asr import check_recognizer
+from clvp_train.evaluation.embedding import Embedder
+from clvp_train.evaluation.evaluation_data import (
+    EvaluationData,
+    RerankConfig,
+    add_candidates,
+    add_word_errors,
+    prepare,
+)
+from clvp_train.evaluation.evaluator import Evaluation, compare, evaluate_model
 from clvp_train.evaluation.perturbation_suite import PerturbationSuite
-from clvp_train.evaluation.prepare import RerankConfig, add_candidates, add_word_errors, prepare
 
 __all__ = [
     "Embedder",
@@ -16,8 +20,8 @@ __all__ = [
     "RerankConfig",
     "add_candidates",
     "add_word_errors",
-    "check_recogniser",
+    "check_recognizer",
     "compare",
-    "evaluate",
+    "evaluate_model",
     "prepare",
 ]

@@ -1,22 +1,145 @@
-"""What checkpoints are judged by."""
+"""The data that checkpoints are evaluated on, made from a folder of pairs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from clvp_train.data.datamodule import CLVPDataModule
+from clvp_train.errors import UserError
+from clvp_train.evaluation.asr import count_word_errors
 from clvp_train.evaluation.held_out import CandidateSets, HeldOut
-from clvp_train.evaluation.perturbation_suite import Perturbation
+from clvp_train.evaluation.perturbation_suite import (
+    Perturbation,
+    PerturbationSuite,
+    change_voices,
+    perturb_codes,
+    perturb_texts,
+)
+from clvp_train.pairs import open_tokenizer, read_manifest
+from clvp_train.tortoise import FrozenTortoise
+
+# keys of `left_out`
+PERTURBATIONS, RERANKING, WORD_ERRORS, REFERENCE = "perturbations", "re-ranking", "word error rate", "Fréchet distance"
+
+
+@dataclass(frozen=True)
+class RerankConfig:
+    """Settings of the re-ranking part, in the config group `rerank`."""
+
+    pairs: str | None = (
+        None  # folder of pairs with several candidates per text; None: the evaluated pairs, or drawn now
+    )
+    num_texts: int = 100  # at most; 0 skips the part
+    num_candidates: int = 16  # per text, if they are drawn now
+    asr: str | None = None  # speech recognition model of transformers for word error rates
 
 
 @dataclass(frozen=True)
 class EvaluationData:
     """The same for all checkpoints that are compared."""
 
-    pairs: HeldOut  # one of each distinct text
-    perturbations: Sequence[Perturbation] = ()  # in `pairs`
+    pairs: HeldOut  # one per distinct text
+    perturbations: Sequence[Perturbation] = ()  # of `pairs`
     candidates: CandidateSets | None = None
     word_errors: np.ndarray | None = None  # of each candidate, by an ASR model
-    num_words: np.ndarray | None = None  # of each of the candidates' texts
-    reference: HeldOut | None = None  # whose codes the pairs' are compared with, as a set
+    num_words: np.ndarray | None = None  # of each text that has candidates
+    reference: HeldOut | None = None  # the Fréchet distance compares the codes of `pairs` with these
     left_out: dict[str, str] = field(default_factory=dict)  # part of the report: why it is not measured
+
+
+def prepare(
+    datamodule: CLVPDataModule, suite: PerturbationSuite, reference: str | None = None, limit: int | None = None
+) -> EvaluationData:
+    """Returns the test split with perturbed copies and the reference, but without candidates.
+
+    Args:
+        datamodule: of the pairs.
+        suite: selects the perturbations.
+        reference: folder of pairs whose test split is the reference.
+        limit: number of codes that the model sees at most; None: all.
+
+    Raises:
+        UserError: the test split has fewer than two texts, or the reference has another vocabulary or too few texts.
+    """
+    datamodule.check_test_split()
+    pairs, left_out = HeldOut.first_candidates(datamodule.splits["test"], limit), {}
+    perturbations, reference_pairs = [], None
+    if suite.num_pairs == 0:
+        left_out[PERTURBATIONS] = "perturbations.num_pairs=0"
+    else:
+        tokenizer = open_tokenizer(datamodule.folder)
+        perturbations = [
+            *perturb_codes(pairs, suite, limit),
+            *perturb_texts(pairs, suite, lambda text: tokenizer(text)["input_ids"]),
+        ]
+    if reference is None:
+        left_out[REFERENCE] = "set reference to a folder of reference pairs, such as codes of recordings"
+    else:
+        others = _open_pairs(reference, datamodule, "reference")
+        others.check_test_split()
+        reference_pairs = HeldOut.first_candidates(others.splits["test"], limit)
+    return EvaluationData(pairs, perturbations, reference=reference_pairs, left_out=left_out)
+
+
+def add_candidates(
+    data: EvaluationData,
+    datamodule: CLVPDataModule,
+    folder: str,
+    num_texts: int,
+    suite: PerturbationSuite,
+    limit: int | None = None,
+) -> EvaluationData:
+    """Adds the candidates of a folder of pairs, and perturbations that change the voice.
+
+    Args:
+        data: of `prepare`.
+        datamodule: of the evaluated pairs.
+        folder: pairs whose test split has several candidates per text.
+        num_texts: at most.
+        suite: as in `prepare`.
+        limit: as in `prepare`.
+
+    Raises:
+        UserError: the folder has another vocabulary, or no text with two candidates in its test split.
+    """
+    same = str(folder) == str(datamodule.folder)
+    others = datamodule if same else _open_pairs(folder, datamodule, "rerank.pairs")
+    sets = CandidateSets.read(others.splits["test"], num_texts, limit)
+    if sets is None:
+        raise UserError(
+            f"rerank.pairs={folder}: no text of its test split has more than one candidate. Draw some with `python -m "
+            "clvp_train.generate … num_candidates=16 split.test_percent=100 split.val_percent=0 output_dir=FOLDER`."
+        )
+    changes = change_voices(data.pairs, sets, suite) if suite.num_pairs else []
+    return replace(data, candidates=sets, perturbations=[*data.perturbations, *changes])
+
+
+def add_word_errors(data: EvaluationData, folder: str, tortoise: FrozenTortoise, asr: str) -> EvaluationData:
+    """Adds the word errors of an ASR model on the candidates of a folder, or the reason why that is impossible.
+
+    Raises:
+        UserError: the ASR model cannot be opened.
+    """
+    reason = ""
+    if tortoise.dvae is None:
+        reason = f"tortoise={tortoise.source} has no DVAE to decode the candidates"
+    elif read_manifest(folder).settings.get("tortoise") != tortoise.fingerprint():
+        reason = f"the candidates were drawn by another Tortoise than tortoise={tortoise.source}"
+    if reason or data.candidates is None:
+        return replace(data, left_out=data.left_out | {WORD_ERRORS: reason})
+    errors, num_words = count_word_errors(data.candidates, tortoise, asr)
+    return replace(data, word_errors=errors, num_words=num_words)
+
+
+def _open_pairs(folder: str, datamodule: CLVPDataModule, setting: str) -> CLVPDataModule:
+    """Raises UserError if the folder holds no pairs, or pairs with other vocabularies."""
+    others = CLVPDataModule(folder)
+    there, here = others.manifest, datamodule.manifest
+    if (there.text_vocab_size, there.speech_vocab_size) != (here.text_vocab_size, here.speech_vocab_size):
+        raise UserError(
+            f"{setting}={folder}: {there.text_vocab_size} text tokens and {there.speech_vocab_size} speech codes, but the "
+            f"evaluated pairs in {datamodule.folder} have {here.text_vocab_size} and {here.speech_vocab_size}. Use pairs of "
+            "the same Tortoise."
+        )
+    return others

@@ -1,5 +1,6 @@
-"""All that is measured of one checkpoint. Shapes: N held-out pairs, D width."""
+"""Evaluation of one checkpoint, and comparison of several. Shapes: N held-out pairs, D width."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,12 +9,12 @@ import torch
 from rich.progress import Progress
 
 from clvp_train import metrics
-from clvp_train.evaluation.embed import Embedder
-from clvp_train.evaluation.embedding_store import EmbeddingStore
+from clvp_train.evaluation.embedding import Embedder, EmbeddingStore
 from clvp_train.evaluation.evaluation_data import EvaluationData
 from clvp_train.evaluation.held_out import HeldOut
+from clvp_train.evaluation.perturbation_suite import Perturbation
 from clvp_train.losses.gather import rank
-from clvp_train.report.pictures import FigureData
+from clvp_train.report import FigureData
 
 PerText = dict[str, np.ndarray]
 NUM_CONFUSIONS = 20
@@ -21,12 +22,12 @@ NUM_CONFUSIONS = 20
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found.
+    """Results of one checkpoint.
 
     Attributes:
-        metrics: numbers and words, fit for JSON.
-        per_text: by name of a quantity one value a text, whose mean it is: what comparisons are made of.
-        figure_data: what figures are drawn from.
+        metrics: numbers and strings that can be written as JSON.
+        per_text: by name of a quantity one value per text, whose mean it is; the basis of comparisons.
+        figure_data: what the figures show.
     """
 
     metrics: dict[str, Any]
@@ -34,99 +35,131 @@ class Evaluation:
     figure_data: FigureData
 
 
-def evaluate(data: EvaluationData, embedder: Embedder) -> Evaluation:
-    """Embeds the data with a model and measures everything. All ranks must call it.
+def evaluate_model(data: EvaluationData, embedder: Embedder) -> Evaluation:
+    """Embeds the data with a model and measures everything. All processes must call it.
 
     Raises:
-        UserError: the embeddings are not finite, or ranks have other data.
+        UserError: the embeddings are not finite, or the processes have different data.
     """
-    pools = EmbeddingStore(data, embedder)
-    text_ND, speech_ND = pools.texts(pools.pairs[0]), pools.speech(pools.pairs[1])
-    with Progress(transient=True, disable=rank() != 0) as progress:
-        ranking = progress.add_task("Ranking")
-        found = metrics.retrieval_ranks(
-            text_ND, speech_ND, lambda done, of: progress.update(ranking, completed=done, total=of)
-        )
-    per_text = _retrieved(found)
-    true_N = pools.scores(pools.pairs)
-    mismatched = pools.scores(tuple(rows[which] for rows, which in zip(pools.pairs, metrics.mismatched(len(text_ND)))))
-    perturbations, perturbed = _faults(data, pools, true_N, per_text)
-    lengths_N = {
-        "text tokens": np.array([len(ids) for ids in data.pairs.input_ids]),
-        "speech codes": np.array([len(codes) for codes in data.pairs.codes]),
-    }
-    scale = embedder.module.model.logit_scale.item()
-    numbers: dict[str, Any] = {
-        **metrics.retrieval_summary(found),
-        "intervals": _intervals(found, per_text),
-        "breakdown": {
-            **{name: metrics.by_quartile(lengths, found) for name, lengths in lengths_N.items()},
-            "voice": metrics.by_label(data.pairs.voices, found),
-        },
-        "scores": {
-            "true": _moments(true_N),
-            "mismatched": _moments(mismatched) | {"auc": metrics.auc(true_N, mismatched)},
-            "clvp_score": metrics.clvp_score(text_ND, speech_ND, scale),
-            "table": metrics.score_table(true_N, mismatched),
-        },
-        "perturbations": perturbations,
+    store = EmbeddingStore(data, embedder)
+    text_ND, speech_ND = store.texts(store.pairs[0]), store.speech(store.pairs[1])
+    ranks = _retrieval_ranks(text_ND, speech_ND)
+    perturbed = [store.scores(pairs) for pairs in store.perturbations]
+    scores = _scores(store, perturbed)
+    clvp_score = metrics.clvp_score(text_ND, speech_ND, embedder.module.model.logit_scale.item())
+    per_text = _retrieval_per_text(ranks)
+    results: dict[str, Any] = {
+        **metrics.retrieval_summary(ranks),
+        "intervals": _intervals(per_text),
+        "breakdown": _breakdown(data.pairs, ranks),
+        "scores": _score_metrics(scores) | {"clvp_score": clvp_score},
+        "perturbations": _detection(data.perturbations, perturbed, scores["true"], per_text),
         "left_out": data.left_out,
-        "confusions": _confusions(data, text_ND, speech_ND, found),
+        "confusions": _confusions(data.pairs, text_ND, speech_ND, ranks),
         "example": _example(data.pairs),
     }
-    if len(perturbed):
-        numbers["scores"]["perturbed"] = _moments(perturbed) | {"auc": metrics.auc(true_N, perturbed)}
     if data.candidates is not None:
-        numbers["rerank"] = _rerank(data, pools, per_text)
+        results["rerank"] = _reranking(data, store, per_text)
     if data.reference is not None:
-        numbers["reference"] = {
-            "codes": len(data.reference),
-            "frechet_distance": metrics.frechet_distance(
-                pools.projections(pools.pairs[1]), pools.projections(pools.reference)
-            ),
+        distance = metrics.frechet_distance(store.projections(store.pairs[1]), store.projections(store.reference))
+        results["reference"] = {"codes": len(data.reference), "frechet_distance": distance}
+    figure_data = FigureData.from_retrieval(
+        text_ND,
+        speech_ND,
+        ranks,
+        scores,
+        voices=data.pairs.voices,
+        lengths=[len(codes) for codes in data.pairs.codes],
+        perturbations=results["perturbations"],
+    )
+    return Evaluation(results, per_text, figure_data)
+
+
+def compare(per_text: Sequence[PerText]) -> list[dict[str, Any]]:
+    """Compares checkpoints that were evaluated on the same data, paired over texts, by every quantity that all of them have.
+
+    Returns:
+        [{"quantity", "values": one per checkpoint, "differences": {"value", "interval"} of each but the first to the first}, …].
+        If an interval does not contain 0, the texts suffice to distinguish the two.
+    """
+    first, *others = per_text
+    return [
+        {
+            "quantity": name,
+            "values": [float(values[name].mean()) for values in per_text],
+            "differences": [
+                {
+                    "value": float((other[name] - values_N).mean()),
+                    "interval": metrics.interval(other[name] - values_N),
+                }
+                for other in others
+            ],
         }
-    scores = {"true": true_N, "mismatched": mismatched} | ({"perturbed": perturbed} if len(perturbed) else {})
-    pictures = FigureData.from_retrieval(text_ND, speech_ND, found, scores)
-    pictures.perturbations = perturbations
-    pictures.voices, pictures.lengths = data.pairs.voices, lengths_N["speech codes"]
-    return Evaluation(numbers, per_text, pictures)
+        for name, values_N in first.items()
+        if all(name in other for other in others)
+    ]
 
 
-def _example(pairs: HeldOut) -> dict[str, Any]:
-    """The shortest pair, and the codes of another text of its length, for a card that shows how to use the model."""
-    first, second = np.argsort([len(codes) for codes in pairs.codes], kind="stable")[:2]
-    return {"text": pairs.texts[first], "candidates": [pairs.codes[row].tolist() for row in (first, second)]}
+def _retrieval_ranks(text_ND: torch.Tensor, speech_ND: torch.Tensor) -> metrics.RetrievalRanks:
+    with Progress(transient=True, disable=rank() != 0) as progress:
+        task = progress.add_task("Ranking")
+        return metrics.retrieval_ranks(
+            text_ND, speech_ND, lambda done, total: progress.update(task, completed=done, total=total)
+        )
 
 
-def _retrieved(found: metrics.RetrievalRanks) -> PerText:
+def _scores(store: EmbeddingStore, perturbed: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Scores of "true" (matched), "mismatched" and, if there are any, "perturbed" pairs."""
+    texts, codes = store.pairs
+    others = metrics.mismatched(len(texts))
+    scores = {"true": store.scores(store.pairs), "mismatched": store.scores((texts[others[0]], codes[others[1]]))}
+    return scores | ({"perturbed": np.concatenate(perturbed)} if perturbed else {})
+
+
+def _retrieval_per_text(ranks: metrics.RetrievalRanks) -> PerText:
     per_text: PerText = {}
-    for name, words in metrics.DIRECTIONS.items():
-        ranks_N = getattr(found, name).numpy()
-        per_text |= {f"R@{k}, {words}": (ranks_N <= k).astype(float) for k in (1, 5, 10)}
-        per_text |= {f"MRR, {words}": 1 / ranks_N, f"mean_rank, {words}": ranks_N}
+    for key, direction in metrics.DIRECTIONS.items():
+        ranks_N = getattr(ranks, key).numpy()
+        per_text |= {f"R@{k}, {direction}": (ranks_N <= k).astype(float) for k in (1, 5, 10)}
+        per_text |= {f"MRR, {direction}": 1 / ranks_N, f"mean_rank, {direction}": ranks_N}
     return per_text
 
 
-def _intervals(found: metrics.RetrievalRanks, per_text: PerText) -> dict[str, dict[str, metrics.Interval]]:
+def _breakdown(pairs: HeldOut, ranks: metrics.RetrievalRanks) -> dict[str, list[dict[str, Any]]]:
+    """Retrieval by length and by voice."""
+    lengths = {
+        "text tokens": np.array([len(ids) for ids in pairs.input_ids]),
+        "speech codes": np.array([len(codes) for codes in pairs.codes]),
+    }
+    rows = {name: metrics.by_quartile(lengths_N, ranks) for name, lengths_N in lengths.items()}
+    return rows | {"voice": metrics.by_label(pairs.voices, ranks)}
+
+
+def _intervals(per_text: PerText) -> dict[str, dict[str, metrics.Interval]]:
     intervals: dict[str, dict[str, metrics.Interval]] = {}
-    for name, words in metrics.DIRECTIONS.items():
-        own = {key.split(",")[0]: values_N for key, values_N in per_text.items() if key.endswith(words)}
-        intervals[name] = {key: metrics.interval(values_N) for key, values_N in own.items()}
-        intervals[name]["median_rank"] = metrics.median_interval(own["mean_rank"])
+    for key, direction in metrics.DIRECTIONS.items():
+        values = {name.split(",")[0]: values_N for name, values_N in per_text.items() if name.endswith(direction)}
+        intervals[key] = {name: metrics.interval(values_N) for name, values_N in values.items()}
+        intervals[key]["median_rank"] = metrics.median_interval(values["mean_rank"])
     return intervals
 
 
-def _moments(scores: np.ndarray) -> dict[str, float]:
-    return {"mean": float(scores.mean()), "standard_deviation": float(scores.std())}
+def _score_metrics(scores: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Mean and spread of each kind of scores, the AUC of matched pairs against it, and the percentiles."""
+    results: dict[str, Any] = {
+        kind: {"mean": float(values.mean()), "standard_deviation": float(values.std())}
+        | ({} if kind == "true" else {"auc": metrics.auc(scores["true"], values)})
+        for kind, values in scores.items()
+    }
+    return results | {"table": metrics.score_table(scores["true"], scores["mismatched"])}
 
 
-def _faults(
-    data: EvaluationData, pools: EmbeddingStore, true_N: np.ndarray, per_text: PerText
-) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """How often true pairs outscore their perturbed copies, and all scores of these."""
-    rows, perturbed = [], []
-    for perturbation, places in zip(data.perturbations, pools.perturbations):
-        scores = pools.scores(places)
+def _detection(
+    perturbations: Sequence[Perturbation], perturbed: Sequence[np.ndarray], true_N: np.ndarray, per_text: PerText
+) -> list[dict[str, Any]]:
+    """How often a matched pair scores higher than its perturbed copy, for each perturbation."""
+    rows = []
+    for perturbation, scores in zip(perturbations, perturbed):
         wins = metrics.win_rate(true_N[perturbation.rows], scores)
         rows.append(
             {
@@ -138,43 +171,49 @@ def _faults(
                 "interval": metrics.interval(wins),
             }
         )
-        per_text[f"catches {perturbation.name}" + (f", {perturbation.share:g}" if perturbation.share else "")] = wins
-        perturbed.append(scores)
-    return rows, np.concatenate(perturbed) if perturbed else np.empty(0)
+        share = f", {perturbation.share:g}" if perturbation.share else ""
+        per_text[f"detection rate of {perturbation.name}{share}"] = wins
+    return rows
 
 
-def _rerank(data: EvaluationData, pools: EmbeddingStore, per_text: PerText) -> dict[str, Any]:
+def _reranking(data: EvaluationData, store: EmbeddingStore, per_text: PerText) -> dict[str, Any]:
     sets = data.candidates
     assert sets is not None
-    candidates = metrics.Candidates(
-        scores_NK=sets.by_text(pools.scores(pools.candidates)),
+    candidates = metrics.CandidateScores(
+        scores_NK=sets.by_text(store.scores(store.candidates)),
         finished_NK=sets.by_text(sets.pairs.finished),
         log_probabilities_NK=sets.by_text(sets.pairs.log_probabilities),
         num_codes_NK=sets.by_text([len(codes) for codes in sets.pairs.codes]),
         word_errors_NK=None if data.word_errors is None else sets.by_text(data.word_errors),
         num_words_N=data.num_words,
     )
-    per_text |= {f"pick: {name}": values_N for name, values_N in metrics.of_picks(candidates).items()}
-    passed_over = {"texts_with_one_candidate": sets.num_single, "texts_in_several_voices": sets.num_mixed}
-    return metrics.rerank(candidates) | passed_over
+    per_text |= {f"pick: {name}": values_N for name, values_N in metrics.picked_values(candidates).items()}
+    counts = {"texts_with_one_candidate": sets.num_single, "texts_in_several_voices": sets.num_mixed}
+    return metrics.reranking_metrics(candidates) | counts
 
 
 def _confusions(
-    data: EvaluationData, text_ND: torch.Tensor, speech_ND: torch.Tensor, found: metrics.RetrievalRanks
+    pairs: HeldOut, text_ND: torch.Tensor, speech_ND: torch.Tensor, ranks: metrics.RetrievalRanks
 ) -> list[dict[str, Any]]:
-    """The texts that are retrieved worst, and what is retrieved instead."""
-    worst = found.text_to_speech.argsort(descending=True, stable=True)[:NUM_CONFUSIONS]
-    worst = worst[found.text_to_speech[worst] > 1]
-    scores_XN = (text_ND[worst.to(text_ND.device)] @ speech_ND.T).cpu()
-    own_X = scores_XN[torch.arange(len(worst)), worst].tolist()
-    scores_XN[torch.arange(len(worst)), worst] = -torch.inf
+    """The texts with the worst ranks, and the text whose codes are retrieved instead."""
+    worst_X = ranks.text_to_speech.argsort(descending=True, stable=True)[:NUM_CONFUSIONS]
+    worst_X = worst_X[ranks.text_to_speech[worst_X] > 1]
+    scores_XN = (text_ND[worst_X.to(text_ND.device)] @ speech_ND.T).cpu()
+    own_X = scores_XN[torch.arange(len(worst_X)), worst_X].tolist()
+    scores_XN[torch.arange(len(worst_X)), worst_X] = -torch.inf
     return [
         {
-            "text": data.pairs.texts[row],
-            "rank": float(found.text_to_speech[row]),
+            "text": pairs.texts[row],
+            "rank": float(ranks.text_to_speech[row]),
             "score": own,
-            "instead": data.pairs.texts[int(scores_N.argmax())],
+            "instead": pairs.texts[int(scores_N.argmax())],
             "its_score": float(scores_N.max()),
         }
-        for row, own, scores_N in zip(worst.tolist(), own_X, scores_XN)
+        for row, own, scores_N in zip(worst_X.tolist(), own_X, scores_XN)
     ]
+
+
+def _example(pairs: HeldOut) -> dict[str, Any]:
+    """The shortest pair and the codes of another text of similar length, for the usage example of a model card."""
+    first, second = np.argsort([len(codes) for codes in pairs.codes], kind="stable")[:2]
+    return {"text": pairs.texts[first], "candidates": [pairs.codes[row].tolist() for row in (first, second)]}

@@ -1,13 +1,13 @@
-"""Mistakes in a text, to find out which of them a score notices. Shapes: W words.
+"""Perturbations of a text. Shapes: W words.
 
-A perturbation takes the words of a text and returns others, or None where it finds nothing to spoil:
+A perturbation takes the words of a text and returns other words, or None if it does not apply:
 
-    words: at least one. What is written without spaces counts letter by letter, see `words_of`.
-    rng: draws the place.
-    share: of the words that go wrong, 0 to 1; rounded to whole words, at least one.
-    other: words of another text, which `replace_words` alone needs.
+    words: at least one. Text written without spaces is split into letters, see `words_of`.
+    rng: draws the position.
+    share: of the words that are perturbed, 0 to 1; rounded to at least one word.
+    other: words of another text, used by `replace_words`.
 
-`change_number` and `negate` change one word whatever the share. Digits are changed in any language; number words and negations
+`change_number` and `negate` change one word, whatever the share. Digits are changed in any language; number words and negations
 are English.
 """
 
@@ -34,18 +34,18 @@ _AUXILIARIES = [
 
 
 def words_of(text: str) -> Words:
-    """The words of a text; its letters where it is written without spaces."""
+    """Returns the words of a text; its letters if it is written without spaces."""
     words = text.split()
     return words if len(words) > 1 or text.isascii() else list(text)
 
 
 def text_of(words: Sequence[str], like: str) -> str:
-    """The text of words that `words_of(like)` gave, or a perturbation made of them."""
+    """Joins words of `words_of(like)`, or a perturbation of them, to a text."""
     return ("" if len(like.split()) == 1 and not like.isascii() else " ").join(words)
 
 
 def drop_words(words: Words, rng: np.random.Generator, share: float, other: Words) -> Words | None:
-    """A stretch is left out."""
+    """Leaves out a span."""
     if len(words) < 2:
         return None
     length = _length(words, share)
@@ -54,14 +54,14 @@ def drop_words(words: Words, rng: np.random.Generator, share: float, other: Word
 
 
 def repeat_words(words: Words, rng: np.random.Generator, share: float, other: Words) -> Words | None:
-    """A stretch is said twice."""
+    """Repeats a span."""
     length = min(_length(words, share), len(words))
     start = int(rng.integers(len(words) - length + 1))
     return words[: start + length] + words[start:]
 
 
 def swap_words(words: Words, rng: np.random.Generator, share: float, other: Words) -> Words | None:
-    """Two neighbouring stretches change places, each at most half of the text."""
+    """Swaps two adjacent spans, each at most half of the text."""
     size = min(_length(words, share), len(words) // 2)
     starts = [
         start
@@ -76,7 +76,7 @@ def swap_words(words: Words, rng: np.random.Generator, share: float, other: Word
 
 
 def replace_words(words: Words, rng: np.random.Generator, share: float, other: Words) -> Words | None:
-    """Words of another text stand in place of as many."""
+    """Replaces a span by as many words of another text."""
     length = min(_length(words, share), len(words), len(other))
     start, begin = int(rng.integers(len(words) - length + 1)), int(rng.integers(len(other) - length + 1))
     inserted = other[begin : begin + length]
@@ -86,37 +86,37 @@ def replace_words(words: Words, rng: np.random.Generator, share: float, other: W
 
 
 def change_number(words: Words, rng: np.random.Generator, share: float, other: Words) -> Words | None:
-    """A number becomes another one of its kind."""
-    places = [place for place, word in enumerate(words) if re.search(r"\d", word) or _bare(word) in _NUMBERS]
-    if not places:
+    """Replaces a number by another one of the same kind."""
+    indices = [index for index, word in enumerate(words) if re.search(r"\d", word) or _bare(word) in _NUMBERS]
+    if not indices:
         return None
-    place = places[int(rng.integers(len(places)))]
-    return [*words[:place], _another_number(words[place], rng), *words[place + 1 :]]
+    index = indices[int(rng.integers(len(indices)))]
+    return [*words[:index], _another_number(words[index], rng), *words[index + 1 :]]
 
 
 def negate(words: Words, rng: np.random.Generator, share: float, other: Words) -> Words | None:
-    """A "not" is taken away, or put behind the first auxiliary verb."""
+    """Removes a "not", or inserts one after the first auxiliary verb."""
     plain = [_bare(word) for word in words]
     if "not" in plain and len(words) > 1:
-        place = plain.index("not")
-        return words[:place] + words[place + 1 :]
-    places = [place for place, word in enumerate(plain[:-1]) if word in _AUXILIARIES]
-    return [*words[: places[0] + 1], "not", *words[places[0] + 1 :]] if places else None
+        index = plain.index("not")
+        return words[:index] + words[index + 1 :]
+    indices = [index for index, word in enumerate(plain[:-1]) if word in _AUXILIARIES]
+    return [*words[: indices[0] + 1], "not", *words[indices[0] + 1 :]] if indices else None
 
 
 def _another_number(word: str, rng: np.random.Generator) -> str:
-    if digits := [place for place, letter in enumerate(word) if letter.isdigit()]:
-        place = digits[int(rng.integers(len(digits)))]
-        first = 1 if place == digits[0] and len(digits) > 1 else 0  # no number begins with 0
-        choices = [digit for digit in "0123456789"[first:] if digit != word[place]]
-        return word[:place] + str(rng.choice(choices)) + word[place + 1 :]
+    if digits := [index for index, letter in enumerate(word) if letter.isdigit()]:
+        index = digits[int(rng.integers(len(digits)))]
+        first = 1 if index == digits[0] and len(digits) > 1 else 0  # no leading zero
+        choices = [digit for digit in "0123456789"[first:] if digit != word[index]]
+        return word[:index] + str(rng.choice(choices)) + word[index + 1 :]
     bare = _bare(word)
     another = str(rng.choice([other for other in _NUMBERS[bare] if other != bare]))
     return re.sub(bare, another.capitalize() if word[0].isupper() else another, word, flags=re.IGNORECASE)
 
 
 def _length(words: Words, share: float) -> int:
-    """Whole words that go wrong, never all of them."""
+    """The number of words to perturb: at least one, never all of them."""
     return max(1, min(round(share * len(words)), len(words) - 1))
 
 
@@ -132,4 +132,4 @@ TEXT_PERTURBATIONS: dict[str, TextPerturbation] = {
     perturbation.__name__: perturbation
     for perturbation in (drop_words, repeat_words, swap_words, replace_words, change_number, negate)
 }
-WHATEVER_THE_SHARE = ("change_number", "negate")
+SINGLE_WORD = ("change_number", "negate")

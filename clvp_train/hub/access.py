@@ -1,5 +1,6 @@
-"""Whether a push can succeed, asked before the work that it is for."""
+"""Where to publish, and whether a push can succeed. This is checked before the work whose result is pushed."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from huggingface_hub import HfApi, constants, get_token
@@ -7,101 +8,120 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError,
 from huggingface_hub.utils import validate_repo_id
 
 from clvp_train.errors import UserError
-from clvp_train.hub.settings import HubConfig
 
-Who = dict[str, Any]
-EMPTY = frozenset({".gitattributes"})  # the files of a new repository
-FAILURES = (HTTPError, OSError, RuntimeError, ValueError)  # of a request; HfHubHTTPError is one of the first
+INITIAL_FILES = frozenset({".gitattributes"})  # the files of a new repository
+REQUEST_ERRORS = (HTTPError, OSError, RuntimeError, ValueError)  # HfHubHTTPError is an HTTPError
+
+
+@dataclass(frozen=True)
+class HubConfig:
+    """Settings of the `hub` group. `repo_id` and `push` decide whether anything is published."""
+
+    repo_id: str | None = None  # name, or namespace/name, on the Hub; None: do not push
+    push: bool = True  # False: only write the folder that would be pushed
+    private: bool = True
+    overwrite: bool = False  # replace the content of the repository; False: refuse a repository that is not empty
+    license: str = "unknown"  # the Hub's identifier of the licence, such as apache-2.0 or cc-by-4.0
+    language: str | None = None  # language of the texts, such as en
+    card: str | None = None  # Jinja template of the model card; None: the template of this package
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether anything is published or written."""
+        return self.repo_id is not None or not self.push
 
 
 def check_access(hub: HubConfig, kind: str = "model") -> str:
-    """The whole name, namespace/name, of a repository that the user may write to and that is free.
+    """Returns the full name, namespace/name, of a repository that is empty or new and that the user may write to.
 
     Args:
         hub: with a `repo_id`.
         kind: "model" or "dataset".
 
     Raises:
-        UserError: no network, no valid token, no right to write there, a bad name, or one that is taken.
+        UserError: no network, no valid token, no write access, an invalid name, or a repository that is not empty.
     """
     assert hub.repo_id is not None
     if constants.is_offline_mode():
         raise UserError(
-            "HF_HUB_OFFLINE is set, so nothing can be pushed: unset it, or add hub=local to write the folder only"
+            "HF_HUB_OFFLINE is set: nothing can be pushed. Unset it, or add hub=local to write the folder only."
         )
     try:
         validate_repo_id(hub.repo_id)
     except HFValidationError as error:
-        raise UserError(
-            f"repo_id={hub.repo_id} is no name for a repository ({error}): give one such as me/clvp-en"
-        ) from None
-    who = _who()
-    repo_id = hub.repo_id if "/" in hub.repo_id else f"{who['name']}/{hub.repo_id}"
-    _check_rights(who, repo_id)
+        raise UserError(f"repo_id={hub.repo_id}: not a valid name ({error}). Use a name such as me/clvp-en.") from None
+    user = _user()
+    repo_id = hub.repo_id if "/" in hub.repo_id else f"{user['name']}/{hub.repo_id}"
+    _check_rights(user, repo_id)
     _check_free(repo_id, hub.overwrite, kind)
     return repo_id
 
 
-def _who() -> Who:
+def _user() -> dict[str, Any]:
+    """The account of the token, as the Hub describes it."""
     if get_token() is None:
-        raise UserError("no token for the Hub: log in with `hf auth login`, or set HF_TOKEN to one that may write")
+        raise UserError(
+            "no token for the Hub. Log in with `hf auth login`, or set HF_TOKEN to a token with write access."
+        )
     try:
         return HfApi().whoami()
-    except FAILURES as error:
+    except REQUEST_ERRORS as error:
         if _status(error) in (401, 403):
-            raise UserError(
-                "the Hub does not know this token: log in with `hf auth login`, or set HF_TOKEN anew"
-            ) from None
-        raise _failed("the Hub cannot be asked", error, "check the network and HF_ENDPOINT") from None
+            raise UserError("invalid token for the Hub. Log in with `hf auth login`, or set HF_TOKEN.") from None
+        raise _not_reachable(error) from None
 
 
-def _check_rights(who: Who, repo_id: str) -> None:
+def _check_rights(user: dict[str, Any], repo_id: str) -> None:
+    """Compares the roles of the user and the scopes of the token with the repository, without a request."""
     namespace = repo_id.split("/")[0]
-    roles = {who["name"]: "admin"} | {one["name"]: one.get("roleInOrg") for one in who.get("orgs", ())}
-    mend = f"use a name of {who['name']}/…, or ask for the rights"
+    roles = {user["name"]: "admin"} | {org["name"]: org.get("roleInOrg") for org in user.get("orgs", ())}
+    advice = f"Use {user['name']}/…, or ask for write access."
     if namespace not in roles:
-        raise UserError(f"repo_id={repo_id}: {who['name']} is no member of {namespace}: {mend}")
+        raise UserError(f"repo_id={repo_id}: {user['name']} is not a member of {namespace}. {advice}")
     if roles[namespace] == "read":
-        raise UserError(f"repo_id={repo_id}: {who['name']} may only read in {namespace}: {mend}")
-    token = who.get("auth", {}).get("accessToken", {})
+        raise UserError(f"repo_id={repo_id}: {user['name']} has read access only in {namespace}. {advice}")
+    token = user.get("auth", {}).get("accessToken", {})
     scopes = token.get("fineGrained", {}).get("scoped", ())
-    allowed = {scope["entity"].get("name") for scope in scopes if "repo.write" in scope.get("permissions", ())}
-    if token.get("role") == "read" or (token.get("role") == "fineGrained" and not allowed & {namespace, repo_id}):
-        raise UserError(
-            f"repo_id={repo_id}: the Hub token may not write there: make one with that right, and log in with it"
-        )
+    writable = {scope["entity"].get("name") for scope in scopes if "repo.write" in scope.get("permissions", ())}
+    if token.get("role") == "read" or (token.get("role") == "fineGrained" and not writable & {namespace, repo_id}):
+        raise UserError(f"repo_id={repo_id}: the token has no write access. Create one that has, and log in with it.")
 
 
 def _check_free(repo_id: str, overwrite: bool, kind: str) -> None:
     try:
-        found = HfApi().repo_info(repo_id, repo_type=kind)
-        files = {one.rfilename for one in found.siblings or ()}
+        info = HfApi().repo_info(repo_id, repo_type=kind)
         if overwrite:
             HfApi().auth_check(repo_id, repo_type=kind, write=True)
     except RepositoryNotFoundError:
         return
-    except FAILURES as error:
-        raise told(error, repo_id, "the Hub cannot be asked", "check the network and HF_ENDPOINT") from None
-    if files - EMPTY and not overwrite:
+    except REQUEST_ERRORS as error:
+        raise no_write_access(error, repo_id) or _not_reachable(error) from None
+    files = {sibling.rfilename for sibling in info.siblings or ()} - INITIAL_FILES
+    if files and not overwrite:
         raise UserError(
-            f"repo_id={repo_id} is taken: it holds {len(files - EMPTY)} files; give another name, or hub.overwrite=true to "
-            "replace them"
+            f"repo_id={repo_id}: the repository contains {len(files)} files. Choose another name, or set hub.overwrite=true "
+            "to replace them."
         )
 
 
-def told(error: BaseException, repo_id: str, what: str, mend: str) -> UserError:
-    """What a failed request means for the user: no rights, or else `what`, the reason, and `mend`."""
-    if _status(error) in (401, 403):
-        return UserError(
-            f"repo_id={repo_id}: the Hub does not let this token write there: ask for the rights, or use another"
-        )
-    return _failed(what, error, mend)
+def no_write_access(error: BaseException, repo_id: str) -> UserError | None:
+    """The error to raise if the Hub refused the token; None if a request failed for another reason."""
+    if _status(error) not in (401, 403):
+        return None
+    return UserError(
+        f"repo_id={repo_id}: the Hub refused write access to this token. Ask for it, or use another token."
+    )
 
 
-def _failed(what: str, error: BaseException, mend: str) -> UserError:
+def reason(error: BaseException) -> str:
+    """The first line of what made a request fail."""
+    # httpx errors arrive wrapped in a RuntimeError that names no reason
     cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
-    reason = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
-    return UserError(f"{what} ({reason}): {mend}")
+    return next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+
+
+def _not_reachable(error: BaseException) -> UserError:
+    return UserError(f"the Hub cannot be reached ({reason(error)}). Check the network and HF_ENDPOINT.")
 
 
 def _status(error: BaseException) -> int | None:

@@ -1,28 +1,66 @@
-"""The card of a model: what its readers must know to trust it, filled in from the run."""
+"""The model card: a Jinja template, filled in from the run, and metadata with the results in the Hub's format."""
 
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
+from jinja2 import meta
 
+from clvp_train.errors import UserError
+from clvp_train.hub.access import HubConfig
 from clvp_train.hub.run import TRAINING_CONFIG, Trained
-from clvp_train.hub.settings import HubConfig
-from clvp_train.hub.templates import MODEL_CARD, render
 from clvp_train.metrics import DIRECTIONS
 from clvp_train.pairs import report_lines
 from clvp_train.report import table_lines, tables
 
-HARDLY = 0.6  # a mistake that is noticed less often than this is told of as a limit; 0.5 is chance
-SHOWN = ("recall_curve", "score_distributions", "detection_rates")  # figures of the report
+MODEL_CARD = Path(__file__).with_name("model_card.md.jinja")
+# the variables of a template, see `model_card`
+VARIABLES = frozenset(
+    (
+        *("metadata", "name", "model_id", "license", "model", "tokenizer", "data", "recipe", "metrics", "tables"),
+        *("weak", "figures", "example", "versions"),
+    )
+)
+LOW_RATE = 0.6  # a perturbation with a lower detection rate is listed as a limitation; chance is 0.5
+FIGURES = ("recall_curve", "score_distributions", "detection_rates")  # of the report
+# words of the card -> path of the setting
+RECIPE = {
+    "objective": ("loss", "_target_"),
+    "batch size (global)": ("data", "batch_size"),
+    "maximum epochs": ("trainer", "max_epochs"),
+    "maximum steps": ("trainer", "max_steps"),
+    "precision": ("trainer", "precision"),
+    "learning rate": ("optim", "lr"),
+    "weight decay": ("optim", "weight_decay"),
+    "hard negatives per pair": ("data", "num_hard_negatives"),
+    "masked text tokens": ("training", "text_mask_percentage"),
+    "masked speech codes": ("training", "voice_mask_percentage"),
+    "initial weights": ("model", "checkpoint"),
+    "seed": ("seed",),
+}
+# StrictUndefined: a value that is missing is an error. A card is Markdown, in which nothing is escaped.
+JINJA = jinja2.Environment(
+    undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+)
+
+
+def check_template(path: str | Path) -> None:
+    """Raises UserError if the template of a model card is missing or malformed, or uses an unknown variable."""
+    unknown = sorted(meta.find_undeclared_variables(JINJA.parse(_read_template(path))) - VARIABLES)
+    if unknown:
+        raise UserError(
+            f"hub.card={path}: unknown variables {', '.join(unknown)}. Available are {', '.join(sorted(VARIABLES))}."
+        )
 
 
 def model_card(trained: Trained, hub: HubConfig, repo_id: str | None) -> str:
-    """README.md of a published model, metadata first.
+    """Returns the README.md of a published model, metadata first.
 
     Raises:
-        UserError: the template of `hub.card` lacks a value.
+        UserError: the template of `hub.card` is malformed, or uses a value that does not exist.
     """
     metrics, config = trained.metrics, trained.model.config
     name = (repo_id or "clvp").rsplit("/", 1)[-1]
@@ -37,7 +75,7 @@ def model_card(trained: Trained, hub: HubConfig, repo_id: str | None) -> str:
             "text_tokens": config.text_config.vocab_size,
             "speech_tokens": config.speech_config.vocab_size,
             "width": config.projection_dim,
-            "layers": [half.num_hidden_layers for half in (config.text_config, config.speech_config)],
+            "layers": [tower.num_hidden_layers for tower in (config.text_config, config.speech_config)],
         },
         "tokenizer": _tokenizer(trained.folder),
         "data": metrics["data"] | {"lines": report_lines(metrics["data"]["report"] | {"codes_per_second": None})},
@@ -46,18 +84,34 @@ def model_card(trained: Trained, hub: HubConfig, repo_id: str | None) -> str:
         "tables": [
             (table.title, "\n".join(table_lines(table)))
             for table in tables(metrics)
-            if not table.words  # whose rows are texts of the corpus
+            if not table.words  # these quote texts of the corpus, which may not be published
         ],
         "weak": [f"{row['perturbation'].replace('_', ' ')} ({row['rate']:.2f})" for row in _weak(metrics)],
-        "figures": [name for name in SHOWN if (trained.report / "figures" / f"{name}.svg").exists()],
+        "figures": [name for name in FIGURES if (trained.report / "figures" / f"{name}.svg").exists()],
         "example": metrics["example"],
         "versions": {name: version(name) for name in ("clvp-train", "torch", "transformers")},
     }
-    return render(hub.card or MODEL_CARD, values)
+    path = hub.card or MODEL_CARD
+    try:
+        return JINJA.from_string(_read_template(path)).render(values)
+    except jinja2.UndefinedError as error:
+        raise UserError(f"hub.card={path}: {error.message}. Remove the value from the template, or set it.") from None
+
+
+def _read_template(path: str | Path) -> str:
+    """The text of a template without syntax errors."""
+    try:
+        text = Path(path).expanduser().read_text(encoding="utf-8")
+        JINJA.parse(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"hub.card={path}: cannot be read ({error}). Give a Jinja template.") from None
+    except jinja2.TemplateSyntaxError as error:
+        raise UserError(f"hub.card={path}: invalid Jinja template (line {error.lineno}: {error.message}).") from None
+    return text
 
 
 def _metadata(name: str, trained: Trained, hub: HubConfig) -> str:
-    """The card's YAML, with the results as the Hub reads them."""
+    """The YAML block of the card, with the results in the Hub's model-index format."""
     data = ModelCardData(
         license=hub.license,
         language=hub.language,
@@ -71,7 +125,7 @@ def _metadata(name: str, trained: Trained, hub: HubConfig) -> str:
 
 
 def _results(metrics: dict[str, Any]) -> list[EvalResult]:
-    """Retrieval in both directions with gallery, interval and chance; how well true pairs are told from others."""
+    """Retrieval in both directions with gallery, interval and chance, and the AUC of true pairs against others."""
     data = metrics["data"]
     common = {
         "task_type": "text-retrieval",
@@ -81,12 +135,12 @@ def _results(metrics: dict[str, Any]) -> list[EvalResult]:
         "dataset_split": metrics["split"],
         "dataset_args": {"fingerprint": data["fingerprint"]},
     }
-    found = []
+    results = []
     for key, words in DIRECTIONS.items():
         for name, kind in (("R@1", "recall_at_1"), ("R@5", "recall_at_5"), ("R@10", "recall_at_10"), ("MRR", "mrr")):
             gallery = {"gallery": metrics["gallery"], "interval_95": metrics["intervals"][key][name]}
             chance = {"chance": metrics["chance_R@1"]} if name == "R@1" else {}
-            found.append(
+            results.append(
                 EvalResult(
                     **common,
                     metric_type=kind,
@@ -99,45 +153,31 @@ def _results(metrics: dict[str, Any]) -> list[EvalResult]:
         if kind in metrics["scores"]:
             value = metrics["scores"][kind]["auc"]
             words = f"AUC, true against {kind} pairs"
-            found.append(EvalResult(**common, metric_type="roc_auc", metric_name=words, metric_value=value))
-    return found
+            results.append(EvalResult(**common, metric_type="roc_auc", metric_name=words, metric_value=value))
+    return results
 
 
 def _weak(metrics: dict[str, Any]) -> list[dict[str, Any]]:
-    """Of each mistake that is hardly noticed at some size the largest such."""
-    rows = {row["perturbation"]: row for row in metrics["perturbations"] if row["rate"] < HARDLY}
+    """The perturbations with a low detection rate, lowest first; of several sizes of one, the largest such size."""
+    rows = {row["perturbation"]: row for row in metrics["perturbations"] if row["rate"] < LOW_RATE}
     return sorted(rows.values(), key=lambda row: row["rate"])
 
 
 def _tokenizer(folder: Path) -> str:
-    described = yaml.safe_load((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    return str(described.get("tokenizer_class", "unknown"))
+    settings = yaml.safe_load((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    return str(settings.get("tokenizer_class", "unknown"))
 
 
 def _recipe(file: Path) -> dict[str, str]:
-    """The settings that shaped the training most; {} if they were not kept."""
+    """The most important settings of the training; {} if the file does not exist."""
     if not file.exists():
         return {}
     config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    named = {
-        "objective": ("loss", "_target_"),
-        "batch size (global)": ("data", "batch_size"),
-        "epochs at most": ("trainer", "max_epochs"),
-        "steps at most": ("trainer", "max_steps"),
-        "precision": ("trainer", "precision"),
-        "learning rate": ("optim", "lr"),
-        "weight decay": ("optim", "weight_decay"),
-        "hard negatives a pair": ("data", "num_hard_negatives"),
-        "hidden text tokens": ("training", "text_mask_percentage"),
-        "hidden speech codes": ("training", "voice_mask_percentage"),
-        "started from": ("model", "checkpoint"),
-        "seed": ("seed",),
-    }
-    found = {}
-    for words, path in named.items():
+    recipe = {}
+    for words, path in RECIPE.items():
         value: Any = config
         for key in path:
             value = value.get(key) if isinstance(value, dict) else None
-        if value is not None and value != -1:
-            found[words] = str(value).rsplit(".", 1)[-1] if words == "objective" else str(value)
-    return found
+        if value is not None and value != -1:  # Lightning's -1: no limit
+            recipe[words] = str(value).rsplit(".", 1)[-1] if words == "objective" else str(value)
+    return recipe

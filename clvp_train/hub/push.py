@@ -1,38 +1,44 @@
-"""A folder into a repository, in one commit."""
+"""Uploads a folder to a repository in one commit."""
 
+import os
+import re
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 
-from clvp_train.hub.access import EMPTY, FAILURES, told
-from clvp_train.hub.secrets import refuse_secrets
-from clvp_train.hub.settings import HubConfig
+from clvp_train.errors import UserError
+from clvp_train.hub.access import INITIAL_FILES, REQUEST_ERRORS, HubConfig, no_write_access, reason
+
+HUB_TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}\b")
+SECRET_NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|(?:API|ACCESS)_?KEY")  # of environment variables
+MIN_SECRET_LENGTH = 16  # shorter values, such as "1" or "none", would match ordinary text
+BINARY_SUFFIXES = (".safetensors", ".parquet")
 
 
 def push(folder: Path, repo_id: str, hub: HubConfig, kind: str = "model") -> str:
-    """Uploads a folder and makes one commit of it, so that others see all of it or nothing. What is uploaded already is not
-    uploaded again, so that a broken push goes on.
+    """Uploads a folder and commits it at once, so that others see all files or none. Files that are uploaded already are not
+    uploaded again, so that an interrupted push resumes.
 
     Args:
-        folder: all of it but hidden files.
+        folder: hidden files are left out.
         repo_id: namespace/name, of `check_access`.
-        hub: `overwrite` also takes out what the folder does not hold.
+        hub: with `overwrite`, files that the folder does not contain are deleted from the repository.
         kind: "model" or "dataset".
 
     Returns:
-        Its address.
+        The URL of the repository.
 
     Raises:
-        UserError: it broke off, or holds a secret.
+        UserError: the push failed, or a file contains a secret.
     """
-    refuse_secrets(folder)
+    _refuse_secrets(folder)
     api = HfApi()
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     names = {name for name in names if not any(part.startswith(".") for part in name.split("/"))}
     try:
         url = api.create_repo(repo_id, repo_type=kind, private=hub.private, exist_ok=True)
-        stale = set(api.list_repo_files(repo_id, repo_type=kind)) - names - EMPTY if hub.overwrite else set()
-        # `upload_folder` would make several commits of a large one
+        stale = set(api.list_repo_files(repo_id, repo_type=kind)) - names - INITIAL_FILES if hub.overwrite else set()
+        # upload_folder would split a large folder into several commits
         api.create_commit(
             repo_id,
             [CommitOperationAdd(name, folder / name) for name in sorted(names)]
@@ -40,7 +46,26 @@ def push(folder: Path, repo_id: str, hub: HubConfig, kind: str = "model") -> str
             commit_message=f"{'Model' if kind == 'model' else 'Pairs'} by clvp_train",
             repo_type=kind,
         )
-    except FAILURES as error:
-        mend = "nothing of it can be seen there; type the same command again, which goes on"
-        raise told(error, repo_id, f"the push to {repo_id} broke off", mend) from None
+    except REQUEST_ERRORS as error:
+        raise no_write_access(error, repo_id) or UserError(
+            f"{repo_id}: the push failed ({reason(error)}). Nothing was published; run the same command again to resume."
+        ) from None
     return str(url)
+
+
+def _refuse_secrets(folder: Path) -> None:
+    """Raises UserError if a text file contains a token of the Hub, or the value of a variable such as WANDB_API_KEY."""
+    secrets = {"the Hub token": get_token() or ""}
+    secrets |= {f"${name}": value for name, value in os.environ.items() if SECRET_NAMES.search(name)}
+    secrets = {name: value for name, value in secrets.items() if len(value) >= MIN_SECRET_LENGTH}
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file() or path.suffix in BINARY_SUFFIXES:
+            continue
+        data = path.read_bytes()
+        names = [name for name, value in secrets.items() if value.encode() in data]
+        names += ["a Hub token"] if HUB_TOKEN.search(data) else []
+        if names:
+            raise UserError(
+                f"{path.relative_to(folder)}: contains {names[0]}, so nothing was published. Remove it from the settings and "
+                "logs of the run, and revoke it."
+            )

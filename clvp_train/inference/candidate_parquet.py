@@ -1,4 +1,4 @@
-"""Candidates in a Parquet file to the same file with scores. Shapes: N rows, T text length, S speech length."""
+"""Candidates in Parquet files: reading, scoring, and writing with scores. Shapes: N rows, T text length, S speech length."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -16,19 +16,19 @@ from clvp_train.inference.reranker import Reranker
 from clvp_train.pairs.storage import Storage
 
 ADDED = {"score": pa.float64(), "percentile": pa.float64(), "rank": pa.int32()}
-MADE_FROM = b"clvp_train.rerank"  # in the metadata of a written file: what shaped it, as JSON
+SOURCE_KEY = b"clvp_train.rerank"  # metadata of a written file: what its contents depend on, as JSON
 ROWS_SCORED, ROWS_COPIED = 1024, 8192  # at once
 
 
 class CandidateFile:
-    """A file with one candidate a row. Some of its rows are held at a time, and of all of them the scores.
+    """A Parquet file with one candidate per row. Some rows and all scores are in memory at a time.
 
     Args:
-        path: with columns `speech_ids`, `text` or `input_ids`, and perhaps `finished`.
-        reranker: scores them. Where the file has both, its tokenizer reads `text`; without one `input_ids` are taken.
+        path: has columns `speech_ids`, `text` or `input_ids`, and optionally `finished`.
+        reranker: scores the candidates. If the file has both, its tokenizer reads `text`; without one `input_ids` are used.
 
     Raises:
-        UserError: the file cannot be read, lacks a column, or has one that is to be added.
+        UserError: the file cannot be read, lacks a column, or already has one of `ADDED`.
     """
 
     def __init__(self, path: Path, reranker: Reranker) -> None:
@@ -43,13 +43,13 @@ class CandidateFile:
         self._check_columns()
 
     def scores(self, on_candidate: Callable[[int], None]) -> tuple[np.ndarray, np.ndarray]:
-        """(N,) scores, float64, and (N,) numbers of the rows' texts, the same for equal texts.
+        """Returns (N,) scores, float64, and (N,) text numbers, the same for equal texts.
 
         Args:
-            on_candidate: called after each with its number of codes.
+            on_candidate: called after each candidate with its number of codes.
 
         Raises:
-            UserError: a row has no text or no codes, or some that the model does not know.
+            UserError: a row has no text, no codes, or ids that the model does not know.
         """
         scores_N, texts_N = np.empty(self.num_rows), np.empty(self.num_rows, dtype=np.int64)
         numbers = dict[Any, int]()
@@ -57,12 +57,12 @@ class CandidateFile:
         for start, batch in self._batches(ROWS_SCORED, [self.text_column, "speech_ids", *optional]):
             keys = [_key(text) for text in self._cells(batch, start, self.text_column)]
             texts = dict[Any, torch.Tensor]()
-            for row, key in enumerate(keys):
+            for row, key in enumerate(keys, start=start):
                 if key not in texts:
-                    texts[key] = self.reranker.text_ids(key, f"{self._row(start + row)}: {self.text_column}")
+                    texts[key] = self.reranker.text_ids(key, self._cell_name(row, self.text_column))
             speech = [
-                self.reranker.speech_ids(np.array(codes.values), f"{self._row(start + row)}: speech_ids")
-                for row, codes in enumerate(self._cells(batch, start, "speech_ids"))
+                self.reranker.speech_ids(np.array(codes.values), self._cell_name(row, "speech_ids"))
+                for row, codes in enumerate(self._cells(batch, start, "speech_ids"), start=start)
             ]
             finished = batch["finished"].fill_null(True).to_pylist() if optional else [True] * len(batch)
             rows = slice(start, start + len(batch))
@@ -72,28 +72,28 @@ class CandidateFile:
                 on_candidate(len(codes_S))
         return scores_N, texts_N
 
-    def write(self, storage: Storage, added: dict[str, pa.Array], made_from: dict[str, Any]) -> None:
-        """Writes the file with the columns of `ADDED`, (N,) each, whole or not at all.
+    def write(self, storage: Storage, added: dict[str, pa.Array], source: dict[str, Any]) -> None:
+        """Writes the file with additional columns atomically.
 
         Args:
-            storage: the folder that it is written into, under its own name.
-            added: the columns.
-            made_from: what shaped them, see `made_from`.
+            storage: the folder that it is written to, under the same name.
+            added: the columns of `ADDED`, (N,) each.
+            source: what the columns depend on, see `read_source`.
 
         Raises:
-            UserError: the file cannot be read any more, or the folder not be written to.
+            UserError: the file can no longer be read, or the folder cannot be written to.
         """
-        # `datasets` would take the columns from its own entry, which lacks the new ones
+        # drop the schema of `datasets`, which lacks the new columns and would hide them
         kept = {name: value for name, value in (self.schema.metadata or {}).items() if name != b"huggingface"}
         fields = [*self.schema, *(pa.field(name, kind) for name, kind in ADDED.items())]
-        schema = pa.schema(fields, kept | {MADE_FROM: json.dumps(made_from).encode()})
+        schema = pa.schema(fields, kept | {SOURCE_KEY: json.dumps(source).encode()})
         with storage.replacing(self.path.name) as partial, pq.ParquetWriter(partial, schema) as writer:
             for start, batch in self._batches(ROWS_COPIED):
                 columns = [*batch.columns, *(added[name].slice(start, len(batch)) for name in ADDED)]
                 writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
 
     def _batches(self, rows: int, columns: list[str] | None = None) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """Some rows at a time, and the number of the first of them."""
+        """Yields the number of the first row with each batch."""
         start = 0
         try:
             with pq.ParquetFile(self.path, pre_buffer=False, buffer_size=BUFFER_BYTES) as file:
@@ -103,73 +103,72 @@ class CandidateFile:
         except (OSError, pa.ArrowException) as error:
             raise self._unreadable(error) from None
 
-    def _cells(self, batch: pa.RecordBatch, start: int, name: str) -> pa.Array:
-        """A column that must be known everywhere."""
-        cells = batch[name]
+    def _cells(self, batch: pa.RecordBatch, start: int, column: str) -> pa.Array:
+        cells = batch[column]
         if cells.null_count:
             row = start + cells.is_valid().to_pylist().index(False)
-            raise UserError(f"{self._row(row)}: {name} is null: give it a value, or leave the row out")
+            raise UserError(f"{self._cell_name(row, column)} is null. Give it a value, or delete the row.")
         return cells
 
-    def _row(self, row: int) -> str:
-        """What to call a row in messages, where the first is row 1."""
-        return f"{self.path}, row {row + 1}"
+    def _cell_name(self, row: int, column: str) -> str:
+        """For messages, which count rows from 1."""
+        return f"{self.path}, row {row + 1}: {column}"
 
     def _check_columns(self) -> None:
         names = self.schema.names
         if "text" in names and self.text_column not in names:
             raise UserError(
-                f"{self.path} has no column 'input_ids', and {self.reranker.source} comes without a tokenizer for its texts: "
-                "set reranker.tokenizer to a folder that holds one"
+                f"{self.path}: no column 'input_ids', and {self.reranker.source} has no tokenizer to read 'text'. Set "
+                "reranker.tokenizer to a folder with one."
             )
         for name, missing in (("speech_ids", "'speech_ids'"), (self.text_column, "'text' or 'input_ids'")):
             if name not in names:
-                raise UserError(f"{self.path}: no column {missing} (found: {', '.join(names) or 'none'}): give it one")
+                raise UserError(f"{self.path}: no column {missing} (columns: {', '.join(names) or 'none'}). Add it.")
         for name in ADDED:
             if name in names:
-                raise UserError(f"{self.path} has a column '{name}' already: rename or remove it")
+                raise UserError(f"{self.path}: already has a column '{name}'. Rename or remove it.")
         for field in self.schema:
             if field.name in (self.text_column, "speech_ids", "finished"):
-                self._check_kind(field)
+                self._check_type(field)
 
-    def _check_kind(self, field: pa.Field) -> None:
+    def _check_type(self, field: pa.Field) -> None:
         kind, types = field.type, pa.types
         if field.name == "text":
-            fits, needed = types.is_string(kind) or types.is_large_string(kind), "strings"
+            valid, expected = types.is_string(kind) or types.is_large_string(kind), "strings"
         elif field.name == "finished":
-            fits, needed = types.is_boolean(kind), "booleans"
+            valid, expected = types.is_boolean(kind), "booleans"
         else:
             is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-            fits, needed = is_list and types.is_integer(kind.value_type), "lists of whole numbers"
-        if not fits:
-            raise UserError(f"{self.path}: column '{field.name}' holds {kind} where {needed} are needed: convert it")
+            valid, expected = is_list and types.is_integer(kind.value_type), "lists of integers"
+        if not valid:
+            raise UserError(f"{self.path}: column '{field.name}' has type {kind}. Convert it to {expected}.")
 
     def _unreadable(self, error: Exception) -> UserError:
         reason = " ".join(str(error).split())
-        return UserError(f"{self.path} cannot be read as Parquet ({reason}): restore it, or make it again")
+        return UserError(f"{self.path}: cannot be read as Parquet ({reason}). Restore the file, or write it again.")
 
 
-def ranks(scores_N: np.ndarray, texts_N: np.ndarray) -> np.ndarray:
-    """(N,) places of the candidates among those of their text: 1 for the best, of equal ones for the first."""
+def ranks_in_text(scores_N: np.ndarray, texts_N: np.ndarray) -> np.ndarray:
+    """Returns (N,) ranks of the candidates of each text: 1 for the highest score; the first of equal scores comes first."""
     order_N = np.lexsort((-scores_N, texts_N))
-    sorted_N, places_N = texts_N[order_N], np.arange(len(texts_N))
+    sorted_N = texts_N[order_N]
     ranks_N = np.empty(len(texts_N), dtype=np.int64)
-    ranks_N[order_N] = places_N - np.searchsorted(sorted_N, sorted_N) + 1
+    ranks_N[order_N] = np.arange(len(texts_N)) - np.searchsorted(sorted_N, sorted_N) + 1
     return ranks_N
 
 
-def made_from(file: Path) -> dict[str, Any] | None:
-    """What shaped a file that `CandidateFile.write` wrote; None of any other.
+def read_source(file: Path) -> dict[str, Any] | None:
+    """Returns the `source` of a file that `CandidateFile.write` wrote; None for other files.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     try:
         metadata = pq.read_schema(file).metadata or {}
-        return json.loads(metadata[MADE_FROM]) if MADE_FROM in metadata else None
+        return json.loads(metadata[SOURCE_KEY]) if SOURCE_KEY in metadata else None
     except (OSError, ValueError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{file} is damaged ({reason}): delete it, and run the same command again") from None
+        raise UserError(f"{file}: corrupt ({reason}). Delete it, and run the same command again.") from None
 
 
 def _key(text: pa.Scalar) -> str | tuple[int, ...]:

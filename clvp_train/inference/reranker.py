@@ -1,4 +1,4 @@
-"""Picking the candidate that says a text best. Shapes: N pairs, T text length, S speech length, D width."""
+"""Re-ranks candidates with a trained CLVP. Shapes: N pairs, X distinct sequences, T text length, S speech length, D width."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from transformers import PreTrainedTokenizerBase
 
 from clvp_train.data.collate import Padding
-from clvp_train.errors import UserError, check_number
+from clvp_train.errors import UserError
 from clvp_train.inference.chunked_encoding import encode_in_chunks
 from clvp_train.metrics import percentile, read_score_table
 from clvp_train.models import CLVPModel, load_clvp, resolve_checkpoint
@@ -22,29 +22,31 @@ from clvp_train.tortoise.tokenizer import read_saved_tokenizer
 Codes = Sequence[int] | np.ndarray | torch.Tensor
 Text = str | Codes
 
+__all__ = ["Ranking", "Reranker"]
+
 
 @dataclass(frozen=True)
 class Ranking:
-    """How the candidates of one text compare."""
+    """The ranked candidates of one text."""
 
-    order: tuple[int, ...]  # places of candidates, the best first; of equal ones the first
-    scores: tuple[float, ...]  # cosine similarity of the text and each candidate, in the order given
-    percentiles: tuple[float, ...] | None  # per cent of true pairs that score lower; None without a score table
+    order: tuple[int, ...]  # indices of the candidates, the highest score first; of equal scores the first candidate
+    scores: tuple[float, ...]  # cosine similarity of the text and each candidate, in the given order
+    percentiles: tuple[float, ...] | None  # percentage of matched pairs with a lower score; None without a score table
 
 
 class Reranker:
-    """Scores candidates by a trained CLVP, as it is served.
+    """Scores candidates with a trained CLVP.
 
     Args:
-        model: taken over: put into eval mode, and made to honour the masks of batches whatever its padding.
+        model: is put into eval mode, and changed to use the masks of batches whatever its padding.
         tokenizer: of texts; None if all texts are given as token ids.
         score_table: of `metrics.score_table`; None for rankings without percentiles.
-        chunk_size: sequences that an encoder takes at once, sorted by length.
-        max_codes: with a model of padding "tortoise": codes that it is served.
-        source: what to call the model in messages.
+        chunk_size: sequences that an encoder processes at once, sorted by length.
+        max_codes: for a model with padding "tortoise": the length that codes are padded to.
+        source: name of the model in messages.
 
     Raises:
-        UserError: a bad setting, or a model that cannot be padded as it says that it is served.
+        UserError: the model lacks the codes that its padding needs.
     """
 
     def __init__(
@@ -56,16 +58,14 @@ class Reranker:
         max_codes: int = 500,
         source: str = "the model",
     ) -> None:
-        check_number("chunk_size", chunk_size, 1)
-        check_number("max_codes", max_codes, 1 + len(SILENCE_TAIL))
         config = model.config
-        self.num_codes, calm = config.speech_config.vocab_size, max(SILENCE_CODE, *SILENCE_TAIL)
-        if config.padding == "tortoise" and self.num_codes <= calm:
+        self.num_codes, needed = config.speech_config.vocab_size, 1 + max(SILENCE_CODE, *SILENCE_TAIL)
+        if config.padding == "tortoise" and self.num_codes < needed:
             raise UserError(
-                f"{source} has {self.num_codes} codes, too few for its padding=tortoise, which takes code {calm}"
+                f"{source}: {self.num_codes} speech codes, but padding=tortoise needs at least {needed}. Use padding=mask."
             )
         self.padding = Padding(config.padding, max_codes)
-        # what tortoise-tts scores one by one and unpadded comes to the same in a batch whose masks count
+        # tortoise-tts scores pairs one by one and unpadded; a batch with masks gives the same scores
         config.text_config.padding = config.speech_config.padding = "mask"
         self.model, self.tokenizer, self.score_table = model.eval(), tokenizer, score_table
         self.chunk_size, self.source = chunk_size, source
@@ -79,27 +79,27 @@ class Reranker:
         chunk_size: int = 32,
         max_codes: int = 500,
     ) -> "Reranker":
-        """Opens a checkpoint with the tokenizer and the score table that lie beside it.
+        """Loads a checkpoint with its tokenizer and score table.
 
         Args:
-            checkpoint: whatever `models.load_clvp` opens: the folder `model` of a run, a Hub id, a .ckpt, a `clvp2.pth`.
-            tokenizer: a folder with the tokenizer of texts; None: the checkpoint's own, if it is a folder that has one.
-            device: where the model runs.
+            checkpoint: as in `models.load_clvp`: the `model` folder of a run, a Hub id, a .ckpt, a `clvp2.pth`.
+            tokenizer: folder with the tokenizer of texts; None: the one in the checkpoint's folder, if there is one.
+            device: of the model.
             chunk_size, max_codes: as above.
 
         Raises:
-            UserError: there is no such checkpoint, tokenizer or device, or one is damaged.
+            UserError: the checkpoint, tokenizer or device does not exist, or is corrupt.
         """
         path = resolve_checkpoint(checkpoint)
-        beside = path if (path / "tokenizer_config.json").exists() else None
-        folder = beside if tokenizer is None else Path(tokenizer).expanduser()
+        own = path if (path / "tokenizer_config.json").exists() else None
+        folder = own if tokenizer is None else Path(tokenizer).expanduser()
         reader = None if folder is None else read_saved_tokenizer(folder)
         table, model = read_score_table(path), load_clvp(path)
         try:
             cast(torch.nn.Module, model).to(device)
         except (RuntimeError, AssertionError) as error:
             reason = str(error).partition("\n")[0]
-            raise UserError(f"device={device} cannot be used ({reason}): set device=cpu, or mend the driver") from None
+            raise UserError(f"device={device}: not available ({reason}). Set device=cpu, or fix the driver.") from None
         return cls(model, reader, table, chunk_size, max_codes, f"checkpoint={checkpoint}")
 
     def rank(self, texts: Sequence[Text], candidates: Sequence[Sequence[Candidate | Codes]]) -> list[Ranking]:
@@ -107,79 +107,78 @@ class Reranker:
 
         Args:
             texts: strings, or token ids (T,) each.
-            candidates: of each text one or more: codes (S,), without a stop token, or what `FrozenTortoise.candidates` drew.
-                Of plain codes it is taken that the AR ended them itself.
+            candidates: one or more for each text: codes (S,) without a stop token, or results of `FrozenTortoise.candidates`.
+                Plain codes count as finished: ended by the AR before its limit.
 
         Returns:
-            One ranking a text.
+            One ranking per text.
 
         Raises:
             UserError: a text without tokens or candidates, ids that the model does not know, or strings without a tokenizer.
         """
         if len(texts) != len(candidates):
             raise UserError(
-                f"{len(texts)} texts with candidates of {len(candidates)}: give a list of candidates for each"
+                f"{len(texts)} texts, but candidates of {len(candidates)}. Give a list of candidates per text."
             )
         text_ids, speech_ids, finished = list[torch.Tensor](), list[torch.Tensor](), list[bool]()
         for number, (text, of_text) in enumerate(zip(texts, candidates)):
-            name = _name(number, text)
+            name = _text_name(number, text)
             if not len(of_text):
-                raise UserError(f"{name} has no candidates: give one or more")
+                raise UserError(f"{name}: no candidates. Give at least one.")
             text_ids += [self.text_ids(text, name)] * len(of_text)
-            for place, candidate in enumerate(of_text):
-                codes, ended = _drawn(candidate)
-                speech_ids.append(self.speech_ids(codes, f"candidate {place} of {name}"))
-                finished.append(ended)
+            for index, candidate in enumerate(of_text):
+                drawn = candidate if isinstance(candidate, Candidate) else None
+                codes = cast(Codes, candidate) if drawn is None else drawn.codes
+                speech_ids.append(self.speech_ids(codes, f"candidate {index} of {name}"))
+                finished.append(drawn is None or drawn.finished)
         scores_N = self.scores(text_ids, speech_ids, finished)
         ends = np.cumsum([len(of_text) for of_text in candidates])[:-1]
         return [self._ranking(scores) for scores in np.split(scores_N, ends)] if len(texts) else []
 
     def text_ids(self, text: Text, name: str) -> torch.Tensor:
-        """(T,) token ids of a text, which messages call `name`.
+        """Returns (T,) token ids of a text, which messages call `name`.
 
         Raises:
-            UserError: it gives none, or some that the model does not know, or it is a string and there is no tokenizer.
+            UserError: there are none, or some that the model does not know, or the text is a string and there is no tokenizer.
         """
         if isinstance(text, str):
             if self.tokenizer is None:
                 raise UserError(
-                    f"{self.source} comes without a tokenizer, so that it cannot read {name}: set tokenizer to a folder that "
-                    "holds one, or give texts as token ids"
+                    f"{name}: cannot be read, because {self.source} has no tokenizer. Set tokenizer to a folder with one, or "
+                    "give texts as token ids."
                 )
             ids = self.tokenizer(text)["input_ids"] if text.strip() else []
             if not ids:
-                raise UserError(
-                    f"{name} gives no tokens: write it in letters that the tokenizer of {self.source} knows"
-                )
+                raise UserError(f"{name}: no tokens. Use letters that the tokenizer of {self.source} knows.")
             text = ids
         return self._ids(text, self.model.config.text_config.vocab_size, "token", name)
 
     def speech_ids(self, codes: Codes, name: str) -> torch.Tensor:
-        """(S,) codes of a candidate, which messages call `name`. Raises UserError as `text_ids` does."""
+        """Returns (S,) codes of a candidate, which messages call `name`. Raises UserError as `text_ids` does."""
         return self._ids(codes, self.num_codes, "code", name)
 
     @torch.inference_mode()
     def scores(
         self, texts: Sequence[torch.Tensor], speech: Sequence[torch.Tensor], finished: Sequence[bool]
     ) -> np.ndarray:
-        """(N,) cosine similarities of texts with codes, float64. What occurs several times is embedded once.
+        """Returns (N,) cosine similarities of texts with codes, float64. Repeated sequences are embedded once.
 
         Args:
             texts: (T,) token ids each, of `text_ids`.
             speech: (S,) codes each, of `speech_ids`.
-            finished: whether the AR ended them itself.
+            finished: whether the AR ended the codes before its limit.
         """
         if not len(texts):
             return np.empty(0)
         text_of_N, first = _distinct([ids.numpy().tobytes() for ids in texts])
-        texts_XD = self._embed(self.model.get_text_features, *self.padding.texts([texts[place] for place in first]))
+        texts_XD = self._embed(self.model.get_text_features, *self.padding.texts([texts[index] for index in first]))
         speech_of_N, first = _distinct([(ids.numpy().tobytes(), ended) for ids, ended in zip(speech, finished)])
-        padded = self.padding.speech([speech[place] for place in first], [finished[place] for place in first])
+        padded = self.padding.speech([speech[index] for index in first], [finished[index] for index in first])
         speech_XD = self._embed(self.model.get_speech_features, *padded)
         return (texts_XD[text_of_N] * speech_XD[speech_of_N]).sum(dim=1).numpy()
 
     def percentiles(self, scores: np.ndarray) -> list[float] | None:
-        """Per cent of true pairs that score lower; None without a score table."""
+        """Returns the percentage of matched pairs with a lower score; None without a score table."""
         return None if self.score_table is None else [percentile(self.score_table, score) for score in scores.tolist()]
 
     def _embed(self, encode: Callable[..., torch.Tensor], ids_XL: torch.Tensor, mask_XL: torch.Tensor) -> torch.Tensor:
@@ -191,46 +190,38 @@ class Reranker:
         return normalize(embeds_XD.cpu().double(), dim=-1)
 
     def _ranking(self, scores: np.ndarray) -> Ranking:
-        found = self.percentiles(scores)
+        percentiles = self.percentiles(scores)
         order = np.argsort(-scores, kind="stable")
-        return Ranking(tuple(order.tolist()), tuple(scores.tolist()), None if found is None else tuple(found))
+        return Ranking(tuple(order.tolist()), tuple(scores.tolist()), percentiles and tuple(percentiles))
 
     def _ids(self, ids: Codes, size: int, kind: str, name: str) -> torch.Tensor:
         try:
             ids_L = torch.as_tensor(ids)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise UserError(f"{name} is no sequence of {kind}s ({error}): give whole numbers") from None
+            raise UserError(f"{name}: not a sequence of {kind}s ({error}). Give integers.") from None
         if not ids_L.numel():
-            raise UserError(f"{name} has no {kind}s: give one or more, or leave it out")
+            raise UserError(f"{name}: no {kind}s. Give at least one, or leave it out.")
         if ids_L.dim() != 1 or ids_L.is_floating_point() or ids_L.dtype == torch.bool:
-            raise UserError(f"{name} is no sequence of {kind}s: give whole numbers, one after another")
-        ids_L = ids_L.cpu().long()  # a smallest of uint16 is unknown to torch
+            raise UserError(f"{name}: not a sequence of {kind}s. Give a one-dimensional sequence of integers.")
+        ids_L = ids_L.cpu().long()  # torch has no min for uint16
         low, high = ids_L.min().item(), ids_L.max().item()
         if low < 0 or high >= size:
             raise UserError(
-                f"{name} has {kind} {low if low < 0 else high}, but {self.source} knows 0 to {size - 1}: it is of another "
-                "Tortoise than the model was trained with"
+                f"{name}: {kind} {low if low < 0 else high}, but {self.source} knows 0 to {size - 1}. Use the Tortoise that the "
+                "model was trained with."
             )
         return ids_L
 
 
-def _name(number: int, text: Text) -> str:
+def _text_name(number: int, text: Text) -> str:
     if not isinstance(text, str):
         return f"text {number}"
     start = text if len(text) <= 40 else text[:40] + "…"
     return f"text {number} {start!r}"
 
 
-def _drawn(candidate: Candidate | Codes) -> tuple[Codes, bool]:
-    """Codes, and whether the AR ended them itself."""
-    return (candidate.codes, candidate.finished) if isinstance(candidate, Candidate) else (candidate, True)
-
-
 def _distinct(keys: Sequence[Any]) -> tuple[list[int], list[int]]:
-    """The number of each key among the distinct ones, and where these occur first."""
+    """The number of each key among the distinct keys, and the index at which each of these occurs first."""
     numbers = dict[Any, int]()
     of_keys = [numbers.setdefault(key, len(numbers)) for key in keys]
     return of_keys, np.unique(of_keys, return_index=True)[1].tolist()
-
-
-__all__ = ["Ranking", "Reranker"]

@@ -1,19 +1,21 @@
-"""What a checkpoint is judged by."""
+"""Metrics: retrieval, scores, re-ranking and bootstrap intervals."""
 
 from clvp_train.metrics.bootstrap import Interval, interval, median_interval
-from clvp_train.metrics.breakdown import by_label, by_quartile
 from clvp_train.metrics.frechet import clvp_score, frechet_distance
-from clvp_train.metrics.reranking import Candidates, of_picks, rerank
+from clvp_train.metrics.reranking import CandidateScores, picked_values, reranking_metrics
 from clvp_train.metrics.retrieval import (
     DIRECTIONS,
     MODE,
     PRIMARY,
     RetrievalRanks,
+    by_label,
+    by_quartile,
     rank_summary,
     retrieval_ranks,
     retrieval_summary,
 )
 from clvp_train.metrics.scores import (
+    KINDS,
     SCORE_TABLE_FILE,
     auc,
     mismatched,
@@ -26,10 +28,11 @@ from clvp_train.metrics.scores import (
 
 __all__ = [
     "DIRECTIONS",
+    "KINDS",
     "MODE",
     "PRIMARY",
     "SCORE_TABLE_FILE",
-    "Candidates",
+    "CandidateScores",
     "Interval",
     "RetrievalRanks",
     "auc",
@@ -40,11 +43,11 @@ __all__ = [
     "interval",
     "median_interval",
     "mismatched",
-    "of_picks",
     "percentile",
+    "picked_values",
     "rank_summary",
     "read_score_table",
-    "rerank",
+    "reranking_metrics",
     "retrieval_ranks",
     "retrieval_summary",
     "roc",

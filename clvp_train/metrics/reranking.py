@@ -1,6 +1,6 @@
-"""What picking by score is worth, against a random candidate and against the best one. Shapes: N texts, K candidates of each at
-most."""
+"""Gain of picking a candidate by score over a random candidate. Shapes: N texts, K candidates per text at most."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,31 +11,33 @@ from clvp_train.metrics.scores import win_rate
 
 
 @dataclass(frozen=True)
-class Candidates:
-    """What is known of the candidates of each text. NaN where a text has fewer than K, or where it is not known."""
+class CandidateScores:
+    """Scores and properties of the candidates of each text. NaN if a text has fewer than K, or if the value is unknown."""
 
     scores_NK: np.ndarray
-    finished_NK: np.ndarray  # 1: stopped by itself, 0: ran into its limit
-    log_probabilities_NK: np.ndarray  # of all codes and the stop, under the AR, in nats
+    finished_NK: np.ndarray  # 1: ended with a stop token, 0: reached the limit of codes
+    log_probabilities_NK: np.ndarray  # of all codes and the stop token under the AR, in nats
     num_codes_NK: np.ndarray
-    word_errors_NK: np.ndarray | None = None  # words that an ASR model heard wrong
+    word_errors_NK: np.ndarray | None = None  # word errors of an ASR transcript
     num_words_N: np.ndarray | None = None
 
+    @property
+    def log_probabilities_per_code_NK(self) -> np.ndarray:
+        return self.log_probabilities_NK / (self.num_codes_NK + self.finished_NK)  # the stop token counts as a code
 
-def rerank(candidates: Candidates) -> dict[str, Any]:
-    """How good the pick is.
+
+def reranking_metrics(candidates: CandidateScores) -> dict[str, Any]:
+    """Compares the candidate with the highest score with a random one, the AR's most likely one and the best one.
 
     Returns:
-        {"texts": N, "candidates": how many a text on average, and as far as they are known "finished",
-        "log_probability_per_code" and "word_error_rate": see `_by_picker`, "agreement": how the score's order agrees with that
-        of the AR's log-probability, by Spearman's coefficient within a text, and "picks_likeliest": how often the pick is what
-        the AR finds likeliest}.
+        {"texts": N, "candidates": mean number per text}, and as far as they are known: "finished", "log_probability_per_code" and
+        "word_error_rate", see `_by_picker`; "agreement": Spearman's correlation of the scores with the AR's log-probabilities
+        within a text; "picks_likeliest": how often the pick is the AR's most likely candidate.
     """
-    scores_NK = candidates.scores_NK
-    per_code_NK = _per_code(candidates)
+    scores_NK, per_code_NK = candidates.scores_NK, candidates.log_probabilities_per_code_NK
     known = bool(np.isfinite(per_code_NK[np.isfinite(scores_NK)]).all())
     pickers = {"pick": _best(scores_NK)} | ({"likeliest": _best(per_code_NK)} if known else {})
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "texts": len(scores_NK),
         "candidates": float(np.isfinite(scores_NK).sum(axis=1).mean()),
         "finished": _by_picker(candidates.finished_NK, pickers),
@@ -43,7 +45,7 @@ def rerank(candidates: Candidates) -> dict[str, Any]:
     if known:
         chance = float((1 / np.isfinite(scores_NK).sum(axis=1)).mean())
         same_N = (pickers["pick"] == pickers["likeliest"]).astype(float)
-        found |= {
+        results |= {
             "log_probability_per_code": _by_picker(per_code_NK, pickers),
             "agreement": {
                 "log_probability": _agreement(scores_NK, candidates.log_probabilities_NK),
@@ -52,28 +54,25 @@ def rerank(candidates: Candidates) -> dict[str, Any]:
             "picks_likeliest": {"rate": float(same_N.mean()), "interval": interval(same_N), "chance": chance},
         }
     if candidates.word_errors_NK is not None and candidates.num_words_N is not None:
-        found["word_error_rate"] = _by_picker(
+        results["word_error_rate"] = _by_picker(
             candidates.word_errors_NK, pickers, candidates.num_words_N, best=np.nanmin
         )
-    return found
+    return results
 
 
-def of_picks(candidates: Candidates) -> dict[str, np.ndarray]:
-    """(N,) of what the pick of each text is like, for comparisons: "finished", "log_probability_per_code" and, as a share of
-    the mean text's words, "word_error_rate"; those that are known."""
+def picked_values(candidates: CandidateScores) -> dict[str, np.ndarray]:
+    """Returns (N,) values of the candidate with the highest score of each text, for paired comparisons.
+
+    They are "finished", "log_probability_per_code" and "word_error_rate" as a share of the mean number of words, if known.
+    """
     rows, pick = np.arange(len(candidates.scores_NK)), _best(candidates.scores_NK)
-    found = {
+    values = {
         "finished": candidates.finished_NK[rows, pick],
-        "log_probability_per_code": _per_code(candidates)[rows, pick],
+        "log_probability_per_code": candidates.log_probabilities_per_code_NK[rows, pick],
     }
     if candidates.word_errors_NK is not None and candidates.num_words_N is not None:
-        found["word_error_rate"] = candidates.word_errors_NK[rows, pick] / candidates.num_words_N.mean()
-    return {name: values_N for name, values_N in found.items() if np.isfinite(values_N).all()}
-
-
-def _per_code(candidates: Candidates) -> np.ndarray:
-    drawn_NK = candidates.num_codes_NK + candidates.finished_NK  # those that finished have drawn a stop too
-    return candidates.log_probabilities_NK / drawn_NK
+        values["word_error_rate"] = candidates.word_errors_NK[rows, pick] / candidates.num_words_N.mean()
+    return {name: values_N for name, values_N in values.items() if np.isfinite(values_N).all()}
 
 
 def _best(values_NK: np.ndarray) -> np.ndarray:
@@ -81,22 +80,26 @@ def _best(values_NK: np.ndarray) -> np.ndarray:
 
 
 def _by_picker(
-    values_NK: np.ndarray, pickers: dict[str, np.ndarray], weights_N: np.ndarray | None = None, best: Any = np.nanmax
+    values_NK: np.ndarray,
+    pickers: dict[str, np.ndarray],
+    weights_N: np.ndarray | None = None,
+    best: Callable[..., np.ndarray] = np.nanmax,
 ) -> dict[str, Any]:
-    """A quantity of the candidate that each picker takes, of a random one, and of the best.
+    """Returns the mean of a quantity over the candidates that each picker takes.
 
     Returns:
-        {"random": mean over all candidates, "pick" by score, "likeliest" by the AR, "best": each {"value", "interval"}, and
-        "gain": pick minus random, with the interval of the difference}. With `weights_N`, sums over sums of weights.
+        {"random": mean over all candidates, "pick": by score, "likeliest": by the AR, "best"}, each {"value", "interval"}, and
+        "gain": pick minus random, with the interval of the difference. With `weights_N`, the sum of the values over the sum of
+        the weights.
     """
     columns = {"random": np.nanmean(values_NK, axis=1)}
-    columns |= {name: values_NK[np.arange(len(values_NK)), taken] for name, taken in pickers.items()}
+    columns |= {name: values_NK[np.arange(len(values_NK)), picked_N] for name, picked_N in pickers.items()}
     columns["best"] = best(values_NK, axis=1)
     weights_N = np.ones(len(values_NK)) if weights_N is None else weights_N
 
     def ratio(numerators_N: np.ndarray) -> dict[str, Any]:
-        both_NK = np.stack([numerators_N, weights_N], axis=1)
-        bounds = interval(both_NK, lambda means_RK: means_RK[:, 0] / means_RK[:, 1])
+        both_N2 = np.stack([numerators_N, weights_N], axis=1)
+        bounds = interval(both_N2, lambda means_R2: means_R2[:, 0] / means_R2[:, 1])
         return {"value": float(numerators_N.sum() / weights_N.sum()), "interval": bounds}
 
     return {
@@ -106,17 +109,19 @@ def _by_picker(
 
 
 def _agreement(scores_NK: np.ndarray, others_NK: np.ndarray) -> dict[str, Any]:
-    """The mean over texts of Spearman's rank correlation; texts whose candidates all tie are left out."""
-    found = []
+    """Returns the mean over texts of Spearman's rank correlation; texts whose candidates all tie are left out."""
+    correlations = []
     for scores_K, others_K in zip(scores_NK, others_NK):
-        real = np.isfinite(scores_K)
-        ranks = [_ranks(values[real]) for values in (scores_K, others_K)]
-        if min(rank.std() for rank in ranks) > 0:
-            found.append(np.corrcoef(np.stack(ranks))[0, 1])
-    if not found:
+        known_K = np.isfinite(scores_K)
+        places = [_places(values[known_K]) for values in (scores_K, others_K)]
+        if min(place.std() for place in places) > 0:
+            correlations.append(np.corrcoef(np.stack(places))[0, 1])
+    if not correlations:
         return {"value": None, "interval": [None, None], "texts": 0}
-    return {"value": float(np.mean(found)), "interval": interval(np.array(found)), "texts": len(found)}
+    bounds = interval(np.array(correlations))
+    return {"value": float(np.mean(correlations)), "interval": bounds, "texts": len(correlations)}
 
 
-def _ranks(values_K: np.ndarray) -> np.ndarray:
+def _places(values_K: np.ndarray) -> np.ndarray:
+    """(K,) how many values each exceeds, ties as one half: ranks up to a constant."""
     return win_rate(values_K[:, None], values_K[None]).sum(axis=1)

@@ -1,6 +1,6 @@
-"""CLVP as transformers models. Importing this registers them with AutoConfig and AutoModel.
+"""CLVP as transformers models. Importing this package registers them with AutoConfig and AutoModel.
 
-The model types are "clvp_train", "clvp_train_text" and "clvp_train_speech"; transformers' own "clvp" stays its own.
+The model types are "clvp_train", "clvp_train_text" and "clvp_train_speech"; "clvp" remains transformers' own model.
 """
 
 from transformers import AutoConfig, AutoModel
@@ -27,7 +27,7 @@ for _config, _model in (
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
     AutoModel.register(_config, _model, exist_ok=True)
 
-# what is saved carries its two code files along, so that transformers alone can open it
+# `save_pretrained` also copies the two code files, so that transformers opens the model without this package
 CLVPConfig.register_for_auto_class()
 CLVPModel.register_for_auto_class("AutoModel")
 

@@ -1,7 +1,7 @@
-"""Configurations of CLVP and of its two halves.
+"""Configurations of CLVP and of its two towers, the text encoder and the speech encoder.
 
-Imports transformers only: with `modeling_clvp.py` this file travels to the Hub as remote code. The default figures are
-those of `clvp2.pth`, the model that tortoise-tts serves ("Better speech synthesis through scaling", Betker 2023,
+Imports transformers only: together with `modeling_clvp.py` this file is uploaded to the Hub as remote code. The defaults are
+those of `clvp2.pth`, the model that tortoise-tts uses ("Better speech synthesis through scaling", Betker 2023,
 https://arxiv.org/abs/2305.07243; `tortoise/api.py` and `tortoise/models/clvp.py` of tortoise-tts 3.0.0).
 """
 
@@ -15,44 +15,50 @@ from transformers import PreTrainedConfig
 PADDINGS = ("mask", "tortoise")
 RMS_NORMS = ("tortoise", "transformers")
 SUMMARY_TYPES = ("mean", "first", "last")
+SIZES = ("vocab_size", "hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers", "num_attention_heads")
 
 
-def _check_choice(owner: Any, field: str, value: Any, choices: tuple[str, ...]) -> None:
+def _check(condition: bool, config: Any, field: str, problem: str) -> None:
+    if not condition:
+        raise ValueError(f"{type(config).__name__}.{field}={getattr(config, field)!r}: {problem}.")
+
+
+def _check_choice(config: Any, field: str, value: Any, choices: tuple[str, ...]) -> None:
     if value not in choices:
         names = " or ".join(repr(choice) for choice in choices)
-        raise ValueError(f"{type(owner).__name__}.{field} is {value!r}: set it to {names}.")
+        raise ValueError(f"{type(config).__name__}.{field}={value!r}: must be {names}.")
 
 
 class _CLVPEncoderConfig(PreTrainedConfig):
-    """What one half of CLVP looks like. Widths are in features, probabilities in [0, 1].
+    """Configuration of one tower of CLVP. Widths are in features, probabilities in [0, 1].
 
     Fields:
-        vocab_size: number of ids the half can embed.
+        vocab_size: number of ids that the tower can embed.
         hidden_size: width of the residual stream.
         intermediate_size: width inside the gated feed-forward (its first layer is twice as wide).
-        projection_dim: width of the shared embedding space; the same in both halves.
+        projection_dim: output width of the tower's `…WithProjection` model; `CLVPModel` uses `CLVPConfig.projection_dim`.
         num_hidden_layers: attention + feed-forward pairs.
         num_attention_heads: heads of each attention.
-        head_dim: width of a head. None: hidden_size // num_attention_heads. tortoise-tts has 64 whatever the width.
+        head_dim: width of a head. None: hidden_size // num_attention_heads. tortoise-tts always uses 64.
         rotary_dim: leading dims of each head of q, k and v that are rotated. None: max(head_dim // 2, 32), as in
             tortoise-tts, and never more than head_dim.
-        hidden_act: activation of the gate, a name transformers knows.
+        hidden_act: activation of the gate, by its name in transformers.
         layer_norm_eps: added under the root by the final LayerNorm, and by the RMSNorms if rms_norm is "transformers".
-        rms_norm: "tortoise" divides by max(rms, 1e-8); "transformers" by sqrt(rms ** 2 + layer_norm_eps), which moves
-            the activations of fresh embeddings by about 1%. Weights score as trained only under the norm they were
-            trained with.
-        attention_dropout: on attention probabilities. 0.1 is what CLVP was trained with (`attn_dropout`).
-        dropout: between the gate and the last layer of the feed-forward. 0.1 likewise (`ff_dropout`).
+        rms_norm: "tortoise" divides by max(rms, 1e-8); "transformers" by sqrt(rms ** 2 + layer_norm_eps), which changes
+            the activations of newly initialised embeddings by about 1%. Scores are correct only with the norm that the
+            weights were trained with.
+        attention_dropout: on attention probabilities. CLVP was trained with 0.1 (`attn_dropout`).
+        dropout: between the gate and the last layer of the feed-forward. CLVP was trained with 0.1 (`ff_dropout`).
         use_attention_bias: biases in the q, k and v projections (the output projection always has one).
-        use_rotary_embedding: rotary positions; without them a half knows no order.
+        use_rotary_embedding: rotary positions; without them a tower ignores the order of its input.
         summary_type: "mean", "first" or "last" over the positions that are not padding.
-        padding: "mask" honours attention masks; "tortoise" ignores them, as tortoise-tts serves CLVP.
-        initializer_range: standard deviation of fresh weights.
-        initializer_factor: multiplies every standard deviation of fresh weights.
+        padding: "mask" applies attention masks; "tortoise" ignores them, as tortoise-tts does at inference.
+        initializer_range: standard deviation of initial weights.
+        initializer_factor: multiplies every standard deviation of initial weights.
         pad_token_id, bos_token_id, eos_token_id: ids used to pad, start and end a sequence, or None.
 
     Raises:
-        ValueError: a field does not fit; the message names it and the mend.
+        ValueError: a field is out of range; the message names the field and the valid values.
     """
 
     vocab_size: int = 256
@@ -79,29 +85,20 @@ class _CLVPEncoderConfig(PreTrainedConfig):
     eos_token_id: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        name = type(self).__name__
-        sizes = ["vocab_size", "hidden_size", "intermediate_size", "projection_dim"]
-        sizes += ["num_hidden_layers", "num_attention_heads"]
-        for field in sizes:
-            if getattr(self, field) < 1:
-                raise ValueError(f"{name}.{field} is {getattr(self, field)}: set it to 1 or more.")
+        for field in SIZES:
+            _check(getattr(self, field) >= 1, self, field, "must be 1 or more")
         if self.head_dim is None:
-            if self.hidden_size % self.num_attention_heads:
-                raise ValueError(
-                    f"{name}.hidden_size ({self.hidden_size}) is not divisible by num_attention_heads "
-                    f"({self.num_attention_heads}): change one of them, or set head_dim."
-                )
+            divides = self.hidden_size % self.num_attention_heads == 0
+            problem = f"not divisible by num_attention_heads ({self.num_attention_heads}): change one, or set head_dim"
+            _check(divides, self, "hidden_size", problem)
             self.head_dim = self.hidden_size // self.num_attention_heads
         if self.rotary_dim is None:
             self.rotary_dim = min(max(self.head_dim // 2, 32), self.head_dim)
-        if self.use_rotary_embedding and (self.rotary_dim % 2 or not 0 < self.rotary_dim <= self.head_dim):
-            raise ValueError(
-                f"{name}.rotary_dim ({self.rotary_dim}) must be even and between 2 and head_dim ({self.head_dim}): "
-                "set rotary_dim, or an even head_dim."
-            )
+        fits = self.rotary_dim % 2 == 0 and 0 < self.rotary_dim <= self.head_dim
+        problem = f"set it, or head_dim, to an even number; it must be between 2 and head_dim ({self.head_dim})"
+        _check(fits or not self.use_rotary_embedding, self, "rotary_dim", problem)
         for field in ("attention_dropout", "dropout"):
-            if not 0 <= getattr(self, field) < 1:
-                raise ValueError(f"{name}.{field} is {getattr(self, field)}: set it to 0 or more and less than 1.")
+            _check(0 <= getattr(self, field) < 1, self, field, "must be 0 or more and less than 1")
         _check_choice(self, "rms_norm", self.rms_norm, RMS_NORMS)
         _check_choice(self, "summary_type", self.summary_type, SUMMARY_TYPES)
         super().__post_init__(**kwargs)
@@ -111,11 +108,19 @@ class _CLVPEncoderConfig(PreTrainedConfig):
             _check_choice(self, key, value, PADDINGS)
         super().__setattr__(key, value)
 
+    @classmethod
+    def get_config_dict(cls, *args: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """As in transformers; the tower of a complete CLVP gets the projection width of the weights stored with it."""
+        fields, kwargs = super().get_config_dict(*args, **kwargs)
+        if cls.base_config_key in fields and fields.get("projection_dim"):
+            fields[cls.base_config_key]["projection_dim"] = fields["projection_dim"]
+        return fields, kwargs
+
 
 class CLVPTextConfig(_CLVPEncoderConfig):
-    """The text half: the 256 BPE ids of the Tortoise tokenizer. Fields: see `_CLVPEncoderConfig`.
+    """Configuration of the text encoder: the 256 BPE ids of the Tortoise tokenizer. Fields: see `_CLVPEncoderConfig`.
 
-    `from_pretrained` on a folder of a whole CLVP takes the text half.
+    `from_pretrained` also reads the text encoder's configuration from the folder of a complete CLVP.
     """
 
     model_type = "clvp_train_text"
@@ -127,9 +132,9 @@ class CLVPTextConfig(_CLVPEncoderConfig):
 
 
 class CLVPSpeechConfig(_CLVPEncoderConfig):
-    """The speech half: the 8192 codes of the Tortoise DVAE. Fields: see `_CLVPEncoderConfig`.
+    """Configuration of the speech encoder: the 8192 codes of the Tortoise DVAE. Fields: see `_CLVPEncoderConfig`.
 
-    Padding is code 83, Tortoise's silence. `from_pretrained` on a folder of a whole CLVP takes the speech half.
+    Padding is code 83, Tortoise's silence. `from_pretrained` also reads the folder of a complete CLVP.
     """
 
     model_type = "clvp_train_speech"
@@ -140,18 +145,19 @@ class CLVPSpeechConfig(_CLVPEncoderConfig):
 
 
 class CLVPConfig(PreTrainedConfig):
-    """A whole CLVP: two halves and the scale between them.
+    """Configuration of a complete CLVP: two towers and the scale of their similarity.
 
     Fields:
         text_config, speech_config: a config, a dict of its fields, or None for the defaults. Copied, never shared.
-        projection_dim: width of the shared embedding space. None: what the halves say, which must agree.
-        logit_scale_init_value: fresh value of `logit_scale`, the log of the factor on cosine similarities. The default
-            is CLIP's ln(1 / 0.07), also transformers' for CLVP; tortoise-tts starts from 1.0.
-        padding: "mask" or "tortoise" (see the halves). None: what the halves say, else "mask". Setting it on a
-            config, at any time, sets it on both halves.
+        projection_dim: width of the shared embedding space of `CLVPModel`; the towers' own `projection_dim` may differ.
+            None: that of the towers, which must then agree. It is also the default of a tower given as a dict.
+        logit_scale_init_value: initial value of `logit_scale`, the log of the factor on cosine similarities. The default
+            is CLIP's ln(1 / 0.07), which transformers also uses for CLVP; tortoise-tts starts from 1.0.
+        padding: "mask" or "tortoise" (see the towers). None: that of the towers. Setting it on a config, at any time,
+            sets it on both towers.
 
     Raises:
-        ValueError: the halves disagree, or a field does not fit; the message names it and the mend.
+        ValueError: the towers disagree, or a field is out of range; the message names the field.
     """
 
     model_type = "clvp_train"
@@ -164,46 +170,39 @@ class CLVPConfig(PreTrainedConfig):
     padding: str | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
+        shared = {"projection_dim": self.projection_dim, "padding": self.padding}
+        shared = {field: value for field, value in shared.items() if value is not None}
         for key in self.sub_configs_defaults:
-            half = copy.deepcopy(getattr(self, key))
-            if half is None or isinstance(half, dict):
-                shared = {"projection_dim": self.projection_dim, "padding": self.padding}
-                half = {field: value for field, value in shared.items() if value is not None} | (half or {})
-            setattr(self, key, half)
+            tower = copy.deepcopy(getattr(self, key))
+            setattr(self, key, shared | (tower or {}) if tower is None or isinstance(tower, dict) else tower)
         super().__post_init__(**kwargs)
-        text, speech = self._half("text_config"), self._half("speech_config")
-        if self.projection_dim is None:
-            self.projection_dim = text.projection_dim
-        if not self.projection_dim == text.projection_dim == speech.projection_dim:
-            raise ValueError(
-                f"CLVPConfig.projection_dim ({self.projection_dim}), text_config.projection_dim "
-                f"({text.projection_dim}) and speech_config.projection_dim ({speech.projection_dim}) differ: the two "
-                "halves meet in one space, so give all three the same value."
-            )
-        if self.padding is None and text.padding != speech.padding:
-            raise ValueError(
-                f"text_config.padding ({text.padding!r}) and speech_config.padding ({speech.padding!r}) differ: set "
-                "CLVPConfig.padding, which sets both."
-            )
-        self.padding = text.padding if self.padding is None else self.padding
+        text, speech = self._tower("text_config"), self._tower("speech_config")
+        for field in ("projection_dim", "padding"):
+            ours, theirs = getattr(text, field), getattr(speech, field)
+            if getattr(self, field) is None and ours != theirs:
+                raise ValueError(
+                    f"text_config.{field}={ours!r} and speech_config.{field}={theirs!r} differ: set CLVPConfig.{field}."
+                )
+            setattr(self, field, ours if getattr(self, field) is None else getattr(self, field))
+        _check(self.projection_dim >= 1, self, "projection_dim", "must be 1 or more")
 
     def __setattr__(self, key: str, value: Any) -> None:
         if key == "padding" and value is not None:
             _check_choice(self, key, value, PADDINGS)
-            # Until then the halves are still the caller's own.
+            # before the end of `__post_init__` the towers may still be the caller's objects
             if getattr(self, "_post_init_done", False):
-                self._half("text_config").padding = self._half("speech_config").padding = value
+                self._tower("text_config").padding = self._tower("speech_config").padding = value
         super().__setattr__(key, value)
 
-    def _half(self, key: str) -> _CLVPEncoderConfig:
-        half: _CLVPEncoderConfig = getattr(self, key)
-        return half
+    def _tower(self, key: str) -> _CLVPEncoderConfig:
+        tower: _CLVPEncoderConfig = getattr(self, key)
+        return tower
 
     @classmethod
     def from_text_speech_configs(
         cls, text_config: CLVPTextConfig, speech_config: CLVPSpeechConfig, **kwargs: Any
     ) -> CLVPConfig:
-        """A whole config out of two halves; `kwargs` are further fields of `CLVPConfig`.
+        """Combines the configurations of two towers; `kwargs` are further fields of `CLVPConfig`.
 
         Raises:
             ValueError: as `CLVPConfig` does.

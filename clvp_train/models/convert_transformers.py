@@ -1,32 +1,36 @@
-"""Our keys <-> those of transformers' composite `Clvp`, autoregressive model and encoders in one checkpoint.
+"""Converts between the state-dict keys of `CLVPModel` and those of transformers' composite `Clvp`, which holds the
+autoregressive model and the CLVP encoders in one checkpoint.
 
 Source: `models/clvp/modeling_clvp.py` of transformers 5.23.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
-from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoConfig, ClvpConfig, PreTrainedModel
-from transformers.utils import cached_file
 
-from clvp_train.models.conversion import HALVES, check_fields, inverse_frequency, pop_rotary, rename
-from clvp_train.models.convert_tortoise import tortoise_names
+from clvp_train.io import atomic_write
+from clvp_train.models.convert_tortoise import (
+    TOWERS,
+    check_fields,
+    inverse_frequency,
+    pop_rotary,
+    rename,
+    tortoise_names,
+    tower_configs,
+)
 from clvp_train.models.weight_files import read_weights, resolve_folder
 
-TRANSFORMERS_ROTARY = {half: f"{half}_encoder_model.rotary_pos_emb.inv_freq" for half in HALVES}
-# Of the composite checkpoint, what belongs to the autoregressive model and is no part of the scorer.
+TRANSFORMERS_ROTARY = {tower: f"{tower}_encoder_model.rotary_pos_emb.inv_freq" for tower in TOWERS}
+# keys of the autoregressive model in the composite checkpoint
 AUTOREGRESSIVE_PREFIXES = ("conditioning_encoder.", "speech_decoder_model.")
 NO_EPS = 1e-12
 TRANSFORMERS_FIELDS = (
@@ -37,168 +41,130 @@ TRANSFORMERS_FIELDS = (
 
 
 def _transformers_name(ours: str) -> str:
-    """transformers' name of one of our weights: inside a half it kept the same names."""
-    ours = re.sub(r"^(text|speech)_projection\.", r"\1_encoder_model.projection.", ours)
-    return re.sub(r"^(text|speech)_model\.", r"\1_encoder_model.", ours)
+    # inside a tower the names are the same
+    return re.sub(r"^(text|speech)_(projection\.)?(model\.)?", r"\1_encoder_model.\2", ours)
 
 
-def _transformers_rotary_dim(config: Any) -> int:
-    # From the width of the projection, not from that of a head.
-    return max(config.projection_dim // (2 * config.num_attention_heads), 32)
+def _transformers_rotary_dim(projection_dim: int, num_heads: int) -> int:
+    # derived from the width of the projection, not from that of a head
+    return max(projection_dim // (2 * num_heads), 32)
+
+
+def _open_config(source: Path) -> Any:
+    config = AutoConfig.from_pretrained(source)
+    if config.model_type != "clvp":
+        raise ValueError(f"{source}: model_type {config.model_type!r}. Expected transformers' composite 'clvp'.")
+    return config
 
 
 def read_transformers(
     name_or_path: str | os.PathLike[str], **hub_kwargs: Any
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Fields of a `CLVPConfig`, and the weights under our names, of transformers' composite checkpoint.
+    """Returns the fields of a `CLVPConfig` and the state dict of a `CLVPModel` for transformers' composite checkpoint.
 
     Raises:
         ValueError: the checkpoint holds something else; the message names it and the keys.
+        UserError: the checkpoint does not exist, cannot be read or has no weights.
     """
-    source = str(name_or_path)
-    theirs = AutoConfig.from_pretrained(source, **hub_kwargs)
-    if theirs.model_type != "clvp":
-        raise ValueError(f"{source} has model_type {theirs.model_type!r}: expected transformers' composite 'clvp'.")
-    weights = _read_weights(source, hub_kwargs)
+    source = resolve_folder(str(name_or_path), **hub_kwargs)
+    theirs = _open_config(source)
+    stored = read_weights(source)
+    weights = {key: tensor for key, tensor in stored.items() if not key.startswith(AUTOREGRESSIVE_PREFIXES)}
     config: dict[str, Any] = {"padding": "mask", "logit_scale_init_value": theirs.logit_scale_init_value}
-    for half in HALVES:
-        encoder = getattr(theirs, f"{half}_config")
-        stored = pop_rotary(source, weights, TRANSFORMERS_ROTARY[half])
-        by_rule = _transformers_rotary_dim(encoder) if encoder.use_rotary_embedding else None
-        config[f"{half}_config"] = {field: getattr(encoder, field) for field in TRANSFORMERS_FIELDS} | {
-            "rotary_dim": stored or by_rule,
-            "rms_norm": "transformers",
-        }
+    for tower in TOWERS:
+        encoder = getattr(theirs, f"{tower}_config")
+        rotary_dim = pop_rotary(source, weights, TRANSFORMERS_ROTARY[tower])
+        if rotary_dim is None and encoder.use_rotary_embedding:
+            rotary_dim = _transformers_rotary_dim(encoder.projection_dim, encoder.num_attention_heads)
+        fields = {field: getattr(encoder, field) for field in TRANSFORMERS_FIELDS}
+        config[f"{tower}_config"] = fields | {"rotary_dim": rotary_dim, "rms_norm": "transformers"}
     return config, rename(source, weights, {_transformers_name(name): name for name in _expected_names(config)})
 
 
 def _expected_names(config: dict[str, Any]) -> list[str]:
-    """Our names of every weight of a CLVP with these fields."""
-    depths = {half: config[f"{half}_config"]["num_hidden_layers"] for half in HALVES}
-    names = list(tortoise_names(depths).values())
-    biased = tuple(f"{half}_model" for half in HALVES if config[f"{half}_config"]["use_attention_bias"])
-    names += [
-        re.sub(r"weight$", "bias", name)
-        for name in names
-        if biased and name.startswith(biased) and re.search(r"[qkv]_proj\.weight$", name)
-    ]
+    """The keys of the state dict of a `CLVPModel` with these fields."""
+    names = list(tortoise_names({tower: config[f"{tower}_config"]["num_hidden_layers"] for tower in TOWERS}).values())
+    for tower in TOWERS:
+        if config[f"{tower}_config"]["use_attention_bias"]:
+            weight = re.compile(rf"^({tower}_model\..*[qkv]_proj\.)weight$")
+            names += [weight.sub(r"\1bias", name) for name in names if weight.match(name)]
     return names
 
 
 def transformers_state_dict(model: PreTrainedModel) -> tuple[dict[str, dict[str, Any]], dict[str, Tensor]]:
-    """The encoders and the scale of a `CLVPModel` for transformers' composite `Clvp`.
+    """Converts the encoders and the scale of a `CLVPModel` for transformers' composite `Clvp`.
 
-    tortoise-tts' norm has no eps to speak of, transformers' takes that of the LayerNorm at the end: it becomes
-    `NO_EPS` in both. That changes the LayerNorm by 5e-6 over the variance of what it gets.
+    tortoise-tts' RMSNorm has practically no eps, while transformers' shares that of the final LayerNorm: both become
+    `NO_EPS`. This changes the LayerNorm by 5e-6 divided by the variance of its input.
 
     Returns:
         Fields of `ClvpEncoderConfig` for "text_config" and "speech_config", and the weights under transformers' names,
         in float32 on the CPU.
 
     Raises:
-        ValueError: the model has another shape of heads than transformers' encoders; the message names the fields.
+        ValueError: transformers' encoders do not support the model's heads; the message names the fields.
     """
     state = {_transformers_name(key): _plain(value) for key, value in model.state_dict().items()}
-    wanted: dict[str, dict[str, Any]] = {}
+    projection_dim = model.config.projection_dim
+    required: dict[str, dict[str, Any]] = {}
     fields: dict[str, dict[str, Any]] = {}
-    for half in HALVES:
-        config = getattr(model.config, f"{half}_config")
-        wanted[half] = {"head_dim": config.hidden_size // config.num_attention_heads}
+    for tower, config in tower_configs(model).items():
+        required[tower] = {"head_dim": config.hidden_size // config.num_attention_heads}
         if config.use_rotary_embedding:
-            wanted[half]["rotary_dim"] = _transformers_rotary_dim(config)
-            state[TRANSFORMERS_ROTARY[half]] = inverse_frequency(_transformers_rotary_dim(config))
-        fields[f"{half}_config"] = {field: getattr(config, field) for field in TRANSFORMERS_FIELDS}
+            rotary_dim = _transformers_rotary_dim(projection_dim, config.num_attention_heads)
+            required[tower]["rotary_dim"] = rotary_dim
+            state[TRANSFORMERS_ROTARY[tower]] = inverse_frequency(rotary_dim)
+        described = {field: getattr(config, field) for field in TRANSFORMERS_FIELDS}
+        fields[f"{tower}_config"] = described | {"projection_dim": projection_dim}
         if config.rms_norm == "tortoise":
-            fields[f"{half}_config"]["layer_norm_eps"] = NO_EPS
-    check_fields("transformers' Clvp", model, wanted)
+            fields[f"{tower}_config"]["layer_norm_eps"] = NO_EPS
+    check_fields("transformers' Clvp", model, required)
     return fields, state
 
 
 def write_transformers(
     model: PreTrainedModel, folder: str | os.PathLike[str], base: str | os.PathLike[str], **hub_kwargs: Any
 ) -> None:
-    """Write the composite checkpoint `base`, its autoregressive model, tokenizer and all, with the encoders of a
-    `CLVPModel` in place of its own, in float32.
+    """Writes a copy of the composite checkpoint `base` (autoregressive model, tokenizer and all other files) with the encoders
+    of a `CLVPModel` instead of its own, in float32.
 
     Raises:
-        ValueError: `base` has no autoregressive model, or one of other vocabularies, or is `folder` itself; or as
+        ValueError: `base` has no autoregressive model, has other vocabularies, or is `folder` itself; or as
             `transformers_state_dict` does. Nothing is written then.
-        UserError: `base` is nowhere, or cannot be read.
+        UserError: `base` does not exist or cannot be read.
     """
     source, target = resolve_folder(str(base), **hub_kwargs), Path(folder)
     if target.resolve() == source.resolve():
-        raise ValueError(f"{folder} is the base itself: give another folder to write to.")
+        raise ValueError(f"{folder} is the base itself. Choose another output folder.")
     fields, state = transformers_state_dict(model)
-    config = AutoConfig.from_pretrained(source)
-    if config.model_type != "clvp":
-        raise ValueError(f"{base} has model_type {config.model_type!r}: expected transformers' composite 'clvp'.")
-    for half in HALVES:
-        has, needed = (
-            c.vocab_size for c in (getattr(config, f"{half}_config"), getattr(model.config, f"{half}_config"))
-        )
-        if has != needed:
+    config = _open_config(source)
+    for tower, ours in tower_configs(model).items():
+        theirs = getattr(config, f"{tower}_config")
+        if theirs.vocab_size != ours.vocab_size:
             raise ValueError(
-                f"{base} has {has} {half} tokens and this CLVP {needed}: give the Tortoise it was trained with."
+                f"{base} has {theirs.vocab_size} {tower} tokens and this CLVP {ours.vocab_size}. Use the Tortoise that it "
+                "was trained with."
             )
     autoregressive = {
         key: _plain(value) for key, value in read_weights(source).items() if key.startswith(AUTOREGRESSIVE_PREFIXES)
     }
     if not all(any(key.startswith(prefix) for key in autoregressive) for prefix in AUTOREGRESSIVE_PREFIXES):
         raise ValueError(
-            f"{base} has no autoregressive model: give a whole transformers Clvp, such as susnato/clvp_dev."
+            f"{base} has no autoregressive model. Use a complete transformers Clvp, such as susnato/clvp_dev."
         )
     described = config.to_dict() | {"dtype": "float32", "projection_dim": model.config.projection_dim}
-    for name, values in fields.items():
-        described[name] = described[name] | values
-    shutil.copytree(source, target, ignore=_weights_and_hidden(source), dirs_exist_ok=True)
+    described |= {name: described[name] | values for name, values in fields.items()}
+
+    def ignored(parent: str, names: list[str]) -> list[str]:
+        # the base's own weights and hidden files; subfolders are copied completely
+        patterns = ("*.safetensors", "*.bin", "*.index.json", ".*") if Path(parent) == source else ()
+        return [name for name in names if any(fnmatch(name, pattern) for pattern in patterns)]
+
+    shutil.copytree(source, target, ignore=ignored, dirs_exist_ok=True)
     ClvpConfig.from_dict(described).save_pretrained(target)
-    partial = target / "model.safetensors.partial"
-    save_file(autoregressive | state, partial, metadata={"format": "pt"})
-    partial.replace(target / "model.safetensors")
-
-
-def _weights_and_hidden(source: Path) -> Callable[[str, list[str]], list[str]]:
-    """What `shutil.copytree` shall leave out: the weights right below `source`, and hidden files."""
-    weights = ("*.safetensors", "*.bin", "*.index.json", ".*")
-
-    def ignored(folder: str, names: list[str]) -> list[str]:
-        return [name for name in names if Path(folder) == source and any(fnmatch(name, pattern) for pattern in weights)]
-
-    return ignored
+    with atomic_write(target / "model.safetensors") as partial:
+        save_file(autoregressive | state, partial, metadata={"format": "pt"})
 
 
 def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().float().contiguous()
-
-
-def _read_weights(source: str, hub_kwargs: dict[str, Any]) -> dict[str, Tensor]:
-    """Every tensor of a folder or a Hub id but the autoregressive model's, sharded or not."""
-
-    def find(name: str) -> str | None:
-        options = {"_raise_exceptions_for_missing_entries": False} | hub_kwargs
-        return cached_file(source, name, **options)
-
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        single, index = find(name), find(f"{name}.index.json")
-        if single is None and index is None:
-            continue
-        files = [single]
-        if single is None:
-            with open(str(index)) as stream:
-                files = [find(shard) for shard in sorted(set(json.load(stream)["weight_map"].values()))]
-        weights: dict[str, Tensor] = {}
-        for file in files:
-            if file is None:
-                raise ValueError(f"{source}: a shard that {index} names is not there.")
-            weights |= _read_file(file)
-        return weights
-    raise ValueError(f"{source} has neither model.safetensors nor pytorch_model.bin.")
-
-
-def _read_file(path: str) -> dict[str, Tensor]:
-    if os.fspath(path).endswith(".safetensors"):
-        with safe_open(path, "pt") as stream:
-            keys = [key for key in stream.keys() if not key.startswith(AUTOREGRESSIVE_PREFIXES)]  # noqa: SIM118
-            return {key: stream.get_tensor(key) for key in keys}
-    weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    return {key: value.clone() for key, value in weights.items() if not key.startswith(AUTOREGRESSIVE_PREFIXES)}

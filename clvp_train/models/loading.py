@@ -1,4 +1,4 @@
-"""Opening a trained CLVP, whatever it is stored as."""
+"""Opens a trained CLVP in any supported format."""
 
 import hashlib
 import json
@@ -14,22 +14,22 @@ from clvp_train.models.configuration_clvp import CLVPConfig
 from clvp_train.models.modeling_clvp import CLVPModel
 from clvp_train.models.weight_files import resolve_folder
 
-CONFIG_KEY = "clvp_config"  # in a .ckpt: the model's configuration as a plain dict
-MODEL_PREFIX = "model."  # of the model's weights in a .ckpt's state_dict
+CONFIG_KEY = "clvp_config"  # key in a .ckpt: the model's configuration as a plain dict
+MODEL_PREFIX = "model."  # prefix of the model's weights in a .ckpt's state_dict
 _NOT_A_CLVP = (ValueError, OSError, EOFError, RuntimeError, KeyError, TypeError, AttributeError)
-KINDS = "a .ckpt of this package, a folder of save_pretrained, a Hub id, or a clvp2.pth"
+KINDS = "a .ckpt of this package, a folder of save_pretrained, a Hub id or a clvp2.pth"
 
 
 def load_clvp(checkpoint: str | Path, config: dict[str, Any] | None = None) -> CLVPModel:
     """Opens a checkpoint in eval mode and float32.
 
     Args:
-        checkpoint: a .ckpt that training wrote, tortoise-tts' `clvp2.pth`, a folder or Hub id of `save_pretrained`, or one
-            in transformers' composite Clvp format.
-        config: fields of `CLVPConfig` to set otherwise, `padding` for one; None leaves a field as it is.
+        checkpoint: a .ckpt of this package, tortoise-tts' `clvp2.pth`, or a folder or Hub id in the format of
+            `save_pretrained` or of transformers' composite Clvp.
+        config: fields of `CLVPConfig` to override, such as `padding`; None leaves a field unchanged.
 
     Raises:
-        UserError: nothing is there, or it is a checkpoint of another kind.
+        UserError: the checkpoint does not exist, is damaged or is of another kind.
     """
     path = resolve_checkpoint(checkpoint)
     try:
@@ -41,7 +41,7 @@ def load_clvp(checkpoint: str | Path, config: dict[str, Any] | None = None) -> C
             model = CLVPModel.from_tortoise(path)
     except (*_NOT_A_CLVP, SafetensorError, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"checkpoint={checkpoint} is not a CLVP ({reason[:400]}): give {KINDS}") from None
+        raise UserError(f"checkpoint={checkpoint}: not a CLVP ({reason[:400]}). Use {KINDS}.") from None
     for name, value in (config or {}).items():
         if value is not None:
             setattr(model.config, name, value)
@@ -49,7 +49,7 @@ def load_clvp(checkpoint: str | Path, config: dict[str, Any] | None = None) -> C
 
 
 def weights_digest(model: CLVPModel) -> str:
-    """SHA-256 in hex of names and float32 values of all weights, the same however they are stored."""
+    """SHA-256 in hex of the names and float32 values of all weights; independent of the storage format."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -58,10 +58,10 @@ def weights_digest(model: CLVPModel) -> str:
 
 
 def resolve_checkpoint(checkpoint: str | Path) -> Path:
-    """The file or folder of a checkpoint; that of a Hub id is fetched. Raises UserError if nothing is there."""
+    """Returns the file or folder of a checkpoint, downloading a Hub id. Raises UserError if it does not exist."""
     path = Path(checkpoint).expanduser()
     if path.suffix in (".ckpt", ".pth", ".pt") and not path.exists():
-        raise UserError(f"checkpoint={checkpoint} is missing: give {KINDS}")
+        raise UserError(f"checkpoint={checkpoint}: not found. Use {KINDS}.")
     return path if path.is_file() else resolve_folder(checkpoint)
 
 
@@ -70,22 +70,22 @@ def _from_lightning(path: Path) -> CLVPModel:
     if not isinstance(stored, dict) or CONFIG_KEY not in stored:
         raise ValueError(f"a Lightning checkpoint without {CONFIG_KEY!r}")
     model = CLVPModel(CLVPConfig(**stored[CONFIG_KEY]))
-    weights = stored["state_dict"].items()  # those of the loss, if it has any, are left aside
-    prefixed = {key: tensor for key, tensor in weights if key.startswith(MODEL_PREFIX)}
-    model.load_state_dict({key.removeprefix(MODEL_PREFIX): tensor for key, tensor in prefixed.items()})
+    weights = stored["state_dict"].items()  # may also hold those of the loss
+    ours = {key.removeprefix(MODEL_PREFIX): tensor for key, tensor in weights if key.startswith(MODEL_PREFIX)}
+    model.load_state_dict(ours)
     return model
 
 
 def _from_folder(folder: Path) -> CLVPModel:
     file = folder / "config.json"
     if not file.exists():
-        raise ValueError("the folder holds no config.json")
+        raise ValueError("the folder has no config.json")
     kind = json.loads(file.read_text()).get("model_type")
     if kind == "clvp":
         return CLVPModel.from_transformers(folder)
     if kind != CLVPConfig.model_type:
-        raise ValueError(f"its config.json describes a model of type {kind!r}")
+        raise ValueError(f"its config.json has model_type {kind!r}")
     model, info = cast(Any, CLVPModel.from_pretrained(folder, output_loading_info=True))
-    if info["missing_keys"]:  # transformers would go on with random weights
+    if info["missing_keys"]:  # transformers would initialise them at random
         raise ValueError(f"weights are missing: {sorted(info['missing_keys'])}")
     return model

@@ -1,21 +1,28 @@
-"""Corpus × Tortoise to pairs on disk. A second call with the same inputs finds its pairs, and a broken one goes on."""
+"""Generates the pairs of a corpus. A second call with the same inputs reuses its pairs; an interrupted one resumes."""
 
+import hashlib
+import json
 import logging
 import re
 import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from pathlib import Path
 
-from clvp_train.corpus import Corpus
-from clvp_train.pairs.bad_rows import BadRows
-from clvp_train.pairs.pair_folder import PairFolder
-from clvp_train.pairs.plan import make_plan
+import torch
+
+from clvp_train.corpus import Corpus, Utterance, fingerprint, split_of
+from clvp_train.pairs.process_rank import rank_and_world_size, wait_for
 from clvp_train.pairs.progress import Progress
-from clvp_train.pairs.ranks import rank_and_world_size, wait_for
-from clvp_train.pairs.sources import CodeSource
+from clvp_train.pairs.schema import Manifest
+from clvp_train.pairs.sources import BadRows, CodeSource
 from clvp_train.pairs.storage import Storage
+from clvp_train.pairs.writer import PairFolder
 from clvp_train.tortoise import FrozenTortoise
 
+ALGORITHM = 2  # increment it when equal inputs give other pairs than before, so that older folders are not reused
 log = logging.getLogger(__name__)
 
 
@@ -31,59 +38,109 @@ def generate(
 ) -> str:
     """Makes the pairs of a corpus, or finds those made before from the same corpus, weights and settings.
 
-    With torchrun or srun every rank makes its share of the shards and waits for the others. A shard's bytes depend on its own
-    rows alone: not on the number of ranks, nor on what was killed and went on.
+    Under torchrun or srun each rank makes its share of the shards and waits for the others; ranks communicate through files
+    only. The bytes of a shard depend on its rows alone, not on the number of ranks or on interruptions.
 
     Args:
-        corpus: texts, with recordings where `source` needs them.
+        corpus: texts, with recordings if `source` needs them.
         tortoise: gives tokens and codes.
         source: `ARCodes` or `DVAECodes`.
-        cache_dir: pairs lie in a folder below it that is named by their fingerprint.
-        folder: the very folder for the pairs instead. Both may be fsspec URLs.
-        test_percent: share of texts for the test split, see `corpus.split_of`.
-        val_percent: share for the validation split.
+        cache_dir: the pairs are written to a subfolder named by their fingerprint.
+        folder: the folder for the pairs instead. Both may be fsspec URLs.
+        test_percent: share of texts in the test split, see `corpus.split_of`.
+        val_percent: share of texts in the validation split.
 
     Returns:
         The folder of pairs.
 
     Raises:
-        UserError: bad input, a `folder` that holds something else, or a full disk. Shards finished before are kept.
+        UserError: bad input, a `folder` with other contents, or a full disk. Finished shards are kept.
     """
     rank, world_size = rank_and_world_size()
-    plan = make_plan(corpus, tortoise, source, test_percent, val_percent)
+    manifest, num_rows = make_plan(corpus, tortoise, source, test_percent, val_percent)
     slug = re.sub(r"\W+", "-", corpus.name).strip("-")
-    storage = Storage(folder or f"{cache_dir}/{slug}-{source.name}-{plan.manifest.fingerprint[:12]}")
-    pairs = PairFolder(storage, plan)
-    pairs.refuse_others(named=folder is None)
+    storage = Storage(folder or f"{cache_dir}/{slug}-{source.name}-{manifest.fingerprint[:12]}")
+    pairs = PairFolder(storage, manifest)
+    pairs.check_same_settings(is_cache=folder is None)
     pairs.sweep()
     if pairs.is_complete():
         if rank == 0:
-            pairs.records.remove()  # a kill at the very end leaves them
+            pairs.remove_records()  # present if the process was killed at the very end
         log.info("pairs found in %s", storage.folder)
         return storage.folder
 
     if rank == 0:
-        pairs.recover()
+        pairs.restore_records()
     else:
-        wait_for(lambda: "" if pairs.is_begun() or pairs.is_complete() else "the manifest")
-    left, bad = pairs.unfinished(range(rank, len(plan.names), world_size)), BadRows(source.bad_rows)
-    if left:
-        source.begin(tortoise, corpus, bad)
+        wait_for(lambda: "" if pairs.is_ready() else "the manifest")
+    indices, bad = pairs.unfinished(range(rank, len(pairs.names), world_size)), BadRows(source.bad_rows)
+    if indices:
+        source.prepare(tortoise, corpus, bad)
     if rank != 0:
-        _make(pairs, corpus, tortoise, source, left, bad, shown=False)
+        _make(pairs, corpus, tortoise, source, indices, num_rows, bad)
         wait_for(lambda: "" if pairs.is_complete() else "the final manifest")
         return storage.folder
 
-    pairs.begin(tortoise.tokenizer)
+    pairs.start(tortoise.tokenizer)
     before, started = pairs.tally().num_codes, time.monotonic()
-    if done := len(plan.names) - len(pairs.missing()):
-        log.info("%d of %d shards are there already", done, len(plan.names))
-    _make(pairs, corpus, tortoise, source, left, bad, shown=True)
+    num_done = len(pairs.names) - len(pairs.missing())
+    log.info("generating %d shards in %s%s", len(pairs.names), storage.folder, f", {num_done} done" if num_done else "")
+    _make(pairs, corpus, tortoise, source, indices, num_rows, bad)
     wait_for(lambda: "" if pairs.is_complete() else ", ".join(pairs.missing()[:3]))
-    if not pairs.is_complete():  # another run of the same command may have been faster
-        made = pairs.tally().num_codes - before
-        pairs.close(made / (time.monotonic() - started) if made else None)
+    if not pairs.is_complete():  # a second run of the same command may have completed it
+        num_codes = pairs.tally().num_codes - before
+        pairs.close(num_codes / (time.monotonic() - started) if num_codes else None)
     return storage.folder
+
+
+def make_plan(
+    corpus: Corpus, tortoise: FrozenTortoise, source: CodeSource, test_percent: float, val_percent: float
+) -> tuple[Manifest, list[int]]:
+    """Reads the corpus once, as a stream, and checks what can be checked before the work.
+
+    Returns:
+        The manifest without shards, and the number of planned rows of each shard.
+
+    Raises:
+        UserError: bad input.
+    """
+    source.check(tortoise)
+    num_rows: list[int] = []
+
+    def inspected() -> Iterator[Utterance]:
+        for number, utterance in corpus.stream(audio=source.needs_audio):
+            source.inspect(tortoise, number, utterance)
+            if number % source.shard_size == 0:
+                num_rows.append(0)
+            num_rows[-1] += source.num_rows(split_of(utterance.text, test_percent, val_percent))
+            yield utterance
+
+    settings = {
+        "algorithm": ALGORITHM,
+        "corpus": fingerprint(inspected()),
+        "tortoise": tortoise.fingerprint(),
+        "tortoise.positions": tortoise.autoregressive.positions,
+        "tortoise.dtype": str(tortoise.autoregressive.head.weight.dtype).removeprefix("torch."),
+        **{f"tortoise.sampling.{name}": value for name, value in asdict(tortoise.sampling).items()},
+        "codes": source.name,
+        **source.settings(),
+        "codes.shard_size": source.shard_size,
+        "split.test_percent": float(test_percent),
+        "split.val_percent": float(val_percent),
+    }
+    text = json.dumps(settings, sort_keys=True)
+    manifest = Manifest(
+        fingerprint=hashlib.sha256(text.encode()).hexdigest(),
+        corpus=corpus.name,
+        source=source.name,
+        num_shards=len(num_rows),
+        text_vocab_size=tortoise.num_text_tokens,
+        speech_vocab_size=tortoise.num_speech_tokens,
+        tortoise=str(tortoise.source),
+        settings=json.loads(text),
+        versions={"clvp_train": _version(), "torch": torch.__version__},
+    )
+    return manifest, num_rows
 
 
 def _make(
@@ -91,18 +148,25 @@ def _make(
     corpus: Corpus,
     tortoise: FrozenTortoise,
     source: CodeSource,
-    left: set[int],
+    indices: set[int],
+    num_rows: list[int],
     bad: BadRows,
-    shown: bool,
 ) -> None:
-    """Makes the shards that are left to this rank in one pass over the corpus."""
-    if not left:
+    """Makes the shards `indices` in one pass over the corpus."""
+    if not indices:
         return
-    plan, size = pairs.plan, source.shard_size
-    with Progress(sum(plan.num_rows[index] for index in left), shown) as progress:
-        ours = corpus.stream(lambda number: number // size in left, source.needs_audio)
-        for index, numbered in groupby(ours, lambda item: item[0] // size):
-            utterances = [(utterance, plan.split_of(utterance.text)) for _, utterance in numbered]
+    percents = [pairs.manifest.settings[f"split.{split}_percent"] for split in ("test", "val")]
+    with Progress(sum(num_rows[index] for index in indices), shown=rank_and_world_size()[0] == 0) as progress:
+        numbered = corpus.stream(lambda number: number // source.shard_size in indices, source.needs_audio)
+        for index, of_shard in groupby(numbered, lambda item: item[0] // source.shard_size):
+            utterances = [(utterance, split_of(utterance.text, *percents)) for _, utterance in of_shard]
             rows, skipped = source.encode(tortoise, utterances, bad, progress.candidate), bad.take()
             pairs.finish(index, rows, skipped)
-            progress.finish_part(plan.num_rows[index], len(skipped))
+            progress.finish_part(num_rows[index], len(skipped))
+
+
+def _version() -> str:
+    try:
+        return version("clvp-train")
+    except PackageNotFoundError:  # a clone that is not installed
+        return "unknown"

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from clvp_train.pairs.tally import CODES_PER_SECOND
+from clvp_train.pairs.summary import CODES_PER_SECOND
 
 LOG_SECONDS = 30.0  # between two lines of a log that is not a terminal
 log = logging.getLogger(__name__)

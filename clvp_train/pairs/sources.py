@@ -1,27 +1,62 @@
-"""Where speech codes come from: what every source must tell and do."""
+"""The interface of all sources of speech codes, and the handling of rows that cannot become pairs."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 from clvp_train.corpus import Corpus, Split, Utterance
-from clvp_train.errors import check_number
-from clvp_train.pairs.bad_rows import NO_TOKENS, BadRows, Policy, check_policy
+from clvp_train.errors import UserError
 from clvp_train.tortoise import FrozenTortoise
 
-Row = dict[str, Any]
+Policy = Literal["skip", "error"]
+TOO_LONG, NO_TOKENS, BAD_AUDIO, NO_VOICE, NO_CODES = "text too long", "no tokens", "bad audio", "no voice", "no codes"
+MAX_WARNINGS = 5  # logged in full
 UNKNOWN = "unknown"  # the voice of utterances without a speaker
+log = logging.getLogger(__name__)
+
+
+class BadRows:
+    """Collects the rows that are skipped.
+
+    Args:
+        policy: "skip" leaves a bad row out, "error" raises.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy, self._warnings = policy, 0
+        self._entries: list[dict[str, Any]] = []
+
+    def add(self, id_: str, kind: str, reason: str) -> None:
+        """Records a row. Raises UserError if the policy is "error"."""
+        if self.policy == "error":
+            raise UserError(f"utterance {id_}: {reason.rstrip('.')}. Or set codes.bad_rows=skip to skip such rows.")
+        self._entries.append({"id": id_, "kind": kind, "reason": reason})
+        self.warn(f"skipped utterance {id_}: {reason}")
+
+    def warn(self, message: str) -> None:
+        """Logs the first few warnings."""
+        self._warnings += 1
+        if self._warnings <= MAX_WARNINGS:
+            log.warning(message)
+        if self._warnings == MAX_WARNINGS:
+            log.warning("further warnings are only counted")
+
+    def take(self) -> list[dict[str, Any]]:
+        """The rows skipped since the last call, as {id, kind, reason}."""
+        entries, self._entries = self._entries, []
+        return entries
 
 
 @dataclass(eq=False)
 class CodeSource(ABC):
-    """Turns utterances into rows of `shards.SCHEMA`, the same rows whatever else the corpus holds.
+    """Turns utterances into rows of `schema.SCHEMA`. The rows of an utterance do not depend on the other utterances.
 
     Attributes:
-        batch_size: how many are made side by side.
-        bad_rows: "skip" leaves out what cannot become a pair and lists it; "error" stops at it.
-        shard_size: utterances a shard; a kill loses at most one shard's work a rank.
+        batch_size: candidates or clips that are processed in parallel.
+        bad_rows: "skip" leaves out and lists what cannot become a pair; "error" stops.
+        shard_size: utterances per shard; a kill loses at most one shard of work per rank.
     """
 
     _: KW_ONLY
@@ -32,34 +67,32 @@ class CodeSource(ABC):
     name: ClassVar[str]
 
     def __post_init__(self) -> None:
-        check_number("codes.batch_size", self.batch_size, 1)
-        check_number("codes.shard_size", self.shard_size, 1)
-        check_policy(self.bad_rows)
+        if self.bad_rows not in get_args(Policy):  # any other value would skip
+            raise UserError(f"codes.bad_rows={self.bad_rows}: unknown. Choose one of {', '.join(get_args(Policy))}.")
 
     @property
     @abstractmethod
     def needs_audio(self) -> bool:
-        """Whether recordings shape the codes."""
+        """Whether the codes depend on recordings."""
 
     @abstractmethod
     def check(self, tortoise: FrozenTortoise) -> None:
-        """Raises UserError for what settings and Tortoise alone show to be wrong."""
+        """Checks what settings and Tortoise alone determine. Raises UserError."""
 
     @abstractmethod
-    def look_at(self, tortoise: FrozenTortoise, number: int, utterance: Utterance) -> None:
-        """Is told of every utterance before any is encoded. Raises UserError if it cannot be encoded and may not be skipped."""
+    def inspect(self, tortoise: FrozenTortoise, number: int, utterance: Utterance) -> None:
+        """Receives every utterance before any is encoded. Raises UserError if it cannot be encoded and must not be skipped."""
 
-    @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What shapes the codes besides Tortoise and corpus, by the names that a user knows."""
+        """What determines the codes besides Tortoise and corpus, by setting."""
+        return {}
 
-    @abstractmethod
-    def begin(self, tortoise: FrozenTortoise, corpus: Corpus, bad: BadRows) -> None:
-        """Prepares for `encode`; not called if all shards are there. Raises UserError."""
+    def prepare(self, tortoise: FrozenTortoise, corpus: Corpus, bad: BadRows) -> None:  # noqa: B027  optional
+        """Prepares for `encode`. Called only if shards are missing. Raises UserError."""
 
-    @abstractmethod
     def num_rows(self, split: Split) -> int:
-        """How many rows an utterance gives."""
+        """The number of rows per utterance."""
+        return 1
 
     @abstractmethod
     def encode(
@@ -68,28 +101,28 @@ class CodeSource(ABC):
         utterances: Sequence[tuple[Utterance, Split]],
         bad: BadRows,
         on_candidate: Callable[[int], None],
-    ) -> list[Row]:
-        """The rows of these utterances, in their order.
+    ) -> list[dict[str, Any]]:
+        """The rows of the utterances, in their order.
 
         Args:
             tortoise: gives tokens and codes.
-            utterances: those of a shard.
-            bad: takes what cannot be encoded.
+            utterances: those of one shard.
+            bad: receives what cannot be encoded.
             on_candidate: called after each row with its number of codes.
 
         Raises:
-            UserError: a row cannot be encoded and may not be skipped.
+            UserError: a row cannot be encoded and must not be skipped.
         """
 
 
 def has_tokens(input_ids: list[int], utterance: Utterance, bad: BadRows) -> bool:
-    """Whether a text gives any tokens; if not, `bad` is told."""
+    """Whether a text has any tokens; if not, it is added to `bad`."""
     if not input_ids:
-        reason = f"text {utterance.text!r} gives no tokens: write it in letters that Tortoise knows"
+        reason = f"text {utterance.text!r} has no tokens. Write it in characters that the tokenizer supports"
         bad.add(utterance.id, NO_TOKENS, reason)
     return bool(input_ids)
 
 
 def clip_name(utterance: Utterance) -> str:
-    """What to call an utterance's recording in messages."""
+    """The name of an utterance's recording for messages."""
     return utterance.audio if isinstance(utterance.audio, str) else f"of utterance {utterance.id}"

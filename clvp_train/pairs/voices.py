@@ -1,4 +1,4 @@
-"""Voices for the AR: a folder of clips, or the speakers of a corpus. Shapes: D width."""
+"""Voices for the AR: a folder of clips or the speakers of a corpus. Shapes: D width."""
 
 import heapq
 import logging
@@ -7,59 +7,54 @@ from pathlib import Path
 
 import torch
 
-from clvp_train.corpus import Corpus, Utterance
+from clvp_train.corpus import AUDIO_SUFFIXES, Corpus, Utterance
 from clvp_train.errors import UserError
-from clvp_train.pairs.bad_rows import BadRows
-from clvp_train.pairs.sources import UNKNOWN, clip_name
+from clvp_train.pairs.sources import UNKNOWN, BadRows, clip_name
 from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.audio import load_audio
 
-AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".mp3"}
-SPARE_CLIPS = 16  # of each speaker, in case longer ones cannot be read
+SPARE_CLIPS = 16  # per speaker, in case longer clips cannot be read
 log = logging.getLogger(__name__)
 
 
 def folder_voices(folder: str | Path, setting: str = "codes.voices") -> dict[str, list[Path]]:
-    """The clips of each voice, by subfolder. `setting` is what a user calls the folder.
+    """The clips of each voice, by subfolder. `setting` names the folder in messages.
 
     Raises:
-        UserError: there is no such folder, or no clip in it.
+        UserError: the folder does not exist or contains no clip.
     """
     if not Path(folder).is_dir():
-        raise UserError(f"{setting}={folder} is no folder: give one with a subfolder of clips for each voice")
-    found = {}
+        raise UserError(f"{setting}={folder}: not a directory. Set it to a folder with a subfolder of clips per voice.")
+    voices = {}
     for voice in sorted(path for path in Path(folder).iterdir() if path.is_dir() and not path.name.startswith(".")):
         clips = [path for path in sorted(voice.iterdir()) if path.suffix.lower() in AUDIO_SUFFIXES]
         if clips:
-            found[voice.name] = clips
+            voices[voice.name] = clips
         else:
-            log.warning("%s holds no wav, flac, ogg or mp3 file: there is no such voice", voice)
-    if not found:
-        raise UserError(f"{setting}={folder} holds no voice: make a subfolder of wav or flac clips for each")
-    return found
+            log.warning("%s: no wav, flac, ogg or mp3 file, voice ignored", voice)
+    if not voices:
+        raise UserError(f"{setting}={folder}: contains no voice. Create a subfolder of wav or flac clips per voice.")
+    return voices
 
 
 class CorpusVoices:
-    """Each speaker's voice, from the longest of its recordings that can be read. No audio is held: the longest clips are noted
-    in one pass over the corpus, and heard in another.
+    """The voice of each speaker, from its longest readable recordings.
+
+    No audio is kept in memory: one pass over the corpus notes the longest clips, later ones encode them.
 
     Args:
-        clips_per_voice: how many clips' latents are averaged.
+        clips_per_voice: number of clips whose conditioning latents are averaged.
     """
 
     def __init__(self, clips_per_voice: int) -> None:
         self.clips_per_voice = clips_per_voice
-        self._longest: dict[str, list[tuple[int, int]]] = defaultdict(list)  # heaps of (bytes, - number)
+        self._longest: dict[str, list[tuple[int, int]]] = defaultdict(list)  # heaps of (bytes, -number)
 
-    def look_at(self, number: int, utterance: Utterance) -> None:
-        """Notes an utterance's recording.
-
-        Raises:
-            UserError: it has none.
-        """
+    def inspect(self, number: int, utterance: Utterance) -> None:
+        """Notes the recording of an utterance. Raises UserError if it has none."""
         if utterance.audio is None:
             raise UserError(
-                f"utterance {utterance.id} has no audio, so codes.voices=corpus has no voice: give a folder"
+                f"utterance {utterance.id}: no audio, but codes.voices=corpus needs recordings. Set codes.voices to a folder."
             )
         clips, clip = self._longest[utterance.speaker or UNKNOWN], (_size(utterance.audio), -number)
         if len(clips) < self.clips_per_voice + SPARE_CLIPS:
@@ -68,16 +63,16 @@ class CorpusVoices:
             heapq.heappushpop(clips, clip)
 
     def latents(self, tortoise: FrozenTortoise, corpus: Corpus, bad: BadRows) -> dict[str, torch.Tensor]:
-        """(D,) of each speaker with a clip that can be read; of the others a warning."""
+        """The latent (D,) of each speaker with a readable clip, and a warning for each unreadable one."""
         clips = {
-            voice: [-place for _, place in sorted(longest, reverse=True)] for voice, longest in self._longest.items()
+            voice: [-number for _, number in sorted(longest, reverse=True)] for voice, longest in self._longest.items()
         }
-        heard: dict[str, dict[int, torch.Tensor]] = {voice: {} for voice in clips}
+        latents_of: dict[str, dict[int, torch.Tensor]] = {voice: {} for voice in clips}
         tried = dict.fromkeys(clips, 0)
         while True:
             wanted: dict[int, str] = {}
             for voice, numbers in clips.items():
-                upto = tried[voice] + self.clips_per_voice - len(heard[voice])
+                upto = tried[voice] + self.clips_per_voice - len(latents_of[voice])  # replaces unreadable clips
                 wanted |= dict.fromkeys(numbers[tried[voice] : upto], voice)
                 tried[voice] = min(upto, len(numbers))
             if not wanted:
@@ -88,10 +83,10 @@ class CorpusVoices:
                 except UserError as error:
                     bad.warn(f"no clip of voice {wanted[number]}: {error}")
                 else:
-                    heard[wanted[number]][number] = tortoise.conditioning_latent([clip])
+                    latents_of[wanted[number]][number] = tortoise.conditioning_latent([clip])
         return {
             voice: torch.stack([latents[number] for number in clips[voice] if number in latents]).mean(dim=0)
-            for voice, latents in heard.items()
+            for voice, latents in latents_of.items()
             if latents
         }
 

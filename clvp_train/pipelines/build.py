@@ -10,12 +10,13 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from clvp_train import pairs as pairs_
 from clvp_train.corpus import Texts
 from clvp_train.data.datamodule import CLVPDataModule
-from clvp_train.errors import UserError, check_number
+from clvp_train.errors import UserError
 from clvp_train.evaluation import RerankConfig
 from clvp_train.models import CLVPModel
 from clvp_train.models.weight_files import resolve_folder
@@ -35,7 +36,6 @@ def all_ranks(cfg: DictConfig) -> None:
 
 
 def seed(cfg: DictConfig) -> None:
-    check_number("seed", cfg.seed, 0)
     L.seed_everything(cfg.seed, workers=True, verbose=pairs_.rank_and_world_size()[0] == 0)
 
 
@@ -184,17 +184,18 @@ def loggers(cfg: DictConfig) -> list[Logger]:
 
 def evaluation_trainer(cfg: DictConfig) -> L.Trainer:
     """The trainer of `cfg.trainer` without logger and checkpoints, in full precision and over all batches."""
-    full = {"precision": "32-true", "limit_test_batches": 1.0, "fast_dev_run": False}
+    full = {"precision": "32-true", "limit_test_batches": 1.0, "fast_dev_run": False, "profiler": None}
     return trainer(cfg, logger=False, enable_checkpointing=False, **full)
 
 
 def trainer(cfg: DictConfig, **settings: Any) -> L.Trainer:
     """The trainer of `cfg.trainer` with further arguments of its constructor."""
-    # Lightning accepts any value for these and fails later
-    for name in ("max_epochs", "max_steps", "num_nodes", "log_every_n_steps"):
-        if cfg.trainer.get(name) is not None:
-            check_number(f"trainer.{name}", cfg.trainer[name], -1 if name.startswith("max") else 1)
     try:
         return instantiate(cfg.trainer, **settings)
     except InstantiationException as error:
-        raise UserError(f"trainer: {error.__cause__ or error}: check the settings of trainer=…") from None
+        from_lightning = str(error).startswith("Error in call to target 'lightning.")
+        if not from_lightning and not isinstance(error.__cause__, MisconfigurationException):
+            raise  # out of a class of the user's own
+        raise UserError(
+            f"trainer: {str(error.__cause__ or error).rstrip('.')}. Check the settings of trainer=…."
+        ) from None

@@ -1,7 +1,7 @@
-"""What all commands share around their `@hydra.main`: a user's mistake becomes one line and exit status 2.
+"""What all commands share around their `@hydra.main`: a user's error becomes one line and exit status 2.
 
 Only what is known to be the user's becomes one line: `UserError`, and the errors of Hydra and OmegaConf about the config. Any
-other exception keeps its traceback, because it may come from a class of the user's own. Nothing here imports torch, so that
+other exception keeps its traceback, because it may come from the user's own class. Nothing here imports torch, so that
 `--help`, `--cfg job` and shell completion stay fast.
 """
 
@@ -24,13 +24,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from clvp_train.errors import Stopped, UserError
 from clvp_train.io import CONF
-from clvp_train.pipelines import resolvers  # noqa: F401  every config uses them
+from clvp_train.pipelines import config, resolvers  # noqa: F401  every config uses the resolvers
 
 USER_ERROR = 2  # exit status
 
 
 def report_errors(main: Callable[[], Any]) -> Callable[[], Any]:
-    """Wraps a `@hydra.main` function, see above."""
+    """Wraps a `@hydra.main` function so that users' errors are reported as this module describes."""
 
     @functools.wraps(main)
     def wrapped() -> Any:
@@ -62,7 +62,7 @@ def importing() -> Iterator[None]:
 
 
 def is_first_to_fail() -> bool:
-    """False if another rank of this node has reported an error already: a user's mistake occurs on all ranks."""
+    """False if another rank of this node has reported an error already: a user's error occurs on all ranks."""
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")  # torchrun's, in a folder of this rank below one of all ranks
     if not file:
         return True
@@ -83,11 +83,40 @@ def _user_message(error: Exception, main: Callable[[], Any]) -> str | None:
             return str(cause)
         cause = cause.__cause__
     if isinstance(error, InstantiationException):
-        message = str(error)
-        located = message.startswith("Error locating target") or error.__cause__ is None
-        return message if located else None
+        return _target_error(error)
+    described = _type_error(f"{error}\n{error.__cause__ or ''}")
+    if described is not None:
+        return described
     message = str(error).split("Config search path:")[0]
     return message + _close_match(message, main)
+
+
+def _target_error(error: InstantiationException) -> str | None:
+    """The line for a `_target_` that does not exist; None for an error out of one, or out of its module."""
+    if error.__cause__ is None:
+        return str(error)  # not callable, or refused by Hydra
+    found = re.match(r"Error locating target '(.+?)'.*(?:\nfull_key: (.+))?", str(error))
+    reason = error.__cause__.__cause__  # of Hydra's ImportError
+    if found is None or not isinstance(reason, (ModuleNotFoundError, AttributeError)):
+        return None
+    target, key = found.groups()
+    if not f"{target}.".startswith(f"{reason.name}.") and reason.name not in target.split("."):
+        return None  # the module exists, and an import inside of it fails
+    return (
+        f"{f'{key}.' if key else ''}_target_={target}: {reason}. Install its package, or put its folder on PYTHONPATH."
+    )
+
+
+def _type_error(message: str) -> str | None:
+    """The line for a value of a wrong type, which OmegaConf's message describes; None if the message is about something else."""
+    found = re.search(r"(.*(?:Value|value) '(.*?)'.*)\n\s*full_key: (\S+)\n\s*object_type=(\w+)", message)
+    if found is None:
+        return None
+    reason, value, name, schema_name = found.groups()
+    try:
+        return f"{config.type_error(schema_name, name)} (got {value})."
+    except StopIteration:  # a schema of the user's own
+        return f"{name}: {reason}"
 
 
 def _close_match(message: str, main: Callable[[], Any]) -> str:

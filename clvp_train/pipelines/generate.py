@@ -5,16 +5,16 @@ from omegaconf import DictConfig
 from clvp_train import pairs
 from clvp_train.errors import UserError
 from clvp_train.pipelines import build
-from clvp_train.pipelines.config import validate
 
 
 def generate(cfg: DictConfig) -> None:
-    """Makes pairs and prints what they are."""
-    validate(cfg)
+    """Makes the pairs of a corpus, or finds them, and prints their report."""
     build.all_ranks(cfg)
     if cfg.num_candidates is not None:
         if "num_candidates" not in cfg.codes:
-            raise UserError("num_candidates=… is for codes=ar: a recording has one sequence of codes")
+            raise UserError(
+                "num_candidates: not a setting of codes=dvae. A recording has one sequence of codes; use codes=ar."
+            )
         cfg.codes.num_candidates = cfg.codes.num_eval_candidates = cfg.num_candidates
     folder = build.pairs(cfg)
     if pairs.rank_and_world_size()[0] == 0:

@@ -1,4 +1,4 @@
-"""From a config to the Hub: what `python -m clvp_train.push` and the end of `train.py` do."""
+"""Publishes a model or pairs on the Hub: `clvp_train.push`, and the last step of `train.py`."""
 
 import os
 from pathlib import Path
@@ -9,77 +9,81 @@ from omegaconf import DictConfig, OmegaConf
 from clvp_train import hub
 from clvp_train.errors import UserError
 from clvp_train.io import write_text
-from clvp_train.pipelines.config import validate
 
 FOLDER = "hub"  # in the run folder
 
 
 def push(cfg: DictConfig) -> None:
-    """Publishes a model, or pairs."""
-    validate(cfg)
+    """Publishes a trained model, or pairs."""
     settings: hub.HubConfig = instantiate(cfg.hub)
-    if not settings.wanted:
-        raise UserError(
-            "repo_id must be set: add repo_id=me/clvp-en to the command, or hub=local to write the folder only"
-        )
+    if not settings.is_enabled:
+        raise UserError("repo_id must be set. Add repo_id=me/clvp-en, or hub=local to write the folder only.")
     if (cfg.checkpoint is None) == (cfg.pairs is None):
-        raise UserError("set either checkpoint=… (a run folder of train.py) or pairs=… (a folder of pairs)")
+        raise UserError(
+            "checkpoint, pairs: set one of them. checkpoint=… is a run folder of train.py, pairs=… a folder of pairs."
+        )
     kind = "model" if cfg.pairs is None else "dataset"
-    # what lies here is looked at before the Hub is asked
-    trained = hub.find_trained(cfg.checkpoint, cfg.report) if cfg.pairs is None else None
-    repo_id = _repository(settings, kind)
+    trained = hub.find_trained(cfg.checkpoint, cfg.report) if cfg.pairs is None else None  # local checks first
+    repo_id = _check(settings, kind)
     folder = Path(cfg.paths.output) / FOLDER
     if trained is None:
         hub.write_pairs_folder(cfg.pairs, folder, settings)
     else:
         hub.write_model_folder(trained, folder, settings, repo_id)
-    _finish(folder, settings, repo_id, kind)
+    _upload(folder, settings, repo_id, kind)
 
 
 def check_hub(cfg: DictConfig) -> tuple[hub.HubConfig, str | None]:
-    """The settings of publishing, and the whole name of the repository, before training.
+    """Checks before training that its model can be published.
+
+    Returns:
+        The settings, and the full name of the repository if the model is pushed.
 
     Raises:
-        UserError: a model could not be pushed there.
+        UserError: the model could not be published.
     """
     settings: hub.HubConfig = instantiate(cfg.hub)
-    if settings.wanted and not cfg.test:
-        raise UserError("test=false leaves out the report that a card is made of: leave out hub.… or test=false")
-    return settings, _repository(settings, "model")
+    if settings.is_enabled and not cfg.test:
+        raise UserError(
+            "test=false: a model card needs the report on the test split. Remove test=false or the hub settings."
+        )
+    return settings, _check(settings, "model")
 
 
 def publish_run(run: Path, settings: hub.HubConfig, repo_id: str | None) -> None:
-    """Publishes what a training has just left in its run folder.
+    """Publishes the model of a finished run.
 
     Raises:
-        UserError: the push broke off; the message says how it goes on.
+        UserError: the push failed; the message contains the command that resumes it.
     """
     try:
         folder = hub.write_model_folder(hub.find_trained(run), run / FOLDER, settings, repo_id)
-        _finish(folder, settings, repo_id, "model")
+        _upload(folder, settings, repo_id, "model")
     except UserError as error:
-        place = os.path.relpath(run)
+        path = os.path.relpath(run)
         raise UserError(
-            f"the model is trained and kept in {place}, but not published: {error} "
-            f"(python -m clvp_train.push checkpoint={place} repo_id={repo_id})"
+            f"the model is trained and saved in {path}, but it is not published: {error} "
+            f"Publish it with python -m clvp_train.push checkpoint={path} repo_id={repo_id}"
         ) from None
 
 
 def write_training_config(cfg: DictConfig, model: Path) -> None:
-    """Writes all settings of a training beside its model, without the places of this machine that the program chose itself."""
+    """Writes the settings of a training to the folder of its model, without the default paths of this machine."""
     text = OmegaConf.to_yaml(cfg, resolve=True)
     for name in ("data", "output"):
         text = text.replace(str(cfg.paths[name]), f"${{paths.{name}}}")
     write_text(model / hub.TRAINING_CONFIG, text)
 
 
-def _repository(settings: hub.HubConfig, kind: str) -> str | None:
-    """The name of the repository; the whole one if something shall be pushed there."""
+def _check(settings: hub.HubConfig, kind: str) -> str | None:
+    """Checks the card template and the access; returns the name of the repository, in full if it is pushed to."""
+    if settings.card is not None:
+        hub.check_template(settings.card)
     return hub.check_access(settings, kind) if settings.push and settings.repo_id is not None else settings.repo_id
 
 
-def _finish(folder: Path, settings: hub.HubConfig, repo_id: str | None, kind: str) -> None:
+def _upload(folder: Path, settings: hub.HubConfig, repo_id: str | None, kind: str) -> None:
     if settings.push and repo_id is not None:
         print(f"published: {hub.push(folder, repo_id, settings, kind)}")
     else:
-        print(f"to be published: {folder}")
+        print(f"folder to publish: {folder}")

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from clvp_train.errors import UserError
 from clvp_train.io import CHECKPOINTS, MODEL, write_text
 from clvp_train.pairs import rank_and_world_size
+from clvp_train.pipelines.config import validate
 from clvp_train.training.checkpointing import newest_complete
 from clvp_train.training.run_state import stored_overrides
 
@@ -53,14 +54,11 @@ def resolve_resume(cfg: DictConfig) -> tuple[DictConfig, list[str]]:
         raise UserError(
             f"resume={run}: the run is finished. Raise trainer.max_epochs or trainer.max_steps to extend it."
         )
-    checkpoint, damaged = newest_complete(run / CHECKPOINTS, named)
-    for path in damaged:
-        log.warning("%s is damaged; resuming from an earlier checkpoint", path)
-    if checkpoint is None:
-        raise UserError(f"resume={run}: no intact checkpoint. Start from scratch without resume.")
+    checkpoint = _intact_checkpoint(run, named)
     own = [override for override in _own_overrides(run, checkpoint) if _key(override) not in typed.keys() | {"resume"}]
     overrides = [*own, *(override for key, override in typed.items() if key != "resume")]
     resumed = hydra.compose(HydraConfig.get().job.config_name, overrides)
+    validate(resumed)
     with open_dict(resumed):
         resumed.resume, resumed.paths.output = str(checkpoint.resolve()), str(run.resolve())
     if rank_and_world_size()[0] == 0:
@@ -91,6 +89,15 @@ def _run_of(path: Path) -> tuple[Path | None, Path | None]:
     if not path.exists():
         raise UserError(f"resume={path}: not found. Give auto, a run folder, or a .ckpt.")
     return (path.parent.parent if path.parent.name == CHECKPOINTS else None), path
+
+
+def _intact_checkpoint(run: Path, named: Path | None) -> Path:
+    checkpoint, damaged = newest_complete(run / CHECKPOINTS, named)
+    for path in damaged:
+        log.warning("%s is damaged; resuming from an earlier checkpoint", path)
+    if checkpoint is None:
+        raise UserError(f"resume={run}: no intact checkpoint. Start from scratch without resume.")
+    return checkpoint
 
 
 def _own_overrides(run: Path, checkpoint: Path) -> list[str]:

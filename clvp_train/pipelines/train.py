@@ -16,7 +16,6 @@ from clvp_train.data.datamodule import CLVPDataModule
 from clvp_train.io import MODEL, REPORT
 from clvp_train.models import CLVPModel, load_clvp
 from clvp_train.pipelines import build
-from clvp_train.pipelines.config import validate
 from clvp_train.pipelines.evaluate import check_settings, evaluate_checkpoints, evaluation_data, write_score_table
 from clvp_train.pipelines.push import check_hub, publish_run, write_training_config
 from clvp_train.pipelines.resume import resolve_resume
@@ -37,7 +36,6 @@ def train(cfg: DictConfig) -> float | None:
         The best value of the primary metric in validation, for sweeps; None without a validation.
     """
     # check: every setting is looked at before any codes are drawn
-    validate(cfg)
     cfg, overrides = resolve_resume(cfg)
     build.all_ranks(cfg)
     build.seed(cfg)
@@ -85,14 +83,16 @@ def train(cfg: DictConfig) -> float | None:
     for logger in trainer.loggers:
         if isinstance(logger, WandbLog):
             logger.end(output / MODEL)
-    if hub is not None and hub.wanted:
+    if hub is not None and hub.is_enabled:
         publish_run(output, hub, repo_id)
     return _best_score(trainer)
 
 
 def _total_steps(trainer: L.Trainer, datamodule: CLVPDataModule) -> int:
     """How many optimiser steps training takes: the first limit that it reaches."""
-    steps_per_epoch = -(-datamodule.steps_per_epoch // trainer.accumulate_grad_batches)
+    batches, limit = datamodule.steps_per_epoch, trainer.limit_train_batches
+    batches = min(batches, limit if isinstance(limit, int) else int(batches * limit))
+    steps_per_epoch = -(-batches // trainer.accumulate_grad_batches)
     limits = [trainer.max_steps, (trainer.max_epochs or 0) * steps_per_epoch]
     return min((limit for limit in limits if limit > 0), default=1)
 

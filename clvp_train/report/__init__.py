@@ -1,29 +1,29 @@
-"""What an evaluation found, for people: tables, figures, one page."""
+"""Reports: figures, tables and pages for the metrics of an evaluation."""
 
-from clvp_train.report.figures import draw
-from clvp_train.report.files import (
+from clvp_train.report.figures import FigureData, draw, png
+from clvp_train.report.page import (
     METRICS_FILE,
-    PAGE_FILE,
-    print_report,
-    print_table,
+    Page,
+    comparison_page,
+    evaluation_page,
+    read_metrics,
     write_metrics,
     write_report,
 )
-from clvp_train.report.page import Page, png, table_lines
-from clvp_train.report.pictures import FigureData
-from clvp_train.report.tables import Table, comparison, tables
+from clvp_train.report.tables import Table, print_summary, print_table, table_lines, tables
 
 __all__ = [
     "METRICS_FILE",
-    "PAGE_FILE",
     "FigureData",
     "Page",
     "Table",
-    "comparison",
+    "comparison_page",
     "draw",
+    "evaluation_page",
     "png",
-    "print_report",
+    "print_summary",
     "print_table",
+    "read_metrics",
     "table_lines",
     "tables",
     "write_metrics",

@@ -1,18 +1,21 @@
-"""Figures with matplotlib, on no background, so that they sit on light and dark pages alike."""
+"""Figures of a report, drawn with matplotlib on a transparent background for light and dark pages. Shapes: N gallery, D width."""
 
+import io
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
 import numpy as np
+import torch
 from cycler import cycler
 from matplotlib.figure import Figure
+from PIL import Image
 
-from clvp_train.metrics import roc
-from clvp_train.report.pictures import FigureData
+from clvp_train.metrics import DIRECTIONS, KINDS, RetrievalRanks, mismatched, roc
 
-INK = "#7a7f87"  # of text and axes, readable on white and on black
+INK = "#7a7f87"  # text and axes: readable on white and on black
 COLORS = ("#3b82d6", "#e07b39", "#3aa676", "#b565c9", "#c9a227", "#d1495b", "#4fb0c6", "#8d99ae")
 STYLE: Any = {
     "axes.edgecolor": INK,
@@ -27,139 +30,202 @@ STYLE: Any = {
     "legend.frameon": False,
     "legend.labelcolor": INK,
     "svg.fonttype": "none",
-    "svg.hashsalt": "clvp_train",  # the same figure, the same bytes
+    "svg.hashsalt": "clvp_train",  # makes the same figure the same bytes
     "text.color": INK,
     "xtick.color": INK,
     "ytick.color": INK,
 }
 SIZE = (4.4, 3.2)  # inches
-MAX_LABELS = 8
+MAX_VOICES = 8  # in a legend
+MAX_IN_HEAT_MAP, MAX_IN_PROJECTION = 32, 2000
 
 
-def recall_curve(pictures: FigureData) -> Figure:
+@dataclass
+class FigureData:
+    """What the figures of one model on one split show. Figures whose data is empty are not drawn.
+
+    Attributes:
+        ranks: by direction, (N,).
+        scores: of "true" (matched), "mismatched" and, if there are any, "perturbed" pairs.
+        similarity: (32, 32) scores of some texts (rows) with their codes (columns).
+        projection: two principal components of the speech embeddings of at most 2000 pairs.
+        rows: the pairs in `projection`.
+        voices: of all pairs.
+        lengths: number of codes of all pairs.
+        perturbations: as in the metrics, see `evaluation`.
+    """
+
+    ranks: dict[str, np.ndarray]
+    scores: dict[str, np.ndarray]
+    similarity: np.ndarray
+    projection: np.ndarray
+    rows: np.ndarray
+    voices: Sequence[str] = ()
+    lengths: Sequence[int] = ()
+    perturbations: Sequence[dict[str, Any]] = ()
+
+    @classmethod
+    def from_retrieval(
+        cls,
+        text_ND: torch.Tensor,
+        speech_ND: torch.Tensor,
+        ranks: RetrievalRanks,
+        scores: dict[str, np.ndarray] | None = None,
+        **more: Any,
+    ) -> "FigureData":
+        """Makes the data from L2-normalised embeddings. Without `scores`, those of a part of the split are computed."""
+        shown, rows = _spread(len(text_ND), MAX_IN_HEAT_MAP), _spread(len(text_ND), MAX_IN_PROJECTION)
+        return cls(
+            ranks={direction: getattr(ranks, key).numpy() for key, direction in DIRECTIONS.items()},
+            scores=_scores(text_ND[rows].cpu(), speech_ND[rows].cpu()) if scores is None else scores,
+            similarity=(text_ND[shown] @ speech_ND[shown].T).cpu().numpy(),
+            projection=_principal(speech_ND[rows].double()).cpu().numpy(),
+            rows=np.array(rows),
+            **more,
+        )
+
+
+def draw(data: FigureData) -> dict[str, tuple[str, Figure]]:
+    """Returns by name a title and a figure. The figures belong to no window and need not be closed."""
+    empty: dict[Callable[[FigureData], Figure], bool] = {
+        detection_rates: not data.perturbations,
+        projection_by_voice: not len(data.voices),
+        projection_by_length: not len(data.lengths),
+    }
+    with matplotlib.rc_context(STYLE):
+        return {plot.__name__: (title, plot(data)) for plot, title in TITLES.items() if not empty.get(plot)}
+
+
+def svg(figure: Figure) -> str:
+    """Returns a figure as an `<svg>` element; the same figure gives the same text."""
+    sink = io.StringIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(sink, format="svg", metadata={"Date": None})
+    text = sink.getvalue()
+    return text[text.index("<svg") :]
+
+
+def png(figure: Figure) -> Image.Image:
+    """Returns a figure as an RGB image on white."""
+    sink = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(sink, format="png", dpi=150, facecolor="white")
+    return Image.open(sink).convert("RGB")
+
+
+def recall_curve(data: FigureData) -> Figure:
     figure, axes = _figure()
-    size = len(next(iter(pictures.ranks.values())))
+    size = len(next(iter(data.ranks.values())))
     k = np.unique(np.geomspace(1, size, 100).round())
-    for direction, ranks_N in pictures.ranks.items():
+    for direction, ranks_N in data.ranks.items():
         axes.plot(k, np.searchsorted(np.sort(ranks_N), k, side="right") / size, label=direction)
     axes.plot(k, k / size, ":", color=INK, label="chance")
-    axes.set(xscale="log", xlabel=f"k, of {size}", ylabel="recall at k", ylim=(0, 1.02))
+    axes.set(xscale="log", xlabel=f"k (gallery of {size})", ylabel="recall at k", ylim=(0, 1.02))
     axes.legend()
     return figure
 
 
-def rank_histogram(pictures: FigureData) -> Figure:
+def rank_histogram(data: FigureData) -> Figure:
     figure, axes = _figure()
-    size = len(next(iter(pictures.ranks.values())))
+    size = len(next(iter(data.ranks.values())))
     edges = np.unique(np.concatenate([[1, 2, 3, 4, 6, 11], np.geomspace(11, max(size, 12) + 1, 8)]).round())
     centres, width = np.arange(len(edges) - 1), 0.4
-    for place, (direction, ranks_N) in enumerate(pictures.ranks.items()):
+    for index, (direction, ranks_N) in enumerate(data.ranks.items()):
         counts = np.histogram(np.floor(ranks_N), edges)[0]
-        axes.bar(centres + (place - 0.5) * width, counts / size, width, label=direction)
+        axes.bar(centres + (index - 0.5) * width, counts / size, width, label=direction)
     names = [f"{low:.0f}" if high - low == 1 else f"{low:.0f}–{high - 1:.0f}" for low, high in zip(edges, edges[1:])]
     axes.set_xticks(centres, names, rotation=45, ha="right")
-    axes.set(xlabel="rank of the right one", ylabel="share of texts")
+    axes.set(xlabel="rank of the correct match", ylabel="share of queries")
     axes.legend()
     return figure
 
 
-def score_distributions(pictures: FigureData) -> Figure:
+def score_distributions(data: FigureData) -> Figure:
     figure, axes = _figure()
-    every = np.concatenate(list(pictures.scores.values()))
+    every = np.concatenate(list(data.scores.values()))
     edges = np.linspace(every.min(), every.max() + 1e-9, 50)
-    for name, scores in pictures.scores.items():
-        axes.hist(scores, edges, density=True, histtype="stepfilled", alpha=0.5, label=f"{name} pairs")
+    for kind, scores in data.scores.items():
+        axes.hist(scores, edges, density=True, histtype="stepfilled", alpha=0.5, label=f"{KINDS[kind]} pairs")
     axes.set(xlabel="score (cosine similarity)", ylabel="density")
     axes.legend()
     return figure
 
 
-def roc_curve(pictures: FigureData) -> Figure:
+def roc_curve(data: FigureData) -> Figure:
     figure, axes = _figure()
-    for name, scores in pictures.scores.items():
-        if name != "true":
-            axes.plot(*_thin(roc(pictures.scores["true"], scores)), label=f"true against {name}")
+    for kind, scores in data.scores.items():
+        if kind != "true":
+            axes.plot(*_thin(roc(data.scores["true"], scores)), label=f"matched vs. {KINDS[kind]}")
     axes.plot([0, 1], [0, 1], ":", color=INK, label="chance")
-    axes.set(xlabel="others above the threshold", ylabel="true pairs above it")
+    axes.set(xlabel="false positive rate", ylabel="true positive rate")
     axes.legend()
     return figure
 
 
-def similarity(pictures: FigureData) -> Figure:
+def similarity(data: FigureData) -> Figure:
     figure, axes = _figure()
-    image = axes.imshow(pictures.similarity, cmap="viridis", interpolation="nearest")
-    axes.set(xlabel="codes", ylabel="texts", xticks=[], yticks=[])
+    image = axes.imshow(data.similarity, cmap="viridis", interpolation="nearest")
+    axes.set(xlabel="speech codes", ylabel="texts", xticks=[], yticks=[])
     figure.colorbar(image, ax=axes, label="score").outline.set_visible(False)
     return figure
 
 
-def detection_rates(pictures: FigureData) -> Figure:
-    """One group of bars a perturbation, one bar a size."""
-    names = list(dict.fromkeys(row["perturbation"] for row in pictures.perturbations))
+def detection_rates(data: FigureData) -> Figure:
+    """One group of bars per perturbation, one bar per size."""
+    names = list(dict.fromkeys(row["perturbation"] for row in data.perturbations))
     figure, axes = _figure((SIZE[0], 1.2 + 0.42 * len(names)))
-    shares = sorted({row["share"] for row in pictures.perturbations if row["share"]})
+    shares = sorted({row["share"] for row in data.perturbations if row["share"]})
     height = 0.8 / max(1, len(shares))
-    for row in pictures.perturbations:
-        place = shares.index(row["share"]) if row["share"] else (len(shares) - 1) / 2
-        y, (low, high) = names.index(row["perturbation"]) + (place - (len(shares) - 1) / 2) * height, row["interval"]
+    for row in data.perturbations:
+        position = shares.index(row["share"]) if row["share"] else (len(shares) - 1) / 2
+        y, (low, high) = names.index(row["perturbation"]) + (position - (len(shares) - 1) / 2) * height, row["interval"]
         color = COLORS[shares.index(row["share"]) % len(COLORS)] if row["share"] else INK
         axes.barh(y, row["rate"], height * 0.9, color=color)
         axes.plot([low, high], [y, y], color=INK, linewidth=1)
     for share, color in zip(shares, itertools.cycle(COLORS)):
-        axes.barh(0, 0, color=color, label=f"{share:.0%} of it")
+        axes.barh(0, 0, color=color, label=f"{share:.0%} perturbed")
     axes.axvline(0.5, color=INK, linestyle=":")
     axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
-    axes.set(xlabel="true pair outscores the perturbed one", xlim=(0, 1.02))
+    axes.set(xlabel="detection rate", xlim=(0, 1.02))
     axes.invert_yaxis()
     axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.6 / (0.6 + 0.42 * len(names))), ncols=3)
     return figure
 
 
-def projection_by_voice(pictures: FigureData) -> Figure:
+def projection_by_voice(data: FigureData) -> Figure:
     figure, axes = _figure()
-    voices = np.asarray(pictures.voices)[pictures.rows]
+    voices = np.asarray(data.voices)[data.rows]
     names, counts = np.unique(voices, return_counts=True)
-    largest = names[np.argsort(-counts, kind="stable")][:MAX_LABELS]
+    largest = names[np.argsort(-counts, kind="stable")][:MAX_VOICES]
     for voice in largest:
-        axes.scatter(*pictures.projection[voices == voice].T, s=8, alpha=0.7, linewidths=0, label=voice)
+        axes.scatter(*data.projection[voices == voice].T, s=8, alpha=0.7, linewidths=0, label=voice)
     if len(names) > len(largest):
         others = ~np.isin(voices, largest)
-        axes.scatter(*pictures.projection[others].T, s=8, alpha=0.4, linewidths=0, color=INK, label="others")
-    axes.set(xlabel="1st component", ylabel="2nd component", xticks=[], yticks=[])
+        axes.scatter(*data.projection[others].T, s=8, alpha=0.4, linewidths=0, color=INK, label="others")
+    axes.set(xlabel="principal component 1", ylabel="principal component 2", xticks=[], yticks=[])
     axes.legend(markerscale=2, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=4)
     return figure
 
 
-def projection_by_length(pictures: FigureData) -> Figure:
+def projection_by_length(data: FigureData) -> Figure:
     figure, axes = _figure()
-    lengths = pictures.lengths[pictures.rows]
-    points = axes.scatter(*pictures.projection.T, c=lengths, s=8, alpha=0.8, linewidths=0, cmap="viridis")
-    axes.set(xlabel="1st component", ylabel="2nd component", xticks=[], yticks=[])
+    lengths = np.asarray(data.lengths)[data.rows]
+    points = axes.scatter(*data.projection.T, c=lengths, s=8, alpha=0.8, linewidths=0, cmap="viridis")
+    axes.set(xlabel="principal component 1", ylabel="principal component 2", xticks=[], yticks=[])
     figure.colorbar(points, ax=axes, label="speech codes").outline.set_visible(False)
     return figure
 
 
 TITLES: dict[Callable[[FigureData], Figure], str] = {
-    recall_curve: "Recall among the first k",
-    rank_histogram: "Ranks",
-    score_distributions: "Scores",
-    roc_curve: "Telling true pairs by their score (ROC)",
-    similarity: "Some texts and their codes",
-    projection_by_voice: "Embedded codes, by voice",
-    projection_by_length: "Embedded codes, by length",
+    recall_curve: "Recall at k",
+    rank_histogram: "Rank of the correct match",
+    score_distributions: "Score distributions",
+    roc_curve: "ROC: matched vs. mismatched",
+    similarity: "Scores of some texts and codes",
+    projection_by_voice: "Speech embeddings by voice",
+    projection_by_length: "Speech embeddings by length",
     detection_rates: "Perturbation detection",
 }
-
-
-def draw(pictures: FigureData) -> dict[str, tuple[str, Figure]]:
-    """By name a title and a figure, of what the pictures hold. The figures belong to no window and need not be closed."""
-    lacking: dict[Callable[[FigureData], Figure], bool] = {
-        detection_rates: not pictures.perturbations,
-        projection_by_voice: not len(pictures.voices),
-        projection_by_length: not len(pictures.lengths),
-    }
-    with matplotlib.rc_context(STYLE):
-        return {make.__name__: (title, make(pictures)) for make, title in TITLES.items() if not lacking.get(make)}
 
 
 def _figure(size: tuple[float, float] = SIZE):
@@ -168,5 +234,25 @@ def _figure(size: tuple[float, float] = SIZE):
 
 
 def _thin(curve: tuple[np.ndarray, np.ndarray], points: int = 500) -> list[np.ndarray]:
-    places = np.unique(np.linspace(0, len(curve[0]) - 1, points).round().astype(int))
-    return [values[places] for values in curve]
+    indices = np.unique(np.linspace(0, len(curve[0]) - 1, points).round().astype(int))
+    return [values[indices] for values in curve]
+
+
+def _scores(text_ND: torch.Tensor, speech_ND: torch.Tensor) -> dict[str, np.ndarray]:
+    texts, codes = mismatched(len(text_ND))
+    others = (text_ND[texts] * speech_ND[codes]).sum(dim=1).numpy()
+    return {"true": (text_ND * speech_ND).sum(dim=1).numpy()} | ({"mismatched": others} if len(others) else {})
+
+
+def _spread(size: int, wanted: int) -> list[int]:
+    """Rows at equal distances over a split."""
+    return np.unique(np.linspace(0, size - 1, min(size, wanted)).round().astype(int)).tolist()
+
+
+def _principal(embeds_ND: torch.Tensor) -> torch.Tensor:
+    """(N, 2) projections on the first two principal components."""
+    centred_ND = embeds_ND - embeds_ND.mean(dim=0)
+    _, vectors = torch.linalg.eigh(centred_ND.T @ centred_ND)
+    best_D2 = vectors[:, -2:].flip(1)
+    # the sign of an eigenvector is arbitrary: fix it, so that the same model gives the same figure
+    return centred_ND @ (best_D2 * best_D2[best_D2.abs().argmax(dim=0), [0, 1]].sign())

@@ -1,84 +1,120 @@
-"""A report as one HTML file that needs nothing beside it, and as Markdown with its figures in files."""
+"""A report as files: one self-contained HTML page, Markdown with its figures, and the metrics as JSON."""
 
-import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import jinja2
-import matplotlib
 from matplotlib.figure import Figure
-from PIL import Image
 
-from clvp_train.report.figures import STYLE
-from clvp_train.report.tables import Table
+from clvp_train.io import write_text
+from clvp_train.report.figures import FigureData, draw, svg
+from clvp_train.report.tables import Metrics, Table, comparison, escape, headline, table_lines, tables
 
 TEMPLATE = Path(__file__).with_name("template.html")
+METRICS_FILE, PAGE_FILE, MARKDOWN_FILE, FIGURES = "metrics.json", "index.html", "report.md", "figures"
 
 
 @dataclass(frozen=True)
 class Page:
-    """What both show."""
+    """The contents of `index.html` and `report.md`."""
 
     title: str
-    facts: dict[str, str]  # what was measured with what
+    facts: dict[str, str]  # what was evaluated, on what
     tables: Sequence[Table]
-    figures: dict[str, tuple[str, Figure]] = field(default_factory=dict)  # by name a title and a figure
-    headline: dict[str, str] = field(default_factory=dict)  # the few numbers that matter most
-    left_out: dict[str, str] = field(default_factory=dict)  # part: why
-    links: dict[str, str] = field(default_factory=dict)  # further reports
+    figures: dict[str, tuple[str, Figure]] = field(default_factory=dict)  # name: title and figure
+    headline: dict[str, str] = field(default_factory=dict)  # the most important numbers
+    left_out: dict[str, str] = field(default_factory=dict)  # part: why it is not measured
+    links: dict[str, str] = field(default_factory=dict)  # to other reports
 
 
-def html(page: Page) -> str:
+def evaluation_page(metrics: Metrics, figure_data: FigureData) -> Page:
+    """Returns the page of one checkpoint, from `evaluation.evaluate_model` and the facts that `evaluate.py` adds."""
+    return Page(
+        title="CLVP evaluation",
+        facts=_facts(metrics),
+        headline=headline(metrics),
+        tables=tables(metrics),
+        figures=draw(figure_data),
+        left_out=metrics["left_out"],
+    )
+
+
+def comparison_page(checkpoints: dict[str, str], metrics: Metrics, rows: Sequence[Metrics]) -> Page:
+    """Returns the page that compares checkpoints, by their short names.
+
+    Args:
+        checkpoints: short name: full name.
+        metrics: of one of them.
+        rows: of `evaluation.compare`.
+    """
+    names = "; ".join(f"{short}: {name}" for short, name in checkpoints.items())
+    return Page(
+        title="Comparison of checkpoints",
+        facts=_facts(metrics) | {"checkpoint": names},
+        tables=[comparison(list(checkpoints), rows)],
+        links={short: f"{short}/{PAGE_FILE}" for short in checkpoints},
+    )
+
+
+def write_report(page: Page, folder: Path) -> Path:
+    """Writes `index.html`, `report.md` and the figures, each atomically. Returns the path of `index.html`."""
+    for name, (_, figure) in page.figures.items():
+        write_text(folder / FIGURES / f"{name}.svg", svg(figure))
+    write_text(folder / MARKDOWN_FILE, _markdown(page))
+    return write_text(folder / PAGE_FILE, _html(page))
+
+
+def write_metrics(metrics: Metrics, folder: Path) -> Path:
+    """Writes `metrics.json` atomically and returns its path."""
+    return write_text(folder / METRICS_FILE, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_metrics(folder: Path) -> Metrics:
+    """Reads `metrics.json`, also of earlier versions, which called perturbations faults.
+
+    Raises:
+        OSError, ValueError: there is none, or it is corrupt.
+    """
+    metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+    if "faults" in metrics:
+        rows = metrics.pop("faults")
+        metrics["perturbations"] = [
+            {("perturbation" if k == "fault" else k): v for k, v in row.items()} for row in rows
+        ]
+        if "faulty" in metrics["scores"]:
+            metrics["scores"]["perturbed"] = metrics["scores"].pop("faulty")
+    return metrics
+
+
+def _facts(metrics: Metrics) -> dict[str, str]:
+    data = metrics["data"]
+    sources = {"ar": "sampled from the autoregressive model", "dvae": "of recordings, by the DVAE"}
+    return {
+        "checkpoint": metrics["checkpoint"],
+        "corpus": f"{data['corpus']}, {metrics['gallery']} texts of the {metrics['split']} split",
+        "codes": sources.get(data["codes"], data["codes"]),
+        "fingerprint of the pairs": data["fingerprint"],
+    }
+
+
+def _html(page: Page) -> str:
     template = jinja2.Template(TEMPLATE.read_text(encoding="utf-8"), autoescape=True, trim_blocks=True)
     figures = [(title, svg(figure)) for title, figure in page.figures.values()]
     return template.render({**vars(page), "figures": figures})
 
 
-def markdown(page: Page, figure_folder: str) -> str:
-    """Figures are linked as SVG files in `figure_folder`."""
-    lines = [f"# {page.title}", "", *(f"- {name}: {_escape(value)}" for name, value in page.facts.items())]
+def _markdown(page: Page) -> str:
+    lines = [f"# {page.title}", "", *(f"- {name}: {escape(value)}" for name, value in page.facts.items())]
     for table in page.tables:
         lines += ["", f"## {table.title}", "", *table_lines(table)]
     if page.figures:
-        lines += ["", "## Pictures"]
+        lines += ["", "## Figures"]
     for name, (title, _) in page.figures.items():
-        lines += ["", f"{title}:", "", f"![{title}]({figure_folder}/{name}.svg)"]
+        lines += ["", f"{title}:", "", f"![{title}]({FIGURES}/{name}.svg)"]
     if page.left_out:
         lines += ["", "## Not measured", "", *(f"- {part}: {reason}" for part, reason in page.left_out.items())]
     if page.links:
         lines += ["", "## Reports", "", *(f"- [{name}]({target})" for name, target in page.links.items())]
     return "\n".join(lines) + "\n"
-
-
-def table_lines(table: Table) -> list[str]:
-    """A table in Markdown."""
-    lines = []
-    if table.rows:
-        lines += [_line(table.header), _line(["---"] * len(table.header)), *map(_line, table.rows)]
-    return lines + (["", table.note] if table.rows and table.note else [table.note])
-
-
-def svg(figure: Figure) -> str:
-    """A figure as an `<svg>` element; the same figure gives the same text."""
-    sink = io.StringIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(sink, format="svg", metadata={"Date": None})
-    text = sink.getvalue()
-    return text[text.index("<svg") :]
-
-
-def png(figure: Figure) -> Image.Image:
-    """A figure on white, as an RGB picture."""
-    sink = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(sink, format="png", dpi=150, facecolor="white")
-    return Image.open(sink).convert("RGB")
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(map(_escape, cells))} |"
-
-
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,4 +1,4 @@
-"""The frozen side: Tortoise's tokenizer, conditioning encoder, autoregressive model and DVAE."""
+"""The frozen Tortoise: tokenizer, conditioning encoder, autoregressive model (AR) and DVAE."""
 
 from clvp_train.tortoise.frozen import FrozenTortoise
 from clvp_train.tortoise.generation import Candidate

@@ -1,7 +1,8 @@
-"""Tortoise's autoregressive model: a voice and a text to the logits of speech codes.
+"""Tortoise's autoregressive model (AR): from a voice and a text to the logits of speech codes.
 
-Its parts are those of the paper ("Better speech synthesis through scaling", Betker 2023) and of tortoise-tts'
-`models/autoregressive.py`; its blocks are transformers' GPT-2 blocks, so published weights fit as they are.
+Source: "Better speech synthesis through scaling" (Betker 2023) and tortoise-tts' `models/autoregressive.py`. The blocks are
+transformers' GPT-2 blocks, so published weights need no conversion.
+
 Shapes: B batch, T text length, S speech length, P prompt length, L any length, D width, H heads, M mel channels, F mel frames,
 V speech vocabulary.
 """
@@ -18,10 +19,10 @@ from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 from clvp_train.errors import UserError
 
 Positions = Literal["served", "trained"]
-PROMPT_FRAME = 4  # places of a prompt besides its text: the latent, the start of text and two stops
-# layer, queries, keys and values, (B, H, L, D / H) each -> what is attended to, (B, H, L, D / H)
+PROMPT_FRAME = 4  # positions of a prompt besides its text: the latent, the start token and two stop tokens
+# layer, queries, keys and values, (B, H, L, D / H) each -> attention output, (B, H, L, D / H)
 Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-FUSED = {"gelu_new": "gelu_pytorch_tanh"}  # the same function in one kernel
+FUSED = {"gelu_new": "gelu_pytorch_tanh"}  # the same function as one kernel
 
 
 class ConditioningAttention(nn.Module):
@@ -40,7 +41,7 @@ class ConditioningAttention(nn.Module):
 
 
 class ConditioningEncoder(nn.Module):
-    """Reference speech to the latent that stands for its voice: the first position of an attention stack over mel frames."""
+    """From reference speech to the conditioning latent of its voice: the first position of an attention stack over mel frames."""
 
     def __init__(self, config: ClvpConfig) -> None:
         super().__init__()
@@ -61,12 +62,12 @@ class ConditioningEncoder(nn.Module):
 
 
 def attend_causally(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Each position to itself and those before it."""
+    """Causal attention without a cache."""
     return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
 def num_groups(width: int) -> int:
-    """The number of groups that tortoise-tts normalises `width` channels in (`arch_util.normalization`)."""
+    """Number of groups in which tortoise-tts normalises `width` channels (`arch_util.normalization`)."""
     groups = 8 if width <= 16 else 16 if width <= 64 else 32
     while width % groups:
         groups //= 2
@@ -74,7 +75,7 @@ def num_groups(width: int) -> int:
 
 
 class AutoRegressive(nn.Module):
-    """Voice latent, text and codes so far to the next code's logits.
+    """From the conditioning latent, the text and the codes so far to the logits of the next code.
 
     A prompt is [latent, 255, text …, 0, 0, 8192] (ids as in the published model); codes follow until 8193.
 
@@ -87,7 +88,7 @@ class AutoRegressive(nn.Module):
     def __init__(self, config: ClvpConfig, positions: Positions = "served") -> None:
         super().__init__()
         if positions not in get_args(Positions):
-            raise UserError(f"positions={positions!r}: choose one of {', '.join(get_args(Positions))}")
+            raise UserError(f"tortoise.positions={positions}: unknown. Use one of {', '.join(get_args(Positions))}.")
         text, decoder = config.text_config, config.decoder_config
         self.config, self.positions = config, positions
         self.start_text, self.stop_text = text.bos_token_id, text.eos_token_id
@@ -115,17 +116,16 @@ class AutoRegressive(nn.Module):
 
     @property
     def max_text_tokens(self) -> int:
-        """The longest text that fits, in tokens: three position rows go to the start token and the two stop tokens."""
+        """The longest text that fits, in tokens: the start token and two stop tokens take three positions."""
         return self.config.decoder_config.max_text_tokens - 3
 
     @property
     def max_codes(self) -> int:
-        """The most codes that can follow a prompt."""
+        """The maximum number of codes after a prompt."""
         return self.config.decoder_config.max_position_embeddings - 2
 
     def prompt(self, latents_BD: torch.Tensor, texts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """What stands before the speech: (B, P, D) embeddings of [latent, 255, text …, 0, 0], padded on the right, and their
-        (B,) lengths."""
+        """Returns (B, P, D) embeddings of [latent, 255, text …, 0, 0], padded on the right, and their (B,) lengths."""
         framed = [[self.start_text, *text, self.stop_text, self.stop_text] for text in texts]
         lengths_B = torch.tensor([len(text) for text in framed], device=latents_BD.device)
         longest = max(len(text) for text in framed)
@@ -135,12 +135,12 @@ class AutoRegressive(nn.Module):
         return torch.cat([latents_BD[:, None].to(text_BTD.dtype), text_BTD], dim=1), lengths_B + 1
 
     def speech_vectors(self, ids: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-        """Embeddings of speech ids, of any shape, that stand at these steps; the start token stands at step 0."""
-        places = torch.where(steps > 0, steps + 1, steps) if self.positions == "served" else steps
-        return self.speech_embedding(ids) + self.speech_position(places)
+        """Embeddings of speech ids at these steps, both of the same shape; the start token is at step 0."""
+        positions = torch.where(steps > 0, steps + 1, steps) if self.positions == "served" else steps
+        return self.speech_embedding(ids) + self.speech_position(positions)
 
     def stack(self, x_BLD: torch.Tensor, attend: Attend) -> torch.Tensor:
-        """The blocks, with `attend` for attention, so that they need not know of caches."""
+        """Runs the blocks with `attend` as attention, which hides the cache from them."""
         B, L, D = x_BLD.shape
         for layer, block in enumerate(self.blocks):
             q, k, v = (
@@ -153,22 +153,22 @@ class AutoRegressive(nn.Module):
         return x_BLD
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """(…, D) outputs of `stack` to (…, V) logits of the speech id that follows."""
+        """(…, D) outputs of `stack` to (…, V) logits of the next speech id."""
         return self.head(self.final_norm(self.layer_norm(x)))
 
     def forward(self, latents_BD: torch.Tensor, texts: Sequence[Sequence[int]], codes_BS: torch.Tensor) -> torch.Tensor:
-        """Logits of given codes and of what follows the last one, (B, S + 1, V): the whole sequence in one pass.
+        """Returns (B, S + 1, V) logits of the given codes and of the one after them, in one pass.
 
         Args:
             latents_BD: conditioning latents.
             texts: B lists of token ids.
-            codes_BS: speech codes, padded on the right by any id; logits behind a padded place mean nothing.
+            codes_BS: speech codes, padded on the right with any id; logits at padded positions are undefined.
         """
         prompt_BPD, lengths_B = self.prompt(latents_BD, texts)
         steps = torch.arange(codes_BS.shape[1] + 1, device=codes_BS.device)
         speech_BSD = self.speech_vectors(functional.pad(codes_BS, (1, 0), value=self.start_speech), steps)
-        # each row's codes follow its own prompt, so that causality alone hides the padding
+        # each row's codes directly follow its own prompt, so that causal attention never sees the padding
         x_BLD = functional.pad(prompt_BPD, (0, 0, 0, len(steps)))
-        rows_B1, places_BS = torch.arange(len(x_BLD), device=x_BLD.device)[:, None], lengths_B[:, None] + steps
-        x_BLD = x_BLD.index_put((rows_B1, places_BS), speech_BSD.to(x_BLD.dtype))
-        return self.logits(self.stack(x_BLD, attend_causally)[rows_B1, places_BS])
+        rows_B1, positions_BS = torch.arange(len(x_BLD), device=x_BLD.device)[:, None], lengths_B[:, None] + steps
+        x_BLD = x_BLD.index_put((rows_B1, positions_BS), speech_BSD.to(x_BLD.dtype))
+        return self.logits(self.stack(x_BLD, attend_causally)[rows_B1, positions_BS])

@@ -1,7 +1,8 @@
-"""Tortoise's discrete VAE: log-mel features to speech codes and back.
+"""Tortoise's discrete VAE: from log-mel features to speech codes and back.
 
-The published weights were trained as `lucidrains_dvae` in DL-Art-School; the order of layers gives the same state-dict
+The published weights were trained as `lucidrains_dvae` in DL-Art-School; the order of the layers gives the same state-dict
 keys.
+
 Shapes: B batch, M mel channels, F mel frames, S codes (S = ceil(F / 4)), C channels, V codebook entries.
 """
 
@@ -15,12 +16,12 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class DVAEConfig:
-    """The shape of a DVAE; the defaults are those of Tortoise's published one."""
+    """Architecture of a DVAE; the defaults are those of Tortoise's published one."""
 
     num_mels: int = 80
     num_tokens: int = 8192  # codebook entries
     codebook_dim: int = 512
-    hidden_dim: int = 512  # channels after the first convolution; each further one doubles them
+    hidden_dim: int = 512  # channels after the first convolution; each further strided one doubles them
     num_layers: int = 2  # convolutions of stride 2
     num_res_blocks: int = 3
     kernel_size: int = 3
@@ -58,7 +59,7 @@ class UpsampledConv(nn.Module):
 
 
 class Codebook(nn.Module):
-    """Nearest-neighbour quantiser. The buffers hold the entries and their exponential moving averages in training."""
+    """Nearest-neighbour quantiser. The buffers hold the entries and, for training, their exponential moving averages."""
 
     embed: torch.Tensor
     cluster_size: torch.Tensor
@@ -72,7 +73,7 @@ class Codebook(nn.Module):
 
     def forward(self, x_BSC: torch.Tensor) -> torch.Tensor:
         """(B, S, C) to the (B, S) indices of the nearest entries."""
-        # |x - e|² without |x|², which is the same for every entry
+        # |x - e|² without |x|², which is equal for all entries
         return (self.embed.square().sum(dim=0) - 2 * x_BSC @ self.embed).argmin(dim=-1)
 
     def lookup(self, codes_BS: torch.Tensor) -> torch.Tensor:
@@ -80,7 +81,7 @@ class Codebook(nn.Module):
 
 
 class DiscreteVAE(nn.Module):
-    """Mel features to codes and back (Ramesh et al. 2021 for the idea, DL-Art-School's `lucidrains_dvae.py` for the layers)."""
+    """From mel features to codes and back (Ramesh et al. 2021; the layers are those of DL-Art-School's `lucidrains_dvae.py`)."""
 
     def __init__(self, config: DVAEConfig) -> None:
         super().__init__()
@@ -107,14 +108,16 @@ class DiscreteVAE(nn.Module):
         self.codebook = Codebook(config.codebook_dim, config.num_tokens)
 
     def num_codes(self, num_frames: torch.Tensor) -> torch.Tensor:
-        """The number of codes that each number of mel frames gives."""
+        """Number of codes for each number of mel frames."""
         for _ in range(self.config.num_layers):
             num_frames = (num_frames + 1) // 2
         return num_frames
 
     def encode(self, mel_BMF: torch.Tensor, num_frames_B: torch.Tensor) -> torch.Tensor:
-        """The continuous (B, S, C) vectors before quantisation. Past a clip's end every layer sees the zeros that it would
-        pad a lone clip with, so padding changes nothing."""
+        """Returns the continuous (B, S, C) vectors before quantisation.
+
+        Beyond the end of a clip every layer sees zeros, as it would for the clip alone, so padding changes nothing.
+        """
         x, lengths = mel_BMF, num_frames_B
         x = x * _mask(lengths, x.shape[-1])
         for layer in self.encoder:
@@ -128,7 +131,7 @@ class DiscreteVAE(nn.Module):
 
     @torch.no_grad()
     def codes(self, mel_BMF: torch.Tensor, num_frames_B: torch.Tensor) -> list[torch.Tensor]:
-        """Speech codes of a padded batch of (B, 80, F) features: one tensor of `num_codes` ids a clip."""
+        """Speech codes of a padded batch of (B, 80, F) features: one tensor of `num_codes` ids per clip."""
         ids_BS = self.codebook(self.encode(mel_BMF, num_frames_B))
         return [ids[:length] for ids, length in zip(ids_BS, self.num_codes(num_frames_B).tolist())]
 

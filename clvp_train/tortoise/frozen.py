@@ -1,4 +1,4 @@
-"""The frozen Tortoise: texts, voices and recordings to token ids, latents and speech codes."""
+"""The frozen Tortoise: from texts, voices and recordings to token ids, conditioning latents and speech codes."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -14,9 +14,8 @@ from clvp_train.models.weight_files import resolve_folder
 from clvp_train.tortoise.audio import fit_length, log_mel
 from clvp_train.tortoise.autoregressive import Positions
 from clvp_train.tortoise.decoder import Decoder
-from clvp_train.tortoise.folder import CONFIG_FILE, DVAE_FOLDER, folder_files, read_folder, write_folder
 from clvp_train.tortoise.generation import Candidate, Prompt, draw
-from clvp_train.tortoise.original_files import AUTOREGRESSIVE_FILE, OriginalFiles, read_original
+from clvp_train.tortoise.original_checkpoint import AUTOREGRESSIVE_FILE, OriginalFiles, read_original
 from clvp_train.tortoise.parts import TortoiseParts
 from clvp_train.tortoise.silence_padding import pad_with_silence
 from clvp_train.tortoise.tokenizer import (
@@ -26,19 +25,26 @@ from clvp_train.tortoise.tokenizer import (
     read_original_tokenizer,
     read_tokenizer,
 )
+from clvp_train.tortoise.transformers_checkpoint import (
+    CONFIG_FILE,
+    DVAE_FOLDER,
+    folder_files,
+    read_folder,
+    write_folder,
+)
 
 Dtype = Literal["float32", "bfloat16"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class FrozenTortoise:
-    """Tortoise's front half without gradients, in eval mode: tokenizer, conditioning encoder, AR, and its DVAE if it has one.
+    """Tortoise's tokenizer, conditioning encoder, AR and optional DVAE, in eval mode and without gradients.
 
     Args:
         parts: the models and their settings.
-        source: where they came from, for errors.
-        files: those that they were read from, for fingerprints; none stands for those of a composite folder `source`.
-        tokenizer: a folder with another tokenizer for the texts, which the AR cannot read; None: its own.
+        source: the checkpoint's path, for errors.
+        files: the files that the parts were read from, for `fingerprint`; default: those of the composite folder `source`.
+        tokenizer: a folder with a custom tokenizer for the texts, which the AR does not understand; None: Tortoise's.
     """
 
     def __init__(
@@ -68,22 +74,21 @@ class FrozenTortoise:
         dtype: Dtype = "float32",
         tokenizer: str | Path | None = None,
     ) -> "FrozenTortoise":
-        """Opens a folder or Hub id in transformers' composite Clvp format, see `folder.py`, or a folder of original files,
-        see `from_original`.
+        """Opens a folder or Hub id in transformers' composite Clvp format, see `transformers_checkpoint.py`, or a folder of
+        original files, see `from_original`.
 
         Args:
             name_or_path: local folder, or Hub id such as `susnato/clvp_dev`.
             positions: how speech positions are counted, see `AutoRegressive`.
-            sampling: fields of `Sampling` to set otherwise than the folder does; None leaves one as it is.
+            sampling: fields of `Sampling` that override those of the folder; None leaves one unchanged.
             device: where the models run.
-            dtype: of the AR. In bfloat16 rounding differs with the batch, so that now and then a candidate differs from the
-                one that would be drawn alone; in float32 they are the same.
-            tokenizer: a folder with another tokenizer for the texts, see `train_custom_tokenizer`; None: Tortoise's own.
+            dtype: of the AR. In bfloat16 rounding depends on the batch, so a candidate occasionally differs from the one that
+                would be drawn alone; in float32 they are equal.
+            tokenizer: a folder with a custom tokenizer for the texts, see `train_custom_tokenizer`; None: Tortoise's.
 
         Raises:
-            UserError: no such folder, no Tortoise in it, weights that do not fit, or an unknown setting.
+            UserError: the folder does not exist or has no Tortoise, weights do not fit, or a setting is unknown.
         """
-        _check_dtype(dtype)
         folder = resolve_folder(name_or_path)
         if _is_original(folder):
             return cls.from_original(folder, None, tokenizer, None, None, None, positions, sampling, device, dtype)
@@ -104,30 +109,28 @@ class FrozenTortoise:
         device: str = "cpu",
         dtype: Dtype = "float32",
     ) -> "FrozenTortoise":
-        """Opens tortoise-tts' original files, or fine-tuned ones of the same kind; none of them can execute code.
+        """Opens tortoise-tts' original files, or fine-tuned ones of the same kind, without executing pickled code.
 
-        Texts are spelt out and tokenized as tortoise-tts does, except that writing systems other than Latin and numbers from
+        Texts are normalised and tokenized as in tortoise-tts, except that writing systems other than Latin and numbers from
         10 ** 18 on are dropped.
 
         Args:
-            folder: where files lie that are not named below.
+            folder: the folder of the files that are not given below.
             autoregressive: the AR; default `autoregressive.pth`.
-            tokenizer: default `tokenizer.json`, which lies in tortoise-tts' `tortoise/data`; or a folder, as in
-                `from_pretrained`.
-            mel_norms: divisors of the mel features; default `mel_norms.pth`, which lies there too.
-            dvae: DL-Art-School's DVAE; default `dvae.pth` if there is one.
-            heads: of the AR's attentions; None takes width // 64, as published.
+            tokenizer: default `tokenizer.json`, from tortoise-tts' `tortoise/data`; or a folder, as in `from_pretrained`.
+            mel_norms: divisors of the mel features; default `mel_norms.pth`, from the same place.
+            dvae: DL-Art-School's DVAE; default `dvae.pth` if it exists.
+            heads: attention heads of the AR; None: width // 64, as published.
             positions, sampling, device, dtype: as in `from_pretrained`.
 
         Raises:
-            UserError: a file is missing, damaged or holds something else, or an unknown setting.
+            UserError: a file is missing, damaged or of another kind, or a setting is unknown.
         """
-        _check_dtype(dtype)
-        foreign = tokenizer if tokenizer is not None and Path(tokenizer).expanduser().is_dir() else None
-        own = None if foreign is not None else tokenizer
+        custom = tokenizer if tokenizer is not None and Path(tokenizer).expanduser().is_dir() else None
+        own = None if custom is not None else tokenizer
         files = OriginalFiles.find(folder, autoregressive=autoregressive, tokenizer=own, mel_norms=mel_norms, dvae=dvae)
         parts = read_original(files, heads, positions, _chosen(sampling))
-        return cls(_placed(parts, device, dtype), files.autoregressive, files.all(), foreign)
+        return cls(_placed(parts, device, dtype), files.autoregressive, files.all(), custom)
 
     @staticmethod
     def load_tokenizer(name_or_path: str | Path) -> ClvpTokenizer:
@@ -147,23 +150,23 @@ class FrozenTortoise:
 
     @property
     def num_text_tokens(self) -> int:
-        """Size of the vocabulary of texts; of Tortoise's own, as many as the AR embeds."""
+        """Size of the text vocabulary; with Tortoise's own tokenizer, the number of embeddings in the AR."""
         own = self.autoregressive.text_embedding.num_embeddings
         return own if self.custom_tokenizer is None else len(self.tokenizer)
 
     def check_can_generate(self) -> None:
-        """Raises UserError if the AR cannot read the tokens of the tokenizer."""
+        """Raises UserError if texts have a custom tokenizer, which the AR was not trained with."""
         if self.custom_tokenizer is not None:
             raise UserError(
-                f"the AR of {self.source} cannot read the tokens of tortoise.tokenizer={self.custom_tokenizer}: use "
-                "codes=dvae, or an AR that was trained with that tokenizer, which then lies beside it"
+                f"tortoise.tokenizer={self.custom_tokenizer}: not the tokenizer of the AR of {self.source}. Use codes=dvae, or "
+                "an AR that was trained with this tokenizer, in the AR's own folder."
             )
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of a text, for the AR.
 
         Raises:
-            UserError: the text is longer than the AR's positions allow, or the tokens are none of its own.
+            UserError: the text has more tokens than the AR has positions, or the tokenizer is a custom one.
         """
         self.check_can_generate()
         ids = self.tokenizer(text)["input_ids"]
@@ -171,13 +174,13 @@ class FrozenTortoise:
         if len(ids) > limit:
             start = text if len(text) <= 40 else text[:40] + "…"
             raise UserError(
-                f"text {start!r} has {len(ids)} tokens, more than the {limit} that the AR of {self.source} can read: split it"
+                f"text {start!r}: {len(ids)} tokens, more than the {limit} positions in the AR of {self.source}. Shorten or split it."
             )
         return ids
 
     @torch.inference_mode()
     def conditioning_latent(self, clips: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The conditioning latent of a voice: the mean over its reference clips' latents.
+        """The conditioning latent of a voice: the mean of the latents of its reference clips.
 
         Args:
             clips: (N,) samples each, 22 050 Hz.
@@ -198,18 +201,18 @@ class FrozenTortoise:
         batch_size: int = 256,
         on_candidate: Callable[[Candidate], None] | None = None,
     ) -> list[list[Candidate]]:
-        """Draws candidates for texts. Each depends on its text, voice and seed alone, whatever is drawn beside it.
+        """Draws candidates for texts. Each depends only on its text, voice and seed, not on the others in the batch.
 
         Args:
-            texts: lists of token ids, see `tokenize`; give many at once, as slots that come free take the next.
-            latents: (D,) one voice for all, or (B, D) one a text.
-            num_candidates: K, how many to draw of each text.
-            seeds: one for all texts, or one a text; candidate k of a text draws from (seed, k).
-            batch_size: candidates drawn side by side. The cache takes 2 · layers · D values a place for each.
-            on_candidate: called with each candidate as it ends.
+            texts: lists of token ids, see `tokenize`; many at a time are faster, because free slots take the next one.
+            latents: (D,) one voice for all, or (B, D) one per text.
+            num_candidates: K, candidates per text.
+            seeds: one for all texts, or one per text; candidate k of a text uses the seed (seed, k).
+            batch_size: candidates drawn in parallel. Each takes 2 · layers · D cached values per position.
+            on_candidate: called with each candidate when it ends.
 
         Returns:
-            K candidates a text.
+            K candidates per text.
         """
         latents_BD = latents.expand(len(texts), -1) if latents.dim() == 1 else latents
         per_text = [seeds] * len(texts) if isinstance(seeds, int) else list(seeds)
@@ -221,25 +224,25 @@ class FrozenTortoise:
         longest = max((prompt.length for prompt in prompts), default=0)
         num_slots = max(1, min(batch_size, len(prompts)))
         if self._decoder is None or not self._decoder.fits(self.sampling, num_slots, longest):
-            self._decoder = None  # frees its cache before the next is made
+            self._decoder = None  # frees its cache before the next one is allocated
             self._decoder = Decoder(self.autoregressive, self.sampling, num_slots, longest)
         drawn = draw(self._decoder, prompts, on_candidate)
         return [drawn[start : start + num_candidates] for start in range(0, len(drawn), num_candidates)]
 
     @torch.inference_mode()
     def speech_codes(self, clips: Sequence[torch.Tensor]) -> list[list[int]]:
-        """The DVAE's codes of recordings, one list of ids a clip, whatever the lengths in the batch.
+        """Encodes recordings with the DVAE, one list of codes per clip, independent of the other clips.
 
         Args:
             clips: (N,) samples each, 22 050 Hz.
 
         Raises:
-            UserError: this Tortoise has no DVAE.
+            UserError: the Tortoise has no DVAE.
         """
         if self.dvae is None:
             raise UserError(
-                f"{self.source} has no DVAE, so it cannot turn recordings into codes: use codes=ar, or add a folder "
-                f"{DVAE_FOLDER}/ with config.json and model.safetensors, or the original dvae.pth to original files"
+                f"{self.source}: no DVAE, which encodes recordings. Use codes=ar, or add a folder {DVAE_FOLDER}/ with config.json "
+                "and model.safetensors; to original files add dvae.pth."
             )
         mels = [log_mel(clip.to(self.device), self.feature_extractor.mel_norms) for clip in clips]
         lengths_B = torch.tensor([mel.shape[1] for mel in mels], device=self.device)
@@ -248,12 +251,12 @@ class FrozenTortoise:
         return [ids.tolist() for ids in self.dvae.codes(mels_BMF, lengths_B)]
 
     def pad_with_silence(self, codes_BS: torch.Tensor) -> torch.Tensor:
-        """`calm.pad_with_silence` with this Tortoise's stop token and calm codes."""
-        calm, *tail = self.autoregressive.config.decoder_config.decoder_fixing_codes
-        return pad_with_silence(codes_BS, self.autoregressive.stop_speech, calm, tail)
+        """`silence_padding.pad_with_silence` with this Tortoise's stop token and codes of silence."""
+        silence, *tail = self.autoregressive.config.decoder_config.decoder_fixing_codes
+        return pad_with_silence(codes_BS, self.autoregressive.stop_speech, silence, tail)
 
     def fingerprint(self) -> str:
-        """Hex digest of all that shapes the codes: weights, tokenizer, features, positions and sampling."""
+        """Hex digest of everything that determines the codes: weights, tokenizer, features, positions and sampling."""
         dtype = str(self.autoregressive.head.weight.dtype)
         settings = [self.autoregressive.positions, repr(self.sampling), dtype, str(self.autoregressive.num_heads)]
         files = list(self._files or folder_files(self.source))
@@ -263,8 +266,7 @@ class FrozenTortoise:
         return hashlib.sha256("\n".join([*digests, *settings]).encode()).hexdigest()
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
-        """Writes the folder that `from_pretrained` opens, without CLVP encoders, with its own tokenizer. float16 halves its
-        size."""
+        """Writes a folder for `from_pretrained`, with the AR's own tokenizer and without CLVP encoders."""
         parts = TortoiseParts(
             self.autoregressive, self._own_tokenizer, self.feature_extractor, self.dvae, self.sampling
         )
@@ -277,11 +279,6 @@ def _is_original(folder: Path) -> bool:
 
 def _chosen(sampling: dict[str, Any] | None) -> dict[str, Any]:
     return {name: value for name, value in (sampling or {}).items() if value is not None}
-
-
-def _check_dtype(dtype: str) -> None:
-    if dtype not in DTYPES:
-        raise UserError(f"tortoise.dtype={dtype}: choose one of {', '.join(DTYPES)}")
 
 
 def _placed(parts: TortoiseParts, device: str, dtype: Dtype) -> TortoiseParts:

@@ -1,4 +1,5 @@
-"""From prompts to candidates: a slot of the decoder whose candidate has ended takes the next prompt. Shapes: D width."""
+"""Draws candidates for prompts by continuous batching: a slot whose candidate has ended takes the next prompt.
+Shapes: D width."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,22 +10,21 @@ from clvp_train.tortoise.autoregressive import PROMPT_FRAME
 from clvp_train.tortoise.decoder import Decoder
 from clvp_train.tortoise.sampling import uniforms
 
-REFILL = (
-    1 / 16
-)  # the share of slots that must be free before prompts go in: a prefill of one costs nearly as much as of many
+# share of slots that must be free before new prompts are loaded: one prefill costs nearly as much as many
+REFILL = 1 / 16
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What one candidate is drawn from."""
+    """The input of one candidate."""
 
-    latent_D: torch.Tensor  # of the voice
+    latent_D: torch.Tensor  # conditioning latent of the voice
     text: tuple[int, ...]  # token ids
-    seed: tuple[int, ...]  # of the noise
+    seed: tuple[int, ...]  # of its random numbers
 
     @property
     def length(self) -> int:
-        """In places."""
+        """In positions."""
         return len(self.text) + PROMPT_FRAME
 
 
@@ -34,95 +34,95 @@ class Candidate:
 
     codes: tuple[int, ...]  # without the stop token
     finished: bool  # False: cut off at `Sampling.max_codes`
-    log_probability: float  # in nats, of the codes and the stop together, under the AR's logits as they are
+    log_probability: float  # in nats, of the codes and the stop token, under the AR's raw logits
 
 
 @torch.inference_mode()
 def draw(
     decoder: Decoder, prompts: Sequence[Prompt], on_candidate: Callable[[Candidate], None] | None = None
 ) -> list[Candidate]:
-    """Draws one candidate a prompt. What a prompt gets depends on itself alone, not on those beside it.
+    """Draws one candidate per prompt. It depends only on its prompt, not on the others in the batch.
 
     Args:
-        decoder: whose slots are drawn side by side.
-        prompts: none longer than the decoder's longest.
-        on_candidate: called with each as it ends.
+        decoder: draws as many candidates at a time as it has slots.
+        prompts: none longer than the decoder's `longest_prompt`.
+        on_candidate: called with each candidate when it ends.
     """
-    # the longest first, so that the last to be drawn, with ever fewer beside them, are the shortest
-    waiting = sorted(range(len(prompts)), key=lambda number: (prompts[number].length, prompts[number].text))
+    # longest first: at the end, when few slots are in use, the remaining candidates are short
+    waiting = sorted(range(len(prompts)), key=lambda index: (prompts[index].length, prompts[index].text))
     decoder.clear()
-    slots, found = _Slots(decoder), dict[int, Candidate]()
-    while waiting or slots.held:
+    slots, results = _Slots(decoder), dict[int, Candidate]()
+    while waiting or slots.in_use:
         if waiting and slots.num_free >= max(1, int(REFILL * slots.count)):
-            numbers = [waiting.pop() for _ in range(min(slots.num_free, len(waiting)))]
-            slots.fill(numbers, [prompts[number] for number in numbers])
+            indices = [waiting.pop() for _ in range(min(slots.num_free, len(waiting)))]
+            slots.fill(indices, [prompts[index] for index in indices])
         elif not waiting and slots.num_free >= slots.count / 2:
             slots.halve()
-        for number, candidate in slots.advance():
-            found[number] = candidate
+        for index, candidate in slots.advance():
+            results[index] = candidate
             if on_candidate is not None:
                 on_candidate(candidate)
-    return [found[number] for number in range(len(prompts))]
+    return [results[index] for index in range(len(prompts))]
 
 
 @dataclass
-class _Held:
-    """What the host knows of a slot without asking the device."""
+class _SlotState:
+    """What the host knows about a slot without a synchronisation with the device."""
 
-    number: int  # of the prompt
-    places: int  # how many cached places the next step looks at
-    limit: int  # how many the last one may
+    index: int  # of the prompt
+    length: int  # cached positions that the next step attends to
+    limit: int  # cached positions that the last step may attend to
 
 
 class _Slots:
-    """The decoder's slots in use, and what each holds."""
+    """Bookkeeping of the decoder's slots."""
 
     def __init__(self, decoder: Decoder) -> None:
         self.decoder, self.count = decoder, decoder.num_slots
-        self.held: dict[int, _Held] = {}  # by slot
+        self.in_use: dict[int, _SlotState] = {}  # by slot
 
     @property
     def num_free(self) -> int:
-        return self.count - len(self.held)
+        return self.count - len(self.in_use)
 
     @property
     def longest(self) -> int:
-        return max((held.places for held in self.held.values()), default=0)
+        return max((state.length for state in self.in_use.values()), default=0)
 
-    def fill(self, numbers: Sequence[int], prompts: Sequence[Prompt]) -> None:
-        free = [slot for slot in range(self.count) if slot not in self.held][: len(prompts)]
-        # candidates of one text in one voice share the work on their prompt
+    def fill(self, indices: Sequence[int], prompts: Sequence[Prompt]) -> None:
+        free = [slot for slot in range(self.count) if slot not in self.in_use][: len(prompts)]
+        # candidates of one text in one voice share a prefill
         keys = [(prompt.text, prompt.latent_D.cpu().numpy().tobytes()) for prompt in prompts]
-        shared = dict(zip(keys, prompts))
-        place = {key: index for index, key in enumerate(shared)}
+        unique = dict(zip(keys, prompts))
+        position = {key: index for index, key in enumerate(unique)}
         max_codes = self.decoder.sampling.max_codes
         self.decoder.load(
             free,
-            torch.stack([prompt.latent_D for prompt in shared.values()]),
-            [prompt.text for prompt in shared.values()],
-            [place[key] for key in keys],
+            torch.stack([prompt.latent_D for prompt in unique.values()]),
+            [prompt.text for prompt in unique.values()],
+            [position[key] for key in keys],
             uniforms([prompt.seed for prompt in prompts], max_codes),
         )
-        for slot, number, prompt in zip(free, numbers, prompts):
-            self.held[slot] = _Held(number, prompt.length + 1, prompt.length + max_codes)
+        for slot, index, prompt in zip(free, indices, prompts):
+            self.in_use[slot] = _SlotState(index, prompt.length + 1, prompt.length + max_codes)
 
     def halve(self) -> None:
-        """Leaves free slots behind. By halves, as each count of slots takes a graph of its own."""
+        """Drops half of the slots, all free. Halving keeps the number of CUDA graphs small: each slot count needs its own."""
         self.count //= 2
-        held_first = sorted(range(self.decoder.num_slots), key=lambda slot: slot not in self.held)
-        kept = sorted(held_first[: self.count])
+        in_use_first = sorted(range(self.decoder.num_slots), key=lambda slot: slot not in self.in_use)
+        kept = sorted(in_use_first[: self.count])
         self.decoder.move(kept, self.longest)
-        self.held = {index: self.held[slot] for index, slot in enumerate(kept) if slot in self.held}
+        self.in_use = {index: self.in_use[slot] for index, slot in enumerate(kept) if slot in self.in_use}
 
     def advance(self) -> list[tuple[int, Candidate]]:
-        """Draws on until the device is looked at again. Returns the candidates that have ended, and their prompts' numbers."""
-        for _ in range(self.decoder.look_every):
+        """Draws `Decoder.sync_every` codes per slot. Returns the candidates that have ended, with the index of their prompt."""
+        for _ in range(self.decoder.sync_every):
             self.decoder.step(self.count, self.longest)
-            for held in self.held.values():
-                held.places = min(held.places + 1, held.limit)
-        ended = [slot for slot in self.decoder.ended(self.count) if slot in self.held]
+            for state in self.in_use.values():
+                state.length = min(state.length + 1, state.limit)
+        ended = [slot for slot in self.decoder.ended(self.count) if slot in self.in_use]
         return [
-            (self.held.pop(slot).number, self._candidate(*drawn))
+            (self.in_use.pop(slot).index, self._candidate(*drawn))
             for slot, drawn in zip(ended, self.decoder.drawn(ended))
         ]
 

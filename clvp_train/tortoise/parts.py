@@ -1,4 +1,4 @@
-"""What a frozen Tortoise is made of."""
+"""The parts of a frozen Tortoise, which the checkpoint modules read and `FrozenTortoise` uses."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -14,10 +14,10 @@ from clvp_train.tortoise.sampling import Sampling
 
 @dataclass(frozen=True)
 class TortoiseParts:
-    """The models, what prepares their input, and how codes are drawn.
+    """Models, preprocessing and sampling settings.
 
     Raises:
-        UserError: the DVAE has another codebook than the AR draws from.
+        UserError: the codebook of the DVAE does not match the vocabulary of the AR.
     """
 
     autoregressive: AutoRegressive
@@ -27,29 +27,43 @@ class TortoiseParts:
     sampling: Sampling = Sampling()
 
     def __post_init__(self) -> None:
-        drawn = self.autoregressive.start_speech
-        if self.dvae is not None and self.dvae.config.num_tokens != drawn:
+        num_codes = self.autoregressive.start_speech
+        if self.dvae is not None and self.dvae.config.num_tokens != num_codes:
             raise UserError(
-                f"the DVAE has {self.dvae.config.num_tokens} codes and the AR draws from {drawn}: give those trained together"
+                f"the DVAE has {self.dvae.config.num_tokens} codes and the AR {num_codes}. Use a DVAE and an AR that were "
+                "trained together."
             )
 
 
-def fill(model: torch.nn.Module, state: dict[str, torch.Tensor], misfit: str) -> None:
-    """Loads weights into a model, or raises UserError: `misfit`, and the first weight that does not fit."""
+def load_weights(model: torch.nn.Module, state: dict[str, torch.Tensor], error_prefix: str) -> None:
+    """Loads a state dict. Raises UserError with `error_prefix` and the first weight that does not fit."""
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise UserError(f"{misfit}: {str(error).splitlines()[1].strip()}") from None
+        raise UserError(f"{error_prefix}: {str(error).splitlines()[1].strip()}") from None
 
 
-def choose_sampling(settings: dict[str, Any], autoregressive: AutoRegressive) -> Sampling:
-    """`Sampling` with these fields, cut to what the AR has ids and positions for. Raises UserError for a bad one."""
+def check_keys(complaint: str, missing: list[str], unknown: list[str], advice: str) -> None:
+    """Raises UserError if a checkpoint lacks keys or has unknown ones."""
+    if missing or unknown:
+        raise UserError(
+            f"{complaint}: {len(missing)} keys missing {missing[:3]}, {len(unknown)} unknown {unknown[:3]}. {advice}"
+        )
+
+
+def make_sampling(settings: dict[str, Any], autoregressive: AutoRegressive) -> Sampling:
+    """Returns a `Sampling` with these fields, limited to the vocabulary and positions of the AR.
+
+    Raises:
+        UserError: a field is unknown or out of range.
+    """
     vocab_size = autoregressive.head.out_features
     try:
         settings = {**settings, "penalised_ids": tuple(settings.get("penalised_ids", Sampling.penalised_ids))}
         sampling = Sampling(**settings)
         if not all(0 <= code < vocab_size for code in sampling.penalised_ids):
-            raise ValueError(f"{sampling}: needs penalised_ids below {vocab_size}")
+            raise ValueError(f"penalised_ids={sampling.penalised_ids} must be below {vocab_size}")
     except (TypeError, ValueError) as error:
-        raise UserError(f"sampling: {error}; known settings: {[field.name for field in fields(Sampling)]}") from None
+        known = ", ".join(field.name for field in fields(Sampling))
+        raise UserError(f"tortoise.sampling: {error}. Known settings: {known}.") from None
     return replace(sampling, max_codes=min(sampling.max_codes, autoregressive.max_codes))

@@ -1,6 +1,8 @@
-"""Tortoise's tokenizer: transformers' `ClvpTokenizer`, made to give the token ids that tortoise-tts gives."""
+"""Tokenizers: Tortoise's, with the token ids that tortoise-tts gives, and custom ones for texts in any writing system."""
 
 import json
+import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -8,24 +10,74 @@ from tempfile import TemporaryDirectory
 import regex
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import ClvpTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.models.clvp.number_normalizer import EnglishNormalizer
 
 from clvp_train.errors import UserError
-from clvp_train.tortoise.english import TortoiseNormalizer
 
 HEADER = "#version: 0.2\n"
-STOP, UNKNOWN = "[STOP]", "[UNK]"  # ids 0 and 1, as in Tortoise's
+STOP, UNKNOWN = "[STOP]", "[UNK]"  # ids 0 and 1, as in Tortoise's tokenizer
 TOKENIZER_FILE = "tokenizer.json"
+# transliterations of what has no ASCII decomposition: Latin letters and the punctuation of English books
+ASCII = {
+    **dict.fromkeys("‘’‛′´ʼ", "'"),
+    **dict.fromkeys("“”‟", '"'),
+    **dict.fromkeys("‐‑‒–−", "-"),
+    **dict.fromkeys("·•", "*"),
+    **dict.fromkeys("\u2028\u2029\u200b", " "),
+    **dict(zip("—―…″«»‹›¿¡‚„⁄", ("--", "--", "...", "''", "<<", ">>", "<", ">", "?", "!", ",", ",,", "/"))),
+    **dict(zip("µ¶£€¢¥§©®™†", ("u", "P", "PS", "EUR", "C/", "Y=", "SS", "(c)", "(r)", "(tm)", "+"))),
+    **dict(zip("°×÷±½¼¾№", ("deg", "x", "/", "+-", " 1/2", " 1/4", " 3/4", "No. "))),
+    **dict(zip("ßæÆœŒøØłŁđĐ", ("ss", "ae", "AE", "oe", "OE", "o", "O", "l", "L", "d", "D"))),
+    **dict(zip("þÞðÐı", ("th", "Th", "d", "D", "i"))),
+}
+TRANSLITERATE = str.maketrans(ASCII)
+ORDINALS = {"one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth"}
+ORDINALS["twelve"] = "twelfth"
+
+
+class TortoiseNormalizer(EnglishNormalizer):
+    """Text to lower-case ASCII with numbers and abbreviations spelled out, as tortoise-tts does before tokenization.
+
+    transformers' `EnglishNormalizer` differs: it drops ’ and é instead of writing ' and e, reads 1984 as "one thousand, nine
+    hundred eighty-four" and 5th as "fiveth". The AR was trained on the spelling here. Source: `utils/tokenizer.py` of
+    tortoise-tts, which uses inflect for numbers and Unidecode for ASCII. Writing systems other than Latin are dropped, where
+    tortoise-tts transliterates them.
+    """
+
+    def convert_to_ascii(self, text: str) -> str:
+        decomposed = unicodedata.normalize("NFKD", text.translate(TRANSLITERATE))
+        return decomposed.encode("ascii", "ignore").decode()
+
+    def number_to_words(self, num: int) -> str:
+        """3025 is "three thousand twenty-five", 3125 "three thousand, one hundred twenty-five"."""
+        return re.sub(r", ([a-z-]+)$", r" \1", super().number_to_words(num))
+
+    def _expand_ordinal(self, match: re.Match[str]) -> str:  # type: ignore[override]
+        words = self.number_to_words(int(match[0][:-2]))
+        # "one hundred one", but "one hundred and first"
+        words = re.sub(r"hundred (?!thousand|\w+illion)", "hundred and ", words)
+        words = re.sub(r"(thousand|illion) (?=[a-z-]+$)", r"\1 and ", words)
+        start, last = re.fullmatch(r"(.*?)(\w+)", words).groups()
+        return start + ORDINALS.get(last, last[:-1] + "ieth" if last.endswith("y") else last + "th")
+
+    def _expand_number(self, match: re.Match[str]) -> str:  # type: ignore[override]
+        """Reads 1001 to 2999 as years ("nineteen oh five"), except multiples of 100 and 2001 to 2009."""
+        number = int(match[0])
+        century, year = divmod(number, 100)
+        if not 1000 < number < 3000 or year == 0 or 2000 < number < 2010:
+            return super()._expand_number(match)  # type: ignore[arg-type]
+        return f"{self.number_to_words(century)} {'oh ' if year < 10 else ''}{self.number_to_words(year)}"
 
 
 def as_tortoise_reads(tokenizer: ClvpTokenizer) -> ClvpTokenizer:
     """Makes a tokenizer give the ids of tortoise-tts, and keep them when it is saved and opened again.
 
-    What it then saves is transformers' format; opened by transformers alone, it spells texts out as `EnglishNormalizer` does.
+    It is saved in transformers' format; opened by transformers alone, it normalises texts with `EnglishNormalizer`.
     """
     tokenizer._normalizer = TortoiseNormalizer()
-    # tortoise-tts splits at whitespace and punctuation; transformers' pattern takes "'tis" for the contraction 't and "is"
+    # tortoise-tts splits at whitespace and punctuation; transformers' pattern reads "'tis" as the contraction 't and "is"
     tokenizer.pat = regex.compile(r"\w+|[^\w\s]+|\s+")
-    # the name of a special token in a text is text
+    # the name of a special token in a text is plain text
     tokenizer.split_special_tokens = True
     # transformers reads merges.txt from its second line on, but saves it without a header: the first merge would be lost
     tokenizer.add_bpe_version_header = True
@@ -33,46 +85,40 @@ def as_tortoise_reads(tokenizer: ClvpTokenizer) -> ClvpTokenizer:
 
 
 def read_tokenizer(folder: Path) -> ClvpTokenizer:
-    """Opens `vocab.json` and `merges.txt` of a folder.
-
-    Raises:
-        UserError: they are not there or damaged.
-    """
+    """Reads `vocab.json` and `merges.txt` of a folder. Raises UserError if they are missing or damaged."""
     try:
         return as_tortoise_reads(ClvpTokenizer.from_pretrained(folder))
     except (OSError, TypeError, ValueError):
-        raise UserError(f"{folder} holds no ClvpTokenizer: copy its files beside the weights") from None
+        raise UserError(f"{folder}: no ClvpTokenizer. Copy its vocab.json and merges.txt there.") from None
 
 
 def read_saved_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Opens a tokenizer of either kind that `save_pretrained` wrote: Tortoise's, or a basic one. Raises UserError."""
+    """Reads what `save_pretrained` wrote, of Tortoise's tokenizer or of a custom one. Raises UserError."""
     if (folder / TOKENIZER_FILE).exists() and not (folder / "merges.txt").exists():
         return read_custom_tokenizer(folder)
     return read_tokenizer(folder)
 
 
 def read_original_tokenizer(file: Path) -> ClvpTokenizer:
-    """Opens tortoise-tts' `tokenizer.json`.
+    """Reads tortoise-tts' `tokenizer.json`.
 
     Raises:
-        UserError: the file is missing or no BPE of the tokenizers library, or has tokens beyond ASCII, which the English
-            spelling of texts never gives.
+        UserError: the file is missing, not a BPE of the tokenizers library, or has tokens beyond ASCII, which normalised
+            texts never contain.
     """
     try:
         model = json.loads(file.read_text(encoding="utf-8"))["model"]
-        vocabulary, merges = (
-            model["vocab"],
-            [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]],
-        )
+        vocabulary = model["vocab"]
+        merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
         if not {"[STOP]", "[UNK]", "[SPACE]"} <= vocabulary.keys() or any(len(merge) != 2 for merge in merges):
-            raise ValueError("no [STOP], [UNK] and [SPACE], or merges that are no pairs")
+            raise ValueError("no [STOP], [UNK] and [SPACE], or merges that are not pairs")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file} is no tokenizer of tortoise-tts ({error!r}): give its tokenizer.json") from None
-    foreign = sorted(token for token in vocabulary if not token.isascii())
-    if foreign:
+        raise UserError(f"{file}: not a tokenizer of tortoise-tts ({error!r}). Use its tokenizer.json.") from None
+    unreachable = sorted(token for token in vocabulary if not token.isascii())
+    if unreachable:
         raise UserError(
-            f"{file} has {len(foreign)} tokens beyond ASCII {foreign[:3]}, which texts spelt out in English never give: give a "
-            "tokenizer of English"
+            f"{file}: {len(unreachable)} tokens beyond ASCII {unreachable[:3]}, but texts are normalised to ASCII. Use an "
+            "English tokenizer."
         )
     with TemporaryDirectory() as scratch:
         vocab_file, merges_file = Path(scratch, "vocab.json"), Path(scratch, "merges.txt")
@@ -82,14 +128,16 @@ def read_original_tokenizer(file: Path) -> ClvpTokenizer:
 
 
 def train_custom_tokenizer(texts: Iterable[str], vocab_size: int = 255) -> PreTrainedTokenizerFast:
-    """Learns a vocabulary.
+    """Learns a byte-pair encoding of lower-cased letters in any writing system, where Tortoise's is limited to ASCII.
+
+    The result is a plain `PreTrainedTokenizerFast`, which transformers opens without this package.
 
     Args:
-        texts: to learn from.
-        vocab_size: tokens at most, the two special ones and every letter included. Tortoise's has 255.
+        texts: training texts.
+        vocab_size: maximum number of tokens, including the two special ones and every letter. Tortoise's has 255.
 
     Raises:
-        UserError: the texts have more letters than that, or none.
+        UserError: the texts have no letters, or more than fit.
     """
     tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
     spaces = normalizers.Replace(Regex(r"\s+"), " ")
@@ -102,29 +150,25 @@ def train_custom_tokenizer(texts: Iterable[str], vocab_size: int = 255) -> PreTr
     normalised = [tokenizer.normalizer.normalize_str(text) for text in texts]
     letters = sorted(set("".join(normalised)))
     if not letters:
-        raise UserError("the corpus has no letters: give one with texts")
+        raise UserError("corpus: the texts have no letters. Use a corpus with texts.")
     if len(letters) + 2 > vocab_size:
         raise UserError(
-            f"vocab_size={vocab_size} is less than the {len(letters)} different letters of the corpus and 2 special tokens: "
-            f"set it to more than {len(letters) + 2}"
+            f"vocab_size={vocab_size}: too few for {len(letters)} different letters and 2 special tokens. Set it to more than "
+            f"{len(letters) + 2}."
         )
     trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[STOP, UNKNOWN], show_progress=False)
     tokenizer.train_from_iterator(normalised, trainer)
-    # the name of a special token in a text is text
+    # the name of a special token in a text is plain text
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token=UNKNOWN, pad_token=STOP, split_special_tokens=True
     )
 
 
 def read_custom_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
-    """Opens a folder that `save_pretrained` wrote, of this or any other fast tokenizer.
-
-    Raises:
-        UserError: it holds none.
-    """
+    """Reads a folder that `save_pretrained` wrote, of this or any other fast tokenizer. Raises UserError."""
     try:
         return PreTrainedTokenizerFast.from_pretrained(Path(folder).expanduser())
     except Exception:  # the tokenizers library raises bare ones
         raise UserError(
-            f"tortoise.tokenizer={folder} holds no {TOKENIZER_FILE}: give a folder of `python -m clvp_train.train_tokenizer`"
+            f"tortoise.tokenizer={folder}: no {TOKENIZER_FILE}. Use a folder of `python -m clvp_train.train_tokenizer`."
         ) from None

@@ -1,9 +1,9 @@
-"""Step 2: a speech recogniser that writes down what the nano Tortoise's codes say, letter by letter.
+"""Step 2: a character-level speech recogniser for the codes of the nano Tortoise.
 
     python train.py --work work --output nano_asr
 
-Reads what `features.py` wrote. Trains a small Wav2Vec2-BERT with CTC and saves it with its processor, as transformers' pipeline
-"automatic-speech-recognition" opens it. Goes on from `work/asr.pt` where it was stopped.
+Reads the output of `features.py`. Trains a small Wav2Vec2-BERT with CTC and saves it with its processor in the format
+of transformers' "automatic-speech-recognition" pipeline. Resumes an interrupted run from `work/asr.pt`.
 """
 
 import argparse
@@ -56,8 +56,8 @@ def make_model(vocab_size: int) -> Wav2Vec2BertForCTC:
 
 class Clips:
     def __init__(self, work: Path, tokenizer: Wav2Vec2CTCTokenizer) -> None:
-        self.frames, held = np.load(work / "heard.npy", mmap_mode="r"), np.load(work / "heard.npz")
-        self.offsets, self.texts = held["offsets"], held["texts"].tolist()
+        self.frames, stored = np.load(work / "heard.npy", mmap_mode="r"), np.load(work / "heard.npz")
+        self.offsets, self.texts = stored["offsets"], stored["texts"].tolist()
         self.labels = [torch.tensor(tokenizer(text)["input_ids"]) for text in self.texts]
 
     def batch(self, rows: list[int]) -> dict[str, torch.Tensor]:
@@ -75,15 +75,15 @@ class Clips:
 
 @torch.no_grad()
 def held_out(model: Wav2Vec2BertForCTC, clips: Clips, processor: Wav2Vec2BertProcessor, rows: range) -> float:
-    """Word error rate."""
+    """The word error rate on `rows`."""
     model.eval()
-    heard = []
+    hypotheses = []
     for start in range(0, len(rows), 50):
         batch = clips.batch(list(rows[start : start + 50]))
         batch.pop("labels")
-        heard += processor.batch_decode(model(**batch).logits.argmax(dim=-1))
+        hypotheses += processor.batch_decode(model(**batch).logits.argmax(dim=-1))
     model.train()
-    return float(word_error_rate(heard, [clips.texts[row] for row in rows]))
+    return float(word_error_rate(hypotheses, [clips.texts[row] for row in rows]))
 
 
 def main() -> None:
@@ -111,7 +111,7 @@ def main() -> None:
     print(f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.1f} M parameters", flush=True)
     for epoch in range(first, args.epochs):
         rng = np.random.default_rng(epoch)
-        # batches of about one length, in random order
+        # batches of similar lengths, in random order
         noisy = np.diff(clips.offsets)[:num_train] + rng.uniform(0, 20, num_train)
         batches = np.array_split(np.argsort(noisy), steps_per_epoch)
         for step, place in enumerate(rng.permutation(steps_per_epoch)):

@@ -1,4 +1,4 @@
-"""Step 7: puts the nano Tortoise together in transformers' composite format, and picks reference clips of its voices.
+"""Step 7: exports the nano Tortoise in transformers' composite format and selects reference clips of its voices.
 
     python export.py --work work --out ../../data/nano
 
@@ -23,7 +23,7 @@ from clvp_train.tortoise.dvae import DiscreteVAE, DVAEConfig
 VOICES = ("slt", "rms", "awb", "joe")
 CLIPS_PER_VOICE = 2
 CLIP_SECONDS = (3.0, 4.0)
-# 512 codes come again within a sentence far more often than 8192 do, so Tortoise's penalty of 2.0 would garble them
+# codes recur more often than with Tortoise's 8192 entries: its penalty of 2.0 would distort the speech
 SAMPLING = Sampling(repetition_penalty=1.0, max_codes=160)
 
 
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def silence_codes(dvae: DiscreteVAE, mel_norms: np.ndarray) -> list[int]:
-    """The calm code and the three codes at a silent clip's end, for the calm rule."""
+    """The code of silence and the last three codes of a silent clip, for silence padding."""
     silence = torch.full((1, 80, 200), float(np.log(1e-5))) / torch.from_numpy(mel_norms).float()[:, None]
     codes = dvae.codes(silence, torch.tensor([200]))[0].tolist()
     return [codes[len(codes) // 2], *codes[-3:]]

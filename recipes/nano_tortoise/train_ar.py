@@ -2,8 +2,8 @@
 
     python train_ar.py --work work
 
-Writes `work/ar.pt` (state dict) whenever the held-out loss is the lowest so far, and goes on from `work/ar_last.pt` if an
-earlier run was stopped. Held out are the last clips; their sentences occur nowhere else.
+Writes `work/ar.pt` (state dict) whenever the held-out loss is the lowest so far. Resumes an interrupted run from
+`work/ar_last.pt`. The last clips are held out; their sentences occur nowhere else.
 """
 
 import argparse
@@ -34,7 +34,7 @@ ENCODER = {
 
 
 def ar_config() -> ClvpConfig:
-    """Transformers' composite configuration of the nano Tortoise. Its CLVP encoders are placeholders: no weights are stored."""
+    """Composite configuration of the nano Tortoise; its CLVP encoders are placeholders without weights."""
     return ClvpConfig(
         text_config={**ENCODER, "vocab_size": 256},
         speech_config={**ENCODER, "vocab_size": DVAE.num_tokens},
@@ -82,15 +82,15 @@ class Clips:
     def batches(self, indices: np.ndarray, size: int, rng: np.random.Generator) -> list[np.ndarray]:
         """Random batches of similar lengths: shuffled, sorted by length within groups of 16 batches."""
         shuffled = rng.permutation(indices)
-        found = []
+        batches = []
         for start in range(0, len(shuffled), 16 * size):
             group = sorted(shuffled[start : start + 16 * size], key=lambda index: len(self.codes[index]))
-            found += [np.array(group[at : at + size]) for at in range(0, len(group), size)]
-        return [found[index] for index in rng.permutation(len(found))]
+            batches += [np.array(group[at : at + size]) for at in range(0, len(group), size)]
+        return [batches[index] for index in rng.permutation(len(batches))]
 
 
 def batch_loss(model: AutoRegressive, clips: Clips, rows: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
-    """Mean cross entropy a code, in nats. The rows of a speaker share a reference clip, drawn for the batch."""
+    """Mean cross entropy per code, in nats. The rows of a speaker share a reference clip, sampled for the batch."""
     speakers = sorted(set(clips.speakers[rows]))
     references = torch.stack([clips.reference(rng.choice(clips.of_speaker[speaker])) for speaker in speakers])
     latents = model.conditioning_encoder(references)
@@ -98,9 +98,9 @@ def batch_loss(model: AutoRegressive, clips: Clips, rows: np.ndarray, rng: np.ra
     longest = max(len(clips.codes[row]) for row in rows)
     codes = torch.full((len(rows), longest + 1), model.stop_speech)
     real = torch.zeros(len(rows), longest + 1, dtype=torch.bool)
-    for place, row in enumerate(rows):
-        codes[place, : len(clips.codes[row])] = torch.from_numpy(clips.codes[row])
-        real[place, : len(clips.codes[row]) + 1] = True
+    for position, row in enumerate(rows):
+        codes[position, : len(clips.codes[row])] = torch.from_numpy(clips.codes[row])
+        real[position, : len(clips.codes[row]) + 1] = True
     logits = model(latents[chosen], [clips.texts[row] for row in rows], codes[:, :-1])
     return functional.cross_entropy(logits[real].float(), codes[real])
 
@@ -151,7 +151,7 @@ def main() -> None:
                 print(f"step {step}: train {np.mean(losses[-50:]):.3f}, {minutes:.1f} min", flush=True)
             if step % args.evaluate_every == 0 or step == args.steps:
                 held_out = evaluate(model, clips)
-                print(f"step {step}: held out {held_out:.3f} nats a code", flush=True)
+                print(f"step {step}: held out {held_out:.3f} nats per code", flush=True)
                 if held_out < best:
                     best = held_out
                     torch.save(model.state_dict(), args.work / "ar.pt")
@@ -166,9 +166,9 @@ def evaluate(model: AutoRegressive, clips: Clips) -> float:
     rng = np.random.default_rng(0)
     model.eval()
     with torch.autocast("cpu", torch.bfloat16):
-        found = [batch_loss(model, clips, rows, rng).item() for rows in clips.batches(clips.held_out, 64, rng)]
+        losses = [batch_loss(model, clips, rows, rng).item() for rows in clips.batches(clips.held_out, 64, rng)]
     model.train()
-    return float(np.mean(found))
+    return float(np.mean(losses))
 
 
 if __name__ == "__main__":

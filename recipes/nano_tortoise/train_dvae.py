@@ -2,8 +2,8 @@
 
     python train_dvae.py --work work
 
-Writes `work/dvae.pt` (config, state dict) and `work/codes.npz` (the codes of every clip). Dead entries are re-seeded from
-the batch: without it most of the codebook is never used.
+Writes `work/dvae.pt` (config, state dict) and `work/codes.npz` (the codes of every clip). Unused entries are
+re-initialised from the batch; otherwise most of the codebook stays unused.
 """
 
 import argparse
@@ -47,7 +47,7 @@ class Features:
 
 @torch.no_grad()
 def update_codebook(codebook: Codebook, vectors_NC: torch.Tensor, ids_N: torch.Tensor) -> None:
-    """Moves every entry to the running mean of its vectors; an entry that nobody chose lately becomes one of the batch."""
+    """Moves every entry to the running mean of its vectors; unused entries are replaced by vectors of the batch."""
     one_hot = functional.one_hot(ids_N, codebook.embed.shape[1]).to(vectors_NC.dtype)
     codebook.cluster_size.lerp_(one_hot.sum(dim=0), 1 - DECAY)
     codebook.embed_avg.lerp_(vectors_NC.T @ one_hot, 1 - DECAY)
@@ -114,7 +114,7 @@ def encode_all(model: DiscreteVAE, features: Features, path: Path) -> None:
         codes.extend(ids.numpy().astype(np.int16) for ids in model.codes(batch, lengths))
     np.savez(path, codes=np.concatenate(codes), offsets=np.cumsum([0, *(len(ids) for ids in codes)]))
     used = len(np.unique(np.concatenate(codes)))
-    print(f"{len(codes)} clips, {np.mean([len(ids) for ids in codes]):.1f} codes a clip, {used} codes used")
+    print(f"{len(codes)} clips, {np.mean([len(ids) for ids in codes]):.1f} codes per clip, {used} codes used")
 
 
 if __name__ == "__main__":

@@ -42,15 +42,15 @@ def on_ranks(world_size: int, function: Callable[..., Any], *arguments: Any) -> 
     ]
     for process in processes:
         process.start()
-    found: dict[int, Any] = {}
+    by_rank: dict[int, Any] = {}
     try:
         for _ in processes:
             rank, result, error = results.get(timeout=TIMEOUT)
             assert error is None, f"rank {rank}: {error}"
-            found[rank] = result
+            by_rank[rank] = result
         for process in processes:
             process.join(TIMEOUT)
     finally:
         for process in processes:
             process.kill()
-    return [found[rank] for rank in range(world_size)]
+    return [by_rank[rank] for rank in range(world_size)]

@@ -1,6 +1,5 @@
-"""Ranks that torchrun or SLURM started share the shards out and come to the pairs of one process."""
+"""Ranks started by torchrun or SLURM divide the shards and make the same pairs as one process."""
 
-import logging
 import os
 from pathlib import Path
 
@@ -8,7 +7,6 @@ import pytest
 
 from clvp_train.corpus import TextLines
 from clvp_train.pairs import ARCodes, generate, read_manifest
-from clvp_train.pairs import ranks as codes_ranks
 from clvp_train.tortoise import FrozenTortoise
 from tests.distributed.ranks import on_ranks
 
@@ -46,39 +44,23 @@ TORCHRUN, SRUN = ("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"
 
 
 @pytest.mark.parametrize("names", [TORCHRUN, SRUN])
-def test_two_ranks_make_the_pairs_of_one(corpora, names):
+def test_two_ranks_make_the_pairs_of_one_process(corpora, names):
     (one,) = on_ranks(1, alone, corpora / "one")
     first, second = on_ranks(2, share, names, corpora / "two")
     assert first == second and Path(first).name == Path(one).name
     assert read_manifest(one).num_shards == 5 and read_manifest(first).shards == read_manifest(one).shards
     assert contents(first) == contents(one)
-    assert on_ranks(2, share, names, corpora / "two") == [first, second], "both find what is there"
+    assert on_ranks(2, share, names, corpora / "two") == [first, second], "both reuse the folder"
 
 
 @pytest.mark.parametrize("lost", [2, 3])
-def test_two_ranks_mend_what_one_of_them_has_lost(corpora, lost):
-    """A shard of the first and one of the second."""
+def test_two_ranks_repair_a_lost_shard(corpora, lost):
+    """A shard of the first rank and one of the second."""
     (folder,) = on_ranks(1, alone, corpora / "one")
-    whole = contents(folder)
+    complete = contents(folder)
     times = {path.name: path.stat().st_mtime_ns for path in Path(folder).glob("pairs-*")}
     sorted(Path(folder).glob("pairs-*"))[lost].unlink()
     assert on_ranks(2, share, TORCHRUN, corpora / "one") == [folder, folder]
-    assert contents(folder) == whole and read_manifest(folder).complete
+    assert contents(folder) == complete and read_manifest(folder).complete
     kept = [path.name for path in Path(folder).glob("pairs-*") if path.stat().st_mtime_ns == times[path.name]]
     assert len(kept) == 4
-
-
-def wait_in_vain(rank, folder):
-    codes_ranks.TELL_SECONDS = 0.0
-    told = []
-    handler = logging.Handler()
-    handler.emit = lambda record: told.append(record.getMessage())
-    logging.getLogger("clvp_train").addHandler(handler)
-    answers = iter(["shards 3 and 5", "shards 3 and 5", ""])
-    codes_ranks.wait_for(lambda: next(answers))
-    return told
-
-
-def test_who_waits_says_for_what(tmp_path):
-    (told,) = on_ranks(1, wait_in_vain, tmp_path)
-    assert told == ["still waiting for other ranks to write shards 3 and 5"] * 2

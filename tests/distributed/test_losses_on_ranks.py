@@ -1,4 +1,4 @@
-"""Two and three real processes under DDP against one process with the whole batch, in float64, through CLVP's encoders."""
+"""Two and three real processes under DDP against one process with the full batch, in float64, through CLVP's encoders."""
 
 import pytest
 import torch
@@ -29,9 +29,9 @@ class Step(nn.Module):
     def __init__(self, loss=SymmetricContrastiveLoss, cached=False, **kwargs):
         super().__init__()
         torch.manual_seed(0)
-        half = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
-        half |= {"num_attention_heads": 2, "initializer_range": 0.3, "dropout": 0.0, "attention_dropout": 0.0}
-        model = CLVPModel(CLVPConfig(text_config=half, speech_config=half, projection_dim=8))
+        tower = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+        tower |= {"num_attention_heads": 2, "initializer_range": 0.3, "dropout": 0.0, "attention_dropout": 0.0}
+        model = CLVPModel(CLVPConfig(text_config=tower, speech_config=tower, projection_dim=8))
         self.clvp = CLVPModule(model, loss(), training=TrainingConfig(chunk_size=2, cached_gradients=cached)).double()
 
     def forward(self, batch):
@@ -52,17 +52,17 @@ def batch(ranks, equal=False, hard=False, **kwargs):
     (input_ids, text_mask), (speech_ids, speech_mask), (negative_ids, negative_mask) = (
         rows(number, width) for number, width in ((N, 9), (N, 20), (2 * N, 24))
     )
-    whole = {"input_ids": input_ids, "text_attention_mask": text_mask}
-    whole |= {"speech_ids": speech_ids, "speech_attention_mask": speech_mask}
+    full = {"input_ids": input_ids, "text_attention_mask": text_mask}
+    full |= {"speech_ids": speech_ids, "speech_attention_mask": speech_mask}
     if equal:  # among them on different ranks
-        whole["key"] = torch.arange(N) % (N - 3)
+        full["key"] = torch.arange(N) % (N - 3)
     if hard:
-        whole |= {"negative_ids": negative_ids, "negative_attention_mask": negative_mask}
-    return whole
+        full |= {"negative_ids": negative_ids, "negative_attention_mask": negative_mask}
+    return full
 
 
-def share(whole, rank, ranks):
-    return {name: rows.chunk(ranks)[rank] for name, rows in whole.items()}
+def share(full, rank, ranks):
+    return {name: rows.chunk(ranks)[rank] for name, rows in full.items()}
 
 
 def results(model, data):
@@ -91,7 +91,7 @@ def test_mean_loss_and_averaged_gradients_are_those_of_the_whole_batch(on_all, c
     ranks, found = on_all
     loss, accuracy, gradients = results(Step(**CASES[case]), batch(ranks, **CASES[case]))
     losses = [rank[case][0] for rank in found]
-    assert len(set(losses)) == ranks, "each rank has rows of its own"
+    assert len(set(losses)) == ranks, "each rank has different rows"
     assert abs(sum(losses) / ranks - loss) < 1e-10
     assert sum(rank[case][1] for rank in found) / ranks == pytest.approx(accuracy, abs=1e-6)
     assert {"clvp.model.logit_scale", "clvp.model.text_model.token_embedding.weight"} <= gradients.keys()

@@ -1,4 +1,4 @@
-"""Ranks that hold other pairs than the first stop before they train."""
+"""Ranks with other pairs than rank 0 stop before training."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def set_up(rank, folders):
         return str(error)
 
 
-def test_copies_of_the_same_pairs_are_taken(tmp_path):
+def test_copies_of_the_same_pairs_are_accepted(tmp_path):
     assert on_ranks(2, set_up, [write(tmp_path / name) for name in ("here", "there")]) == [None, None]
 
 

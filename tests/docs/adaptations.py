@@ -1,9 +1,9 @@
-"""The one table of what is run otherwise than it is written, and why.
+"""The changes with which the commands of the documentation are run, and their reasons.
 
-A new page needs nothing here if its commands run in seconds on one CPU. If they do not, add a row: every row whose pattern is
-found in a command (continued lines joined, comments cut off; of a script, in each line) changes it, in this order. A name that a
-command reads, such as `clips.csv`, is prepared in conftest.py: `shelf`; what it writes as `output_dir=` is taken away before. A
-command that is not python's goes through bash; put a stand-in for a program of a cluster into `shims/`.
+A new page needs no entry if its commands run within seconds on one CPU. Otherwise add a row: each row whose pattern occurs in a
+command (continuation lines joined, comments removed; in a script, in each line) changes it, in this order. Files that a command
+reads, such as `clips.csv`, are created by `inputs` in conftest.py; folders that it writes as `output_dir=` are removed first. A
+command that does not start with python runs in bash; `shims/` contains substitutes for the programs of a cluster.
 """
 
 import re
@@ -14,12 +14,12 @@ from tests.distributed.ranks import free_port
 from tests.e2e.conftest import CORPUS, JUDGE
 
 SECONDS = "seconds instead of minutes"
-MACHINE = "this machine may have no GPU, and one process a core is enough"
+MACHINE = "the machine may have no GPU and few cores"
 SMALL = ["split.test_percent=20", "split.val_percent=15", "tortoise.sampling.max_codes=16"]
 TRAIN = [*JUDGE, "data.batch_size=32", "trainer.max_steps=3", "trainer.precision=32-true"]
 TRAIN += ["trainer.check_val_every_n_epoch=1"]
 TWO_NODES = "trainer=ddp trainer.devices=8 trainer.num_nodes=2"
-TRAINED, JUDGED = r"\btrain\.py\b(?! resume=)", r"\bevaluate\.py\b"  # a run that goes on has its settings
+TRAIN_COMMAND, EVALUATE_COMMAND = r"\btrain\.py\b(?! resume=)", r"\bevaluate\.py\b"  # a resumed run has its settings
 WITHOUT_CORPUS = r"^(?!.*\b(?:corpus|pairs)=)"
 
 
@@ -44,32 +44,34 @@ ADAPTATIONS = (
     Adaptation(
         r"\bhydra/launcher=slurm seed=0,1,2$",
         "hydra/launcher=submitit_local seed=0",
-        "no cluster: the same path to a local job",
+        "no cluster: a local job uses the same code",
     ),
     Adaptation(r"\bexperiment=(scratch|new_language)\b", r"\g<0> model=nano", SECONDS),
     Adaptation(r"\bexperiment=sweep\b", r"\g<0> hydra.sweeper.n_trials=1", SECONDS),
     Adaptation(
-        rf"{WITHOUT_CORPUS}.*({TRAINED}|{JUDGED}).*$", _added(CORPUS), "the corpus of `trained`, whose codes are there"
+        rf"{WITHOUT_CORPUS}.*({TRAIN_COMMAND}|{EVALUATE_COMMAND}).*$",
+        _added(CORPUS),
+        "the corpus of `trained`, whose codes exist",
     ),
-    Adaptation(rf"{TRAINED}.*$", _added([*SMALL, *TRAIN]), SECONDS),
-    Adaptation(rf"{JUDGED}.*$", _added([*SMALL, *JUDGE]), SECONDS),
+    Adaptation(rf"{TRAIN_COMMAND}.*$", _added([*SMALL, *TRAIN]), SECONDS),
+    Adaptation(rf"{EVALUATE_COMMAND}.*$", _added([*SMALL, *JUDGE]), SECONDS),
     Adaptation(r"\bclvp_train\.generate\b.*$", _added(SMALL), SECONDS),
     Adaptation(r"\bseed=0,1,2\b", "seed=0,1", SECONDS),
     Adaptation(r"--multirun .*$", _added(["test=false"]), SECONDS),
     Adaptation(
         r"^python -m clvp_train\.demo .*$",
         r"timeout --foreground --preserve-status --signal INT 40 \g<0> port=7873",
-        "a visitor ends it; what it shows is for tests/e2e/test_demo.py",
+        "the page is tested in tests/e2e/test_demo.py",
     ),
     Adaptation(r"^make train$", f'make train ARGS="{" ".join([*CORPUS, *TRAIN])}"', SECONDS),
-    Adaptation(r"^make test$", 'make test ARGS="tests/unit/test_text_faults.py"', "the whole suite holds this test"),
-    Adaptation(r"^make (check|docs)$", r"make --dry-run \1", "CI runs the one, test_site.py the other"),
-    Adaptation(r"^\.ci/run$", "bash -n .ci/run", "it runs this test"),
+    Adaptation(r"^make test$", 'make test ARGS="tests/unit/test_text_faults.py"', "the full suite contains this test"),
+    Adaptation(r"^make (check|docs)$", r"make --dry-run \1", "CI runs make check, test_site.py runs make docs"),
+    Adaptation(r"^\.ci/run$", "bash -n .ci/run", "it runs this test suite"),
 )
 
 
 def adapted(line: str) -> str:
-    """A line as it is run."""
+    """The line that is run instead of `line`."""
     for adaptation in ADAPTATIONS:
         line = re.sub(adaptation.pattern, adaptation.replacement, line)
     return line

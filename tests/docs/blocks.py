@@ -1,4 +1,4 @@
-"""What the pages tell a reader to type: every fenced block, with the place where it stands."""
+"""The fenced blocks of the documentation, and the commands in them."""
 
 import re
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ PAGES = sorted(
     key=lambda page: (page.parent != ROOT, page),
 )
 SHELL, PYTHON = ("sh", "bash"), ("python",)
-SHOWN = ("", "text", "{toctree}", "{eval-rst}")  # what a command prints, a tree; what only the site reads
-FENCE = re.compile(r"^```(.*)$")
+SHOWN = ("", "text", "{toctree}", "{eval-rst}")  # output and diagrams; directives of the site
+FENCE = re.compile(r"^```(.*)\n((?:.*\n)*?)(?:```$|\Z)", re.MULTILINE)
 COMMENT = re.compile(r"\s+# .*$")
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its page, the number of its first line, what stands behind the fence, its lines."""
+    """A fenced block: its page, the number of its first line, its language, its lines."""
 
     page: str
     line: int
@@ -28,7 +28,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Command:
-    """What is run at once: a command of a shell block, continued lines joined and comments cut off, or a whole script."""
+    """A command of a shell block, with continuation lines joined and comments removed, or a complete script."""
 
     where: str  # page:line
     kind: str  # command, script or python
@@ -36,22 +36,16 @@ class Command:
 
 
 def blocks(page: Path) -> list[Block]:
-    """All fenced blocks of a page. An odd fence at the end is a block too, with what is left."""
-    found, opened = [], None
-    for number, line in enumerate(page.read_text().splitlines(), start=1):
-        fence = FENCE.match(line)
-        if fence and opened is None:
-            opened = (number + 1, fence[1].strip(), [])
-        elif fence:
-            found.append(Block(str(page.relative_to(ROOT)), *opened[:2], tuple(opened[2])))
-            opened = None
-        elif opened is not None:
-            opened[2].append(line)
-    return found if opened is None else [*found, Block(str(page.relative_to(ROOT)), *opened[:2], tuple(opened[2]))]
+    """All fenced blocks of a page. A block without a closing fence extends to the end of the page."""
+    text, name = page.read_text(), str(page.relative_to(ROOT))
+    return [
+        Block(name, text.count("\n", 0, fence.start()) + 2, fence[1].strip(), tuple(fence[2].splitlines()))
+        for fence in FENCE.finditer(text)
+    ]
 
 
 def commands(block: Block) -> list[Command]:
-    """What a reader would run of a block, in order."""
+    """The commands of a block, in order."""
     if block.language in PYTHON:
         return [Command(f"{block.page}:{block.line}", "python", block.lines)]
     if block.language not in SHELL:
@@ -68,12 +62,12 @@ def commands(block: Block) -> list[Command]:
 
 
 def _joined(block: Block) -> list[tuple[int, str]]:
-    """Lines with their numbers; one that ends in a backslash goes on with the next."""
+    """Lines with their numbers; a line that ends in a backslash is joined with the next."""
     joined: list[tuple[int, str]] = []
-    goes_on = False
+    continued = False
     for number, line in enumerate(block.lines, start=block.line):
-        if goes_on:
+        if continued:
             number, line = joined[-1][0], f"{joined.pop()[1]} {line.strip()}"
-        goes_on = line.endswith("\\")
+        continued = line.endswith("\\")
         joined.append((number, line.removesuffix("\\").rstrip()))
     return joined

@@ -1,4 +1,4 @@
-"""The folder of somebody who follows the pages: a clone, and in it everything that their commands name."""
+"""A clone of the repository with all files that the commands of the documentation use."""
 
 import csv
 import re
@@ -16,7 +16,7 @@ from tests.e2e.commands import ROOT, run
 from tests.e2e.conftest import trained  # noqa: F401 a fixture
 from tests.original_tortoise import write_original
 
-CLIPS = 80  # of which a batch of 32 is left for training
+CLIPS = 80  # leaves more than a batch of 32 for training
 HUB_COMMIT = "0" * 40
 
 
@@ -26,31 +26,31 @@ def sentences() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def shelf(trained, sentences, tmp_path_factory) -> Path:  # noqa: F811
-    """Everything under the name that the pages give it. What a new page names is put here."""
-    shelf = tmp_path_factory.mktemp("shelf")
-    _write_clips(shelf, sentences)
-    (shelf / "lines.txt").write_text("\n".join(sentences) + "\n")
-    load_clvp(trained.output / "model").save_tortoise(shelf / "clvp2.pth")
-    write_original(shelf / "models", codes=512)
+def inputs(trained, sentences, tmp_path_factory) -> Path:  # noqa: F811
+    """All files that the pages refer to, by the names that they use. Add those of new pages here."""
+    inputs = tmp_path_factory.mktemp("inputs")
+    _write_clips(inputs, sentences)
+    (inputs / "lines.txt").write_text("\n".join(sentences) + "\n")
+    load_clvp(trained.output / "model").save_tortoise(inputs / "clvp2.pth")
+    write_original(inputs / "models", codes=512)
     for folder in ("pairs", "pairs/lj", "FOLDER"):
-        shutil.copytree(trained.pairs, shelf / folder, dirs_exist_ok=True)
+        shutil.copytree(trained.pairs, inputs / folder, dirs_exist_ok=True)
     for folder in ("A", "B"):
-        shutil.copytree(trained.output / "model", shelf / folder)
+        shutil.copytree(trained.output / "model", inputs / folder)
     (drawn,) = trained.cwd.glob("outputs/codes/sentences-txt-test-ar-*")
-    shutil.copytree(drawn, shelf / "candidates")
+    shutil.copytree(drawn, inputs / "candidates")
     ranked = [f"checkpoint={trained.output}/model", "candidates=candidates", "output_dir=reranked"]
-    assert run("clvp_train/rerank.py", ranked, shelf).status == 0
-    train_custom_tokenizer(iter(sentences), 255).save_pretrained(shelf / "tokenizer")
-    shutil.copy(trained.cwd / "sentences.txt", shelf)
-    shutil.copytree(trained.cwd / "outputs/codes", shelf / "outputs/codes")
-    shutil.copytree(trained.output, shelf / "outputs/train/DATE")
-    return shelf
+    assert run("clvp_train/rerank.py", ranked, inputs).status == 0
+    train_custom_tokenizer(iter(sentences), 255).save_pretrained(inputs / "tokenizer")
+    shutil.copy(trained.cwd / "sentences.txt", inputs)
+    shutil.copytree(trained.cwd / "outputs/codes", inputs / "outputs/codes")
+    shutil.copytree(trained.output, inputs / "outputs/train/DATE")
+    return inputs
 
 
 @pytest.fixture(scope="session")
 def hub(tmp_path_factory) -> Path:
-    """HF_HOME with the bundled Tortoise as the published one, since its format is the same."""
+    """An HF_HOME with the bundled Tortoise in place of the published one, which has the same format."""
     hub = tmp_path_factory.mktemp("hub")
     repository = hub / "hub/models--susnato--clvp_dev"
     shutil.copytree(ROOT / "data/nano/tortoise", repository / "snapshots" / HUB_COMMIT)
@@ -60,9 +60,9 @@ def hub(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def clone(shelf, tmp_path) -> Callable[[str], Path]:
-    """Makes the folder to run a text in: a clone with an installed .venv and what is on the shelf, but for what the text
-    makes itself. A run that it goes on with is unfinished."""
+def clone(inputs, tmp_path) -> Callable[[str], Path]:
+    """Creates the folder in which the commands of a text run: a clone with an installed .venv and `inputs`, without the
+    folders that the text writes itself. A run that it resumes is unfinished."""
 
     def make(text: str) -> Path:
         for entry in ROOT.iterdir():
@@ -70,9 +70,9 @@ def clone(shelf, tmp_path) -> Callable[[str], Path]:
                 (tmp_path / entry.name).symlink_to(entry)
         (tmp_path / ".ci").symlink_to(ROOT / ".ci")
         link_environment(tmp_path / ".venv")
-        shutil.copytree(shelf, tmp_path, dirs_exist_ok=True)
-        for made in re.findall(r"\boutput_dir=(\S+)", text):
-            shutil.rmtree(tmp_path / made, ignore_errors=True)
+        shutil.copytree(inputs, tmp_path, dirs_exist_ok=True)
+        for written in re.findall(r"\boutput_dir=(\S+)", text):
+            shutil.rmtree(tmp_path / written, ignore_errors=True)
         if re.search(r"\bresume=", text):
             _interrupt(tmp_path / "outputs/train/DATE")
         return tmp_path
@@ -81,35 +81,35 @@ def clone(shelf, tmp_path) -> Callable[[str], Path]:
 
 
 def link_environment(venv: Path) -> None:
-    """The running environment as `make install` leaves it; through links, so that nothing can harm it."""
+    """Links the running environment as `make install` would create it."""
     venv.mkdir()
     for name in ("bin", "lib", "pyvenv.cfg"):
         (venv / name).symlink_to(Path(sys.prefix, name))
     (venv / ".installed").touch()
 
 
-def _write_clips(shelf: Path, sentences: list[str]) -> None:
-    """Tower a second to a second of the bundled voices a sentence, as LJSpeech lays it out, and as a manifest."""
-    (shelf / "LJSpeech-1.1/wavs").mkdir(parents=True)
-    (shelf / "clips").mkdir()
+def _write_clips(inputs: Path, sentences: list[str]) -> None:
+    """Writes 0.5 to 1 s of the bundled voices per sentence, in LJSpeech layout and as a manifest."""
+    (inputs / "LJSpeech-1.1/wavs").mkdir(parents=True)
+    (inputs / "clips").mkdir()
     files = sorted((ROOT / "data/nano/voices").glob("*/*.flac"))
     lines, rows = [], [("audio", "text", "speaker")]
     for number, text in enumerate(sentences):
-        file, place = files[number % len(files)], number // len(files)
+        file, position = files[number % len(files)], number // len(files)
         samples, rate = soundfile.read(file)
-        start = place * rate // 5
+        start = position * rate // 5
         clip = samples[start : start + rate // 2 + number * rate // 120]
-        soundfile.write(shelf / f"LJSpeech-1.1/wavs/LJ{number:03}.wav", clip, rate)
-        soundfile.write(shelf / f"clips/{number}.wav", clip, rate)
+        soundfile.write(inputs / f"LJSpeech-1.1/wavs/LJ{number:03}.wav", clip, rate)
+        soundfile.write(inputs / f"clips/{number}.wav", clip, rate)
         lines.append(f"LJ{number:03}|{text}|{text}\n")
         rows.append((f"clips/{number}.wav", text, file.parent.name))
-    (shelf / "LJSpeech-1.1/metadata.csv").write_text("".join(lines))
-    with (shelf / "clips.csv").open("w", newline="") as file:
+    (inputs / "LJSpeech-1.1/metadata.csv").write_text("".join(lines))
+    with (inputs / "clips.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
 
 
 def _interrupt(run: Path) -> None:
-    """A run that wanted more steps than it has made."""
+    """Makes a finished run one that needs more steps than it has taken."""
     shutil.rmtree(run / "model")
     overrides = run / "config/overrides.yaml"
     overrides.write_text(overrides.read_text().replace("trainer.max_steps=4", "trainer.max_steps=6"))

@@ -1,4 +1,4 @@
-"""CITATION.cff and CHANGELOG.md say what pyproject.toml says."""
+"""CITATION.cff and CHANGELOG.md are consistent with pyproject.toml."""
 
 import re
 import tomllib
@@ -10,7 +10,7 @@ from tests.e2e.commands import ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
-def test_the_citation_has_what_cff_1_2_asks_for():
+def test_citation_has_the_fields_that_cff_1_2_requires():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["cff-version"] == "1.2.0" and citation["message"] and citation["title"] == "clvp_train"
     assert (citation["version"], citation["license"]) == (PROJECT["version"], PROJECT["license"])
@@ -23,6 +23,6 @@ def test_the_citation_has_what_cff_1_2_asks_for():
     assert paper["url"] in (ROOT / "README.md").read_text()
 
 
-def test_the_changelog_begins_with_what_is_unreleased_and_this_version():
+def test_changelog_starts_with_unreleased_and_the_current_version():
     titles = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert titles[0] == "Unreleased" and titles[1].split(" ")[0] == PROJECT["version"]

@@ -1,12 +1,11 @@
-"""Every command and every Python block of the pages is run, as it is written but for the table in adaptations.py."""
+"""Runs every command and every Python block of the documentation, with the changes of adaptations.py."""
 
 import os
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,21 +19,19 @@ from tests.parity import tortoise_reference
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 COMMANDS = [command for block in BLOCKS for command in commands(block)]
 SHIMS = ROOT / "tests/docs/shims"
-PLAIN = re.compile(
-    r"^((?:[A-Z_]+=\S+ )*)python (?:-m )?([^\s$|&;<>`]+)([^$|&;<>`]*)$"
-)  # python, and nothing of the shell's
-# what starts its own command again, or looks at what is installed, wants a process that nothing was done in
-ANEW = ("submitit", "clvp_train.doctor")
+PLAIN = re.compile(r"^((?:[A-Z_]+=\S+ )*)python (?:-m )?([^\s$|&;<>`]+)([^$|&;<>`]*)$")  # python without shell syntax
+# commands that start their own command line again, or inspect the environment, need a new process
+NEW_PROCESS = ("submitit", "clvp_train.doctor")
 
 
 def run_in(folder: Path, line: str, extra: dict[str, str]) -> tuple[int, str]:
-    """Runs a command line. Returns its status and what it has told."""
+    """Runs a command line. Returns its status and output."""
     python = PLAIN.match(line)
     if python is None:
         return run_in_bash(folder, ["-c", line], extra, copies=2 if "--nnodes 2" in line else 1)
     set_here, program, rest = python.groups()
     extra = extra | dict(word.split("=", 1) for word in shlex.split(set_here))
-    if any(word in line for word in ANEW):
+    if any(word in line for word in NEW_PROCESS):
         done = execute(shlex.split(line)[len(set_here.split()) + 1 :], folder, **extra)
     else:
         script = program if program.endswith(".py") else f"{program.replace('.', '/')}.py"
@@ -43,7 +40,7 @@ def run_in(folder: Path, line: str, extra: dict[str, str]) -> tuple[int, str]:
 
 
 def run_in_bash(folder: Path, arguments: list[str], extra: dict[str, str], copies: int = 1) -> tuple[int, str]:
-    """Runs it with the environment of .venv activated; `copies` of it side by side, as on so many nodes."""
+    """Runs bash with .venv activated, in `copies` simultaneous processes, as on several nodes."""
     started = [
         subprocess.Popen(
             ["bash", *arguments],
@@ -56,13 +53,13 @@ def run_in_bash(folder: Path, arguments: list[str], extra: dict[str, str], copie
         )
         for _ in range(copies)
     ]
-    told = [process.communicate(timeout=TIMEOUT)[0] for process in started]
-    return max(process.returncode for process in started), "\n".join(told)
+    outputs = [process.communicate(timeout=TIMEOUT)[0] for process in started]
+    return max(process.returncode for process in started), "\n".join(outputs)
 
 
 @pytest.fixture
 def variables(tmp_path, hub) -> dict[str, str]:
-    """What is set where the pages' commands are typed."""
+    """The environment variables of the commands."""
     return {
         "PATH": os.pathsep.join([str(Path(sys.prefix, "bin")), os.environ["PATH"]]),
         "PYTHONPATH": str(tmp_path),
@@ -71,69 +68,50 @@ def variables(tmp_path, hub) -> dict[str, str]:
 
 
 @pytest.fixture
-def online() -> Iterator[Callable[[], dict[str, str]]]:
-    """Starts a Hub on loopback that a user is logged in to, if it is called."""
-    with ExitStack() as stack:
-
-        def start() -> dict[str, str]:
-            hub = stack.enter_context(hub_stand_in())
-            hub.account("hf_" + "a" * 34, "me")
-            return {
-                "HF_ENDPOINT": hub.url,
-                "HF_TOKEN": "hf_" + "a" * 34,
-                "HF_HUB_OFFLINE": "0",
-                "HF_HUB_DISABLE_XET": "1",
-            }
-
-        yield start
-
-
-@pytest.fixture
-def tortoise_path(request) -> Callable[[], str]:
-    """Where tortoise-tts and the libraries that it pins lie, fetched if it is called."""
-
-    def fetch() -> str:
-        cache = request.config.cache.mkdir("references")
-        found = [tortoise_reference.packages(cache), tortoise_reference.source(cache), SHIMS / "python"]
-        return os.pathsep.join(map(str, found))
-
-    return fetch
+def online() -> Iterator[dict[str, str]]:
+    """The environment variables of a user who is logged in to a Hub on loopback."""
+    token = "hf_" + "a" * 34
+    with hub_stand_in() as hub:
+        hub.account(token, "me")
+        yield {"HF_ENDPOINT": hub.url, "HF_TOKEN": token, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
 
 
 @pytest.fixture
 def cluster(tmp_path, variables) -> dict[str, str]:
-    """What is set in a job of SLURM besides."""
-    found = os.pathsep.join([str(SHIMS), variables["PATH"]])
-    return variables | {"PATH": found, "SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "7"}
+    """The environment variables of a SLURM job."""
+    path = os.pathsep.join([str(SHIMS), variables["PATH"]])
+    return variables | {"PATH": path, "SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "7"}
 
 
 @pytest.mark.parametrize("command", [pytest.param(command, id=command.where) for command in COMMANDS])
-def test_it_runs(command: Command, clone, variables, cluster, online, tortoise_path):
+def test_command_runs(command: Command, clone, variables, cluster, online, request):
     lines = command.lines if command.kind == "python" else tuple(map(adapted, command.lines))
-    folder = clone("\n".join(lines))
-    if "repo_id=" in lines[0]:
-        variables |= online()
-    if "from tortoise." in "".join(lines):
-        variables |= {"PYTHONPATH": tortoise_path()}
+    text = "\n".join(lines)
+    folder = clone(text)
     if command.kind == "command":
-        status, told = run_in(folder, lines[0], variables)
+        status, output = run_in(folder, text, variables | (online if "repo_id=" in text else {}))
     elif command.kind == "script":
-        (folder / "job.sh").write_text("\n".join(lines))
-        status, told = run_in_bash(folder, ["job.sh"], cluster)
+        (folder / "job.sh").write_text(text)
+        status, output = run_in_bash(folder, ["job.sh"], cluster)
     else:
-        (folder / "block.py").write_text("\n".join(lines))
-        anew = "from tortoise." in "".join(lines)
-        status, told = run_in(folder, "env python block.py" if anew else "python block.py", variables)
-    assert status == 0, f"{command.where}: {' '.join(lines)}\n{told}"
-    assert "Traceback" not in told, told
+        (folder / "block.py").write_text(text)
+        if "from tortoise." in text:  # needs the libraries that tortoise-tts pins
+            cache = request.config.cache.mkdir("references")
+            paths = [tortoise_reference.packages(cache), tortoise_reference.source(cache), SHIMS / "python"]
+            variables |= {"PYTHONPATH": os.pathsep.join(map(str, paths))}
+            status, output = run_in_bash(folder, ["-c", "python block.py"], variables)
+        else:
+            status, output = run_in(folder, "python block.py", variables)
+    assert status == 0, f"{command.where}: {text}\n{output}"
+    assert "Traceback" not in output, output
 
 
 @pytest.mark.parametrize("block", [pytest.param(block, id=f"{block.page}:{block.line}") for block in BLOCKS])
-def test_a_block_says_what_it_is(block: Block):
-    assert block.language in (*SHELL, *PYTHON, *SHOWN), f"what is to be done with a block of {block.language}?"
+def test_block_declares_its_language(block: Block):
+    assert block.language in (*SHELL, *PYTHON, *SHOWN), f"unknown block language {block.language}"
 
 
-def test_the_job_of_slurm_goes_back_into_the_queue_when_it_was_stopped_before_its_end(clone, cluster):
+def test_slurm_job_is_requeued_after_an_early_stop(clone, cluster):
     (script,) = (command for command in COMMANDS if command.kind == "script" and "#SBATCH" in "".join(command.lines))
     folder = clone("")
     (folder / "job.sh").write_text("\n".join(script.lines))
@@ -144,9 +122,8 @@ def test_the_job_of_slurm_goes_back_into_the_queue_when_it_was_stopped_before_it
 
 
 @pytest.mark.parametrize("adaptation", ADAPTATIONS, ids=lambda adaptation: adaptation.pattern)
-def test_an_adaptation_that_nothing_needs_is_to_go(adaptation):
+def test_every_adaptation_is_used(adaptation):
     lines = [line for command in COMMANDS if command.kind != "python" for line in command.lines]
-    before = ADAPTATIONS[: ADAPTATIONS.index(adaptation)]
-    for other in before:
+    for other in ADAPTATIONS[: ADAPTATIONS.index(adaptation)]:
         lines = [re.sub(other.pattern, other.replacement, line) for line in lines]
     assert any(re.search(adaptation.pattern, line) for line in lines)

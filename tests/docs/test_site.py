@@ -1,4 +1,4 @@
-"""The site as `make docs` builds it: without a warning, with every public name, without a dead link."""
+"""The site that `make docs` builds: no warnings, every public name, no dead links."""
 
 import html
 import importlib
@@ -24,66 +24,63 @@ NOT_SITE = shutil.ignore_patterns(".*", "outputs", "multirun", "wandb", "nano", 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
-    """Built in a copy of the repository, so that nothing is left from earlier."""
+    """The site, built in a copy of the repository without earlier output."""
     copy = tmp_path_factory.mktemp("site") / "copy"
     shutil.copytree(ROOT, copy, ignore=NOT_SITE)
     link_environment(copy / ".venv")
-    status, told = run_in_bash(copy, ["-c", "make docs"], {"PYTHONPATH": str(copy)})
-    assert status == 0, told
+    status, output = run_in_bash(copy, ["-c", "make docs"], {"PYTHONPATH": str(copy)})
+    assert status == 0, output
     return copy / "docs/_build"
 
 
-def text_of(page: Path) -> str:
-    """What a page says, white space and all, as one line."""
-    return " ".join(html.unescape(re.sub(r"<[^>]+>", "", page.read_text())).split())
-
-
 @cache
-def places(page: Path) -> set[str]:
+def anchors(page: Path) -> set[str]:
     return set(re.findall(r'\bid="([^"]+)"', page.read_text()))
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_the_reference_holds_every_public_name_and_what_it_says(site, package):
+def test_api_reference_documents_every_public_name(site, package):
     module = importlib.import_module(f"clvp_train.{package}")
     page = site / f"docs/api/{module.__name__}.html"
-    said = text_of(page)
+    text = " ".join(html.unescape(re.sub(r"<[^>]+>", "", page.read_text())).split())
     for name in module.__all__:
-        assert f"{module.__name__}.{name}" in places(page), name
+        assert f"{module.__name__}.{name}" in anchors(page), name
         member = getattr(module, name)
         if inspect.isclass(member) or inspect.isfunction(member):
             first = " ".join(inspect.getdoc(member).split("\n\n")[0].replace("`", "").split())
-            assert first.removesuffix(":") in said, f"{name}: {first}"
+            assert first.removesuffix(":") in text, f"{name}: {first}"
 
 
-def test_the_names_of_the_package_itself_are_those_of_its_models_and_the_re_ranker(site):
+def test_public_names_of_the_package_are_documented(site):
     others = set(clvp_train.__all__) - set(importlib.import_module("clvp_train.models").__all__)
     assert others == {"Ranking", "Reranker"}
-    assert {f"clvp_train.inference.reranker.{name}" for name in others} <= places(
-        site / "docs/api/clvp_train.reranker.html"
+    assert {f"clvp_train.inference.reranker.{name}" for name in others} <= anchors(
+        site / "docs/api/clvp_train.inference.reranker.html"
     )
 
 
-def test_no_page_links_to_what_is_not_there(site):
-    dead, seen = [], 0
+def test_every_page_is_on_the_site_and_no_link_is_dead(site):
+    for page in PAGES:
+        assert (site / page.relative_to(ROOT)).with_suffix(".html").is_file(), page
+    assert "url=docs/index.html" in (site / "index.html").read_text()
+    dead, num_links = [], 0
     for page in site.rglob("*.html"):
         for link in re.findall(r'\b(?:href|src)="([^"]+)"', page.read_text()):
             url = urlsplit(html.unescape(link))
             if url.scheme or url.netloc:
                 continue
-            target, seen = (page.parent / unquote(url.path)).resolve() if url.path else page, seen + 1
-            whole = target.is_file() and (
-                not url.fragment or target.suffix != ".html" or url.fragment in places(target)
-            )
-            if not whole:
+            num_links += 1
+            target = (page.parent / unquote(url.path)).resolve() if url.path else page
+            has_anchor = not url.fragment or target.suffix != ".html"
+            if not target.is_file() or not (has_anchor or url.fragment in anchors(target)):
                 dead.append(f"{page.relative_to(site)}: {link}")
-    assert not dead and seen > 1000
+    assert not dead and num_links > 1000
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_between_pages_lead_somewhere_on_a_code_host_too(page):
-    typed = {line for block in blocks(page) for line in block.lines}
-    prose = "\n".join(line for line in page.read_text().splitlines() if line not in typed)
+def test_links_between_pages_work_on_a_code_host(page):
+    code = {line for block in blocks(page) for line in block.lines}
+    prose = "\n".join(line for line in page.read_text().splitlines() if line not in code)
     for link in LINK.findall(prose):
         url = urlsplit(link)
         if url.scheme:
@@ -93,9 +90,3 @@ def test_links_between_pages_lead_somewhere_on_a_code_host_too(page):
         if url.fragment:
             titles = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
             assert url.fragment in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, link
-
-
-def test_the_site_leads_to_every_page(site):
-    for page in PAGES:
-        assert (site / page.relative_to(ROOT)).with_suffix(".html").is_file(), page
-    assert "url=docs/index.html" in (site / "index.html").read_text()

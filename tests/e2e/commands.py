@@ -1,4 +1,4 @@
-"""Runs the commands that a user types, each in a process and a folder of its own."""
+"""Runs commands as a user types them, each in a separate process and folder."""
 
 import importlib
 import itertools
@@ -48,7 +48,7 @@ def environment(home: Path, **extra: str) -> dict[str, str]:
 
 
 def execute(command: Sequence[str], cwd: Path, **extra: str) -> Finished:
-    """Starts python anew: the whole truth, and several seconds of imports."""
+    """Runs a command in a new Python process, which takes several seconds for its imports."""
     done = subprocess.run(
         [sys.executable, *command],
         cwd=cwd,

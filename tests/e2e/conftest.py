@@ -29,7 +29,7 @@ class Run:
 
     @property
     def pairs(self) -> Path:
-        """What it was trained on; candidates for re-ranking lie beside it."""
+        """The pairs that it was trained on; candidates for re-ranking are in the same parent folder."""
         (folder,) = self.cwd.glob("outputs/codes/sentences-txt-ar-*")
         return folder
 
@@ -51,7 +51,7 @@ def trained(tmp_path_factory) -> Run:
 
 @pytest.fixture
 def workplace(trained, tmp_path) -> Path:
-    """A folder to type commands in, where the pairs of `trained` lie already."""
+    """A working directory that contains the pairs of `trained`."""
     shutil.copy(trained.cwd / "sentences.txt", tmp_path)
     shutil.copytree(trained.cwd / "outputs" / "codes", tmp_path / "outputs" / "codes")
     return tmp_path

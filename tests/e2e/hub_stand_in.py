@@ -54,13 +54,13 @@ class Hub:
     requests: list[str] = field(default_factory=list)
 
     def account(self, token: str, name: str, role: str = "write", organizations: dict[str, str] | None = None) -> None:
-        told = [{"name": one, "roleInOrg": role, "type": "org"} for one, role in (organizations or {}).items()]
+        orgs = [{"name": org, "roleInOrg": role, "type": "org"} for org, role in (organizations or {}).items()]
         access = {"displayName": "test", "role": role}
         self.accounts[token] = {
             "type": "user",
             "name": name,
             "fullname": name,
-            "orgs": told,
+            "orgs": orgs,
             "auth": {"type": "access_token", "accessToken": access},
         }
 
@@ -69,7 +69,7 @@ class Hub:
         who = self.accounts.get(token or "")
         if who is None or who["auth"]["accessToken"]["role"] != "write":
             return set()
-        return {who["name"], *(one["name"] for one in who["orgs"] if one["roleInOrg"] in ("admin", "write"))}
+        return {who["name"], *(org["name"] for org in who["orgs"] if org["roleInOrg"] in ("admin", "write"))}
 
 
 @contextmanager
@@ -141,15 +141,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def _repository(self, kind: str, name: str) -> Repository | None:
         """None, and the answer is given, if there is none that this token may see."""
-        found = self.hub.repositories.get(f"{kind}/{name}")
-        if found is None or (found.private and name.split("/")[0] not in self._readable()):
+        repository = self.hub.repositories.get(f"{kind}/{name}")
+        if repository is None or (repository.private and name.split("/")[0] not in self._readable()):
             self._error(404, "Repository not found", "RepoNotFound")
             return None
-        return found
+        return repository
 
     def _readable(self) -> set[str]:
         who = self.hub.accounts.get(self.token or "")
-        return {who["name"], *(one["name"] for one in who["orgs"])} if who else set()
+        return {who["name"], *(org["name"] for org in who["orgs"])} if who else set()
 
     def _may_write(self, name: str) -> bool:
         if name.split("/")[0] in self.hub.writers(self.token):
@@ -190,14 +190,16 @@ class Handler(BaseHTTPRequestHandler):
         self._json({"url": f"{self.hub.url}/{KINDS[key.split('/')[0]]}{name}"})
 
     def info(self, kind: str, name: str, revision: str = "main") -> None:
-        if found := self._repository(kind, name):
-            siblings = [{"rfilename": path} for path in found.files]
-            self._json({"id": name, "sha": found.sha, "private": found.private, "siblings": siblings, "tags": []})
+        if repository := self._repository(kind, name):
+            siblings = [{"rfilename": path} for path in repository.files]
+            self._json(
+                {"id": name, "sha": repository.sha, "private": repository.private, "siblings": siblings, "tags": []}
+            )
 
     def tree(self, kind: str, name: str, revision: str) -> None:
-        if found := self._repository(kind, name):
+        if repository := self._repository(kind, name):
             entries = []
-            for path, data in found.files.items():
+            for path, data in repository.files.items():
                 entries.append({"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()})
                 if path.endswith(LFS_SUFFIXES):
                     digest = hashlib.sha256(data).hexdigest()
@@ -212,19 +214,19 @@ class Handler(BaseHTTPRequestHandler):
     def preupload(self, kind: str, name: str, revision: str) -> None:
         files = json.loads(self._body())["files"]
         if self._repository(kind, name) and self._may_write(name):
-            modes = [("lfs" if one["path"].endswith(LFS_SUFFIXES) else "regular", one["path"]) for one in files]
+            modes = [("lfs" if item["path"].endswith(LFS_SUFFIXES) else "regular", item["path"]) for item in files]
             self._json({"files": [{"path": p, "uploadMode": mode, "shouldIgnore": False} for mode, p in modes]})
 
     def lfs_batch(self, name: str) -> None:
         asked = json.loads(self._body())["objects"]
         if self._may_write(name.removeprefix("datasets/")):
             url = f"{self.hub.url}/lfs-objects/"
-            told = [
-                {"oid": one["oid"], "size": one["size"]}
-                | ({} if one["oid"] in self.hub.objects else {"actions": {"upload": {"href": url + one["oid"]}}})
-                for one in asked
+            objects = [
+                {"oid": item["oid"], "size": item["size"]}
+                | ({} if item["oid"] in self.hub.objects else {"actions": {"upload": {"href": url + item["oid"]}}})
+                for item in asked
             ]
-            self._json({"transfer": "basic", "objects": told})
+            self._json({"transfer": "basic", "objects": objects})
 
     def upload(self, oid: str) -> None:
         length = int(self.headers["Content-Length"])
@@ -244,14 +246,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def commit(self, kind: str, name: str, revision: str) -> None:
         lines = [json.loads(line) for line in self._body().splitlines()]
-        found = self._repository(kind, name)
-        if found is None or not self._may_write(name):
+        repository = self._repository(kind, name)
+        if repository is None or not self._may_write(name):
             return
         if self.hub.refuse is not None:
             refused, self.hub.refuse = self.hub.refuse, None
             self._error(*refused)
             return
-        files, title = dict(found.files), ""
+        files, title = dict(repository.files), ""
         for line in lines:
             value = line["value"]
             if line["key"] == "header":
@@ -268,19 +270,19 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 self._error(400, f"unknown operation {line['key']}")
                 return
-        found.files, found.commits = files, [*found.commits, title]
-        url = f"{self.hub.url}/{KINDS[kind]}{name}/commit/{found.sha}"
-        self._json({"success": True, "commitOid": found.sha, "commitUrl": url})
+        repository.files, repository.commits = files, [*repository.commits, title]
+        url = f"{self.hub.url}/{KINDS[kind]}{name}/commit/{repository.sha}"
+        self._json({"success": True, "commitOid": repository.sha, "commitUrl": url})
 
     def resolve(self, prefix: str | None, name: str, revision: str, path: str) -> None:
-        found = self._repository("datasets" if prefix else "models", name)
-        if found is None:
+        repository = self._repository("datasets" if prefix else "models", name)
+        if repository is None:
             return
-        headers = {"X-Repo-Commit": found.sha}
-        if path not in found.files:
+        headers = {"X-Repo-Commit": repository.sha}
+        if path not in repository.files:
             self._bytes(b"", 404, headers | {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
             return
-        data = found.files[path]
+        data = repository.files[path]
         self._bytes(data, 200, headers | {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "Accept-Ranges": "none"})
 
 

@@ -48,7 +48,7 @@ def refused(script, overrides, cwd, *words):
         (["data.num_hard_negatives=1", "data.hard_negatives=[mumble]"], ["mumble", "cut_off"]),
         (["codes.num_candidates=0"], ["codes.num_candidates=0", "1 or more"]),
         (["codes.batch_size=abc"], ["codes.batch_size=abc"]),
-        (["codes.voices=nowhere"], ["codes.voices=nowhere", "is no folder"]),
+        (["codes.voices=nowhere"], ["codes.voices=nowhere", "not a directory"]),
         (["data.batch_size=0"], ["data.batch_size=0", "1 or more"]),
         (["data.batch_size=abc"], ["data.batch_size=abc"]),
         (["data.batch_size=5000"], ["data.batch_size=5000", "training texts", "set a smaller one"]),
@@ -66,8 +66,8 @@ def refused(script, overrides, cwd, *words):
         (["model.config.projection_dim=0"], ["projection_dim"]),
         (["+model.config.text_config.vocab_size=7"], ["model has 7 text tokens", "256"]),
         (["model=pretrained"], ["model.checkpoint must be set: add model.checkpoint="]),
-        (["pairs=nowhere"], ["nowhere holds no manifest.json", "clvp_train.generate"]),
-        (["corpus.path=nowhere.txt"], ["nowhere.txt is missing", "corpus.path"]),
+        (["pairs=nowhere"], ["nowhere: contains no manifest.json", "clvp_train.generate"]),
+        (["corpus.path=nowhere.txt"], ["nowhere.txt: does not exist", "corpus.path"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and "=" in value[0] else "",
 )
@@ -85,7 +85,7 @@ def test_a_diverged_training(workplace):
 
 def test_recordings_are_needed_for_the_dvae(workplace):
     overrides = ["corpus=text", "corpus.path=sentences.txt", "codes=dvae"]
-    refused(GENERATE, overrides, workplace, "utterance 000001 has no audio", "use codes=ar")
+    refused(GENERATE, overrides, workplace, "utterance 000001: no audio", "Use codes=ar")
 
 
 def test_a_text_beyond_the_limit_of_the_ar(workplace):
@@ -98,10 +98,10 @@ def test_a_text_beyond_the_limit_of_the_ar(workplace):
 @pytest.mark.parametrize(
     ("manifest", "words"),
     [
-        ("audio,text\nmissing.wav,a text\n", ["manifest.csv, line 2", "missing.wav is missing"]),
-        ("audio,text\nnoise.wav,a text\n", ["noise.wav cannot be read", "wav, flac, ogg or mp3"]),
+        ("audio,text\nmissing.wav,a text\n", ["manifest.csv, line 2", "missing.wav does not exist"]),
+        ("audio,text\nnoise.wav,a text\n", ["noise.wav: cannot be read", "wav, flac, ogg or mp3"]),
         ("audio,text\nok.flac,a text\nok.flac,  \n", ["manifest.csv, line 3", "the transcript is empty"]),
-        ("file,text\nok.flac,a text\n", ["manifest.csv", "no column 'audio'", "found: file, text"]),
+        ("file,text\nok.flac,a text\n", ["manifest.csv", "no column 'audio'", "columns: file, text"]),
         ("audio,text\n", ["manifest.csv", "no utterances"]),
     ],
     ids=["missing audio", "unreadable audio", "empty transcript", "missing column", "no rows"],
@@ -146,4 +146,4 @@ def test_a_damaged_shard_is_named_where_it_cannot_be_made_again_and_made_again_w
     shutil.rmtree(shard.parent / ".arrow", ignore_errors=True)
     refused(TRAIN, [f"pairs={shard.parent}", *BUDGET], workplace, shard.name, "run the same generate command again")
     done = run(TRAIN, [*TEXTS, "test=false"], workplace)
-    assert done.status == 0 and f"{shard.name} is missing or damaged: made again" in done.stdout
+    assert done.status == 0 and f"{shard.name}: missing or damaged" in done.stdout

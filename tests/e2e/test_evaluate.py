@@ -1,4 +1,4 @@
-"""`evaluate.py`: what it finds out of one checkpoint and of several, and what it refuses."""
+"""`evaluate.py`: reports of one and several checkpoints, and bad settings."""
 
 import json
 import shutil
@@ -35,30 +35,17 @@ def model(trained):
     return f"checkpoint='{trained.output}/model'"
 
 
-def test_a_report_holds_all_parts_and_says_what_is_left_out(trained):
+def test_a_report_has_all_parts_and_the_terminal_a_summary(trained):
     folder, metrics = trained.output / "report", report(trained.output)
-    assert {file.name for file in folder.iterdir()} == {
-        "figures",
-        "index.html",
-        "metrics.json",
-        "report.md",
-        "score_table.json",
-    }
-    page = (folder / "index.html").read_text()
-    for title in (
-        "Retrieval among",
-        "Perturbation detection",
-        "Re-ranking 9 texts × 3 candidates",
-        "Not measured",
-    ):
-        assert title in page and title in (folder / "report.md").read_text(), title
-    assert {row["perturbation"] for row in metrics["perturbations"]} >= {
-        "cut_off",
-        "babble",
-        "other_voice",
-        "drop_words",
-        "negate",
-    }
+    files = {"figures", "index.html", "metrics.json", "report.md", "score_table.json"}
+    assert {file.name for file in folder.iterdir()} == files
+    for title in ("Retrieval among", "Perturbation detection", "Re-ranking 9 texts × 3 candidates", "Not measured"):
+        assert title in (folder / "index.html").read_text() and title in (folder / "report.md").read_text(), title
+    for line in ("perturbation detection: mean rate", "re-ranking, finished: random", "not measured: word error rate"):
+        assert line in trained.finished.stdout
+    assert "(speech)" not in trained.finished.stdout, "the long table is only in the report"
+    names = {row["perturbation"] for row in metrics["perturbations"]}
+    assert names >= {"cut_off", "babble", "other_voice", "drop_words", "negate"}
     assert metrics["rerank"]["finished"]["random"]["value"] <= 1 and metrics["rerank"]["candidates"] == 3
     assert set(metrics["left_out"]) == {"word error rate", "Fréchet distance"}
     assert sum(row["texts"] for row in metrics["breakdown"]["voice"]) == metrics["gallery"]
@@ -70,38 +57,31 @@ def test_checkpoints_are_compared_on_the_same_texts(trained, workplace):
     best, last = (f"{trained.output}/checkpoints/{name}.ckpt" for name in ("best-step=3", "last"))
     done = evaluate(workplace, f"checkpoint=['{best}','{last}']")
     assert "Comparison" in done.stdout and done.stdout.count("report: ") == 3
-    found = json.loads((workplace / "evaluated/report/metrics.json").read_text())
+    found = report(workplace / "evaluated")
     assert found["checkpoints"] == {"best-step=3.ckpt": best, "last.ckpt": last}
-    alone = {
-        name: json.loads((workplace / f"evaluated/report/{name}/metrics.json").read_text())
-        for name in found["checkpoints"]
-    }
+    reports = [
+        json.loads((workplace / f"evaluated/report/{name}/metrics.json").read_text()) for name in found["checkpoints"]
+    ]
     row = next(row for row in found["comparison"] if row["quantity"] == "MRR, text → speech")
-    assert row["values"] == pytest.approx([one["text_to_speech"]["MRR"] for one in alone.values()], abs=1e-12)
+    assert row["values"] == pytest.approx([metrics["text_to_speech"]["MRR"] for metrics in reports], abs=1e-12)
     assert row["differences"][0]["value"] == pytest.approx(row["values"][1] - row["values"][0], abs=1e-12)
     low, high = row["differences"][0]["interval"]
     assert low <= row["differences"][0]["value"] <= high
     assert 'href="last.ckpt/index.html"' in (workplace / "evaluated/report/index.html").read_text()
 
 
-def test_candidates_and_a_reference_of_ones_own(model, workplace):
+def test_given_candidates_and_reference(model, workplace):
     made = [*CANDIDATES, "num_candidates=2", "output_dir=candidates"]
     assert run(GENERATE, [*made, "codes.seed=1"], workplace).status == 0
-    evaluate(
-        workplace,
-        model,
-        "rerank.pairs=candidates",
-        "rerank.num_texts=20",
-        "reference=candidates",
-        "perturbations.num_pairs=0",
-    )
+    rerank = ["rerank.pairs=candidates", "rerank.num_texts=20"]
+    evaluate(workplace, model, *rerank, "reference=candidates", "perturbations.num_pairs=0")
     found = report(workplace / "evaluated")
     assert (found["rerank"]["texts"], found["rerank"]["candidates"]) == (20, 2)
     assert found["reference"]["codes"] > 100 and found["reference"]["frechet_distance"] > 0
-    assert found["perturbations"] == [] and found["left_out"]["mistakes"] == "perturbations.num_pairs=0"
+    assert found["perturbations"] == [] and found["left_out"]["perturbations"] == "perturbations.num_pairs=0"
 
 
-def tiny_recogniser(folder):
+def save_tiny_asr_model(folder):
     letters = {letter: number for number, letter in enumerate(["[PAD]", "[UNK]", "|", *"abcdefghijklmnopqrstuvwxyz"])}
     (folder / "letters.json").write_text(json.dumps(letters))
     tokenizer = Wav2Vec2CTCTokenizer(
@@ -114,30 +94,32 @@ def tiny_recogniser(folder):
     Wav2Vec2BertProcessor(SeamlessM4TFeatureExtractor(), tokenizer).save_pretrained(folder / "asr")
 
 
-def test_a_recogniser_of_transformers_hears_what_the_dvae_makes_audible(model, workplace):
-    tiny_recogniser(workplace)
+def test_word_error_rates_of_an_asr_model_of_transformers(model, workplace):
+    save_tiny_asr_model(workplace)
     done = evaluate(workplace, model, "rerank.asr=asr", "perturbations.num_pairs=5")
-    assert "heard 27 of 27 candidates" in done.stdout
+    assert "transcribed 27 of 27 candidates" in done.stdout
     found = report(workplace / "evaluated")
     assert "word error rate" not in found["left_out"]
-    rates = {name: one["value"] for name, one in found["rerank"]["word_error_rate"].items()}
-    assert rates["best"] <= rates["pick"] and rates["random"] > 0.9, "it has learnt nothing"
+    rates = {picker: result["value"] for picker, result in found["rerank"]["word_error_rate"].items()}
+    assert rates["best"] <= rates["pick"] and rates["random"] > 0.9, "the model is untrained"
     assert "word error rate" in (workplace / "evaluated/report/index.html").read_text()
 
 
-def test_two_processes_find_what_one_finds(trained, model, workplace):
+def test_two_processes_give_the_same_metrics_as_one(trained, model, workplace):
     pair = ["trainer=ddp_cpu", "trainer.devices=2", "hydra.run.dir=evaluated"]
     done = execute([str(ROOT / EVALUATE), model, *CORPUS, *JUDGE, *pair], workplace)
     assert done.status == 0, done.stderr
     alone, together = report(trained.output), report(workplace / "evaluated")
     for name in ("text_to_speech", "speech_to_text", "intervals", "breakdown"):
-        assert json.loads(json.dumps(together[name]), parse_float=lambda x: round(float(x), 5)) == json.loads(
-            json.dumps(alone[name]), parse_float=lambda x: round(float(x), 5)
-        )
+        rounded = [
+            json.loads(json.dumps(metrics[name]), parse_float=lambda x: round(float(x), 5))
+            for metrics in (alone, together)
+        ]
+        assert rounded[0] == rounded[1]
     assert done.stdout.count("report: ") == 1
 
 
-def test_pictures_and_tables_go_to_tensorboard(workplace):
+def test_figures_and_tables_go_to_tensorboard(workplace):
     done = run(TRAIN, [*CORPUS, *BUDGET, "logger=tensorboard", "hydra.run.dir=run"], workplace)
     assert done.status == 0, done.stderr
     events = EventAccumulator(str(workplace / "run/logs"))
@@ -148,7 +130,7 @@ def test_pictures_and_tables_go_to_tensorboard(workplace):
     assert any("Perturbation detection" in tag for tag in tags["tensors"])
 
 
-def test_another_tokenizer_is_noticed(trained, workplace):
+def test_a_checkpoint_with_another_tokenizer_is_refused(trained, workplace):
     checkpoint = workplace / "other"
     shutil.copytree(trained.output / "model", checkpoint)
     tokenizer = ClvpTokenizer.from_pretrained(checkpoint)
@@ -156,7 +138,7 @@ def test_another_tokenizer_is_noticed(trained, workplace):
     vocabulary["a"], vocabulary["e"] = vocabulary["e"], vocabulary["a"]
     (checkpoint / "vocab.json").write_text(json.dumps(vocabulary))
     assert tokenizer("a")["input_ids"] != ClvpTokenizer.from_pretrained(checkpoint)("a")["input_ids"]
-    refused(EVALUATE, [f"checkpoint={checkpoint}", *CORPUS], workplace, "has another tokenizer than the pairs")
+    refused(EVALUATE, [f"checkpoint={checkpoint}", *CORPUS], workplace, "another tokenizer")
 
 
 @pytest.mark.parametrize(
@@ -166,33 +148,33 @@ def test_another_tokenizer_is_noticed(trained, workplace):
         (["rerank.pairs=nowhere"], ["nowhere", "manifest.json"]),
         (["reference=nowhere"], ["nowhere", "manifest.json"]),
         (["rerank.asr=nowhere"], ["rerank.asr=nowhere", "transformers"]),
-        (["checkpoint=[]"], ["checkpoint=[]", "name one"]),
+        (["checkpoint=[]"], ["checkpoint=[]", "Set one"]),
     ],
 )
-def test_what_cannot_be_judged_by_is_refused(model, workplace, overrides, words):
+def test_bad_settings_are_refused(model, workplace, overrides, words):
     if "single" in overrides[0]:
         made = [*CANDIDATES, "num_candidates=1", "output_dir=single"]
         assert run(GENERATE, made, workplace).status == 0
     refused(EVALUATE, [model, *CORPUS, *JUDGE, *overrides], workplace, *words)
 
 
-def test_a_single_text_cannot_be_told_from_others(model, workplace):
+def test_a_single_text_is_refused(model, workplace):
     lines = (workplace / "sentences.txt").read_text().splitlines()
     (workplace / "one.txt").write_text(lines[0] + "\n")
     corpus = ["corpus=text", "corpus.path=one.txt", "split.test_percent=100", "split.val_percent=0"]
-    refused(EVALUATE, [model, *corpus, *JUDGE], workplace, "single text", "bring more texts")
+    refused(EVALUATE, [model, *corpus, *JUDGE], workplace, "single text")
 
 
-def test_texts_that_have_lost_their_candidates_are_counted(model, workplace):
+def test_texts_with_a_single_candidate_are_counted(model, workplace):
     import pyarrow.parquet as pq
 
     from clvp_train.pairs import read_manifest
     from tests.unit.pairs_folder import write_folder
 
-    assert run(GENERATE, [*CANDIDATES, "num_candidates=3", "output_dir=whole"], workplace).status == 0
-    (shard,) = (workplace / "whole").glob("*.parquet")
+    assert run(GENERATE, [*CANDIDATES, "num_candidates=3", "output_dir=complete"], workplace).status == 0
+    (shard,) = (workplace / "complete").glob("*.parquet")
     rows = [row for row in pq.read_table(shard).to_pylist() if row["candidate"] == 0 or int(row["id"]) % 2]
-    manifest = read_manifest(workplace / "whole")
+    manifest = read_manifest(workplace / "complete")
     write_folder(
         workplace / "broken",
         [rows],

@@ -14,37 +14,37 @@ from tests.e2e.commands import ROOT, TRAIN, environment, execute
 from tests.e2e.conftest import BUDGET, CORPUS, write_sentences
 
 PAIR = ["trainer=ddp_cpu", "trainer.devices=2"]
-TELL = """
+REPORT = """
 import os, time
 from pathlib import Path
 import lightning as L
 from clvp_train.pairs import ARCodes
 from clvp_train.corpus import TextLines
 
-def tell(event):
-    Path("told").mkdir(exist_ok=True)
-    Path("told", f"{event}-{os.environ.get('RANK', 'alone')}").write_text(str(os.getpid()))
+def report(event):
+    Path("reported").mkdir(exist_ok=True)
+    Path("reported", f"{event}-{os.environ.get('RANK', 'alone')}").write_text(str(os.getpid()))
 
 class Codes(ARCodes):
     def encode(self, *arguments):
-        tell("drawing")
+        report("drawing")
         return super().encode(*arguments)
 
 class Training(L.Callback):
     def on_train_batch_start(self, trainer, *_):
         if trainer.global_step == 2:
-            tell("training")
+            report("training")
 
 class Waiting(TextLines):
     def _rows(self):
-        tell("waiting")
+        report("waiting")
         time.sleep(600)
 """
 
 
-def told(folder: Path, event: str) -> dict[str, int]:
+def reported(folder: Path, event: str) -> dict[str, int]:
     """Process by rank."""
-    files = (folder / "told").glob(f"{event}-*")
+    files = (folder / "reported").glob(f"{event}-*")
     return {file.name.removeprefix(f"{event}-"): int(text) for file in files if (text := file.read_text())}
 
 
@@ -52,22 +52,22 @@ def search(*folders: Path) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, *folders)))}
 
 
-def test_both_ranks_of_generate_work_and_come_to_the_pairs_of_one(trained, tmp_path):
+def test_both_ranks_of_generate_work_and_write_the_pairs_of_one(trained, tmp_path):
     cwd = tmp_path / "it's a folder"
     cwd.mkdir()
     write_sentences(cwd)
-    (cwd / "tell.py").write_text(TELL)
-    overrides = [*CORPUS, *PAIR, "codes._target_=tell.Codes", "codes.shard_size=40", "hydra.run.dir=runs/one run"]
+    (cwd / "report.py").write_text(REPORT)
+    overrides = [*CORPUS, *PAIR, "codes._target_=report.Codes", "codes.shard_size=40", "hydra.run.dir=runs/one run"]
     done = execute(["-m", "clvp_train.generate", *overrides], cwd, **search(cwd))
     assert done.status == 0, done.stderr
-    assert told(cwd, "drawing").keys() == {"0", "1"}
+    assert reported(cwd, "drawing").keys() == {"0", "1"}
     (folder,) = (cwd / "outputs" / "codes").iterdir()
     assert len(list(folder.glob("*.parquet"))) == 4 and read_pairs(folder).equals(read_pairs(trained.pairs))
     assert done.stdout.count("pairs: ") == 1
     assert "Traceback" not in done.stderr
     assert {path.name for path in cwd.iterdir()} - {"__pycache__"} == {
-        "tell.py",
-        "told",
+        "report.py",
+        "reported",
         "sentences.txt",
         "outputs",
         "runs",
@@ -77,8 +77,8 @@ def test_both_ranks_of_generate_work_and_come_to_the_pairs_of_one(trained, tmp_p
     assert "trainer=ddp_cpu" in typed and "hydra." not in typed
 
 
-def test_an_own_config_folder_and_a_mistake_that_both_ranks_meet(workplace):
-    """Told once, with the exit status of a mistake, in the one run folder."""
+def test_an_own_config_folder_and_an_error_that_occurs_on_both_ranks(workplace):
+    """Reported once, with the exit status of a user error, in the one run folder."""
     (workplace / "mine/experiment").mkdir(parents=True)
     (workplace / "mine/experiment/odd.yaml").write_text("# @package _global_\ndata:\n  batch_size: 33\n")
     budget = [setting for setting in BUDGET if not setting.startswith("data.batch_size")]
@@ -91,7 +91,7 @@ def test_an_own_config_folder_and_a_mistake_that_both_ranks_meet(workplace):
 
 
 def start(command: list[str], cwd: Path) -> subprocess.Popen:
-    (cwd / "tell.py").write_text(TELL)
+    (cwd / "report.py").write_text(REPORT)
     return subprocess.Popen(
         [sys.executable, *command],
         cwd=cwd,
@@ -104,10 +104,10 @@ def start(command: list[str], cwd: Path) -> subprocess.Popen:
 
 def wait_for_ranks(process: subprocess.Popen, cwd: Path, event: str) -> dict[str, int]:
     deadline = time.monotonic() + 120
-    while len(told(cwd, event)) < 2:
+    while len(reported(cwd, event)) < 2:
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1]
         time.sleep(0.1)
-    return told(cwd, event)
+    return reported(cwd, event)
 
 
 def runs(pid: int) -> bool:
@@ -128,7 +128,7 @@ def assert_all_end(pids, seconds: float) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("rank", ["0", "1"])
 def test_a_rank_that_is_killed_in_training_ends_the_run(workplace, rank):
-    endless = ["trainer.max_steps=-1", "trainer.max_epochs=100000", "+callbacks.tell._target_=tell.Training"]
+    endless = ["trainer.max_steps=-1", "trainer.max_epochs=100000", "+callbacks.report._target_=report.Training"]
     process = start([str(ROOT / TRAIN), *CORPUS, *BUDGET, *PAIR, *endless], workplace)
     ranks = wait_for_ranks(process, workplace, "training")
     os.kill(ranks[rank], signal.SIGKILL)
@@ -141,7 +141,7 @@ def test_a_rank_that_is_killed_in_training_ends_the_run(workplace, rank):
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone ends the ranks of a killed parent")
 @pytest.mark.parametrize(("kill", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
 def test_ranks_do_not_outlive_the_command(workplace, kill, status):
-    process = start(["-m", "clvp_train.generate", *CORPUS, *PAIR, "corpus._target_=tell.Waiting"], workplace)
+    process = start(["-m", "clvp_train.generate", *CORPUS, *PAIR, "corpus._target_=report.Waiting"], workplace)
     ranks = wait_for_ranks(process, workplace, "waiting")
     process.send_signal(kill)
     stderr = process.communicate(timeout=60)[1]

@@ -1,4 +1,4 @@
-"""`python -m clvp_train.rerank` as a user lives with it: on what `generate` wrote, killed, typed again, given bad files."""
+"""`python -m clvp_train.rerank`: results, kills, repeated runs, bad files and settings."""
 
 import random
 import shutil
@@ -26,7 +26,7 @@ def model(trained) -> Path:
 
 
 def write_candidates(folder: Path) -> None:
-    """Files in two row groups, in which the candidates of a text stand apart."""
+    """Writes files with two row groups, in which the candidates of a text are not adjacent."""
     draw = np.random.default_rng(0)
     folder.mkdir()
     for number in range(FILES):
@@ -41,18 +41,9 @@ def write_candidates(folder: Path) -> None:
             for _ in range(EACH)
             for text in range(TEXTS)
         ]
-        schema = pa.schema(
-            {
-                "id": pa.string(),
-                "text": pa.string(),
-                "speech_ids": pa.list_(pa.int16()),
-                "finished": pa.bool_(),
-                "note": pa.string(),
-            }
-        )
-        pq.write_table(
-            pa.Table.from_pylist(rows, schema=schema), folder / f"part-{number:02d}.parquet", row_group_size=50
-        )
+        columns = {"id": pa.string(), "text": pa.string(), "speech_ids": pa.list_(pa.int16())}
+        table = pa.Table.from_pylist(rows, schema=pa.schema(columns | {"finished": pa.bool_(), "note": pa.string()}))
+        pq.write_table(table, folder / f"part-{number:02d}.parquet", row_group_size=50)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +59,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
 
 
-def test_the_same_rows_and_columns_with_the_scores_of_reranker(undisturbed, model):
+def test_files_keep_their_rows_and_columns_and_get_the_scores_of_reranker(undisturbed, model):
     cwd, finished = undisturbed
     reranker, table = Reranker.from_pretrained(model), read_score_table(model)
     everything, picks = [], []
@@ -92,13 +83,13 @@ def test_the_same_rows_and_columns_with_the_scores_of_reranker(undisturbed, mode
             picks.append(max(row["score"] for row in own))
     assert finished.stdout.splitlines()[-4:] == [
         f"texts              {FILES * TEXTS}",
-        f"candidates         {FILES * TEXTS * EACH} ({EACH:.1f} a text)",
+        f"candidates         {FILES * TEXTS * EACH} ({EACH:.1f} per text)",
         f"mean score         {np.mean(picks):.3f} of the picks, {np.mean(everything):.3f} of all",
         "reranked: ranked",
     ]
 
 
-def test_killed_at_random_moments_it_goes_on_to_the_same_bytes(undisturbed, model, tmp_path):
+def test_killed_at_random_moments_it_resumes_to_the_same_bytes(undisturbed, model, tmp_path):
     seed = time.time_ns()
     print(f"seed of the moments: {seed}")
     draw, whole, killed = random.Random(seed), files(undisturbed[0] / "ranked"), 0
@@ -116,13 +107,13 @@ def test_killed_at_random_moments_it_goes_on_to_the_same_bytes(undisturbed, mode
     before = len(files(tmp_path / "ranked"))
     done = run(RERANK, settings, tmp_path)
     assert done.status == 0, done.stderr
-    assert not before or f"{before} of {FILES} files are there already" in done.stdout
+    assert not before or f"{before} of {FILES} files are finished" in done.stdout
     assert files(tmp_path / "ranked") == whole
     assert {path.name for path in (tmp_path / "ranked").iterdir()} == set(whole), "nothing half-written is left"
     assert done.stdout.splitlines()[-4:] == undisturbed[1].stdout.splitlines()[-4:]
 
 
-def test_whether_the_ar_ended_a_candidate_itself_counts_where_codes_are_served_with_calm(model, tmp_path):
+def test_finished_matters_with_silence_padding(model, tmp_path):
     served = load_clvp(model, {"padding": "tortoise"})
     served.save_pretrained(tmp_path / "model")
     read_saved_tokenizer(model).save_pretrained(tmp_path / "model")
@@ -143,10 +134,10 @@ def test_whether_the_ar_ended_a_candidate_itself_counts_where_codes_are_served_w
     assert sorted(found["rank"].to_pylist()[::2]) == [1, 2, 3] and found["percentile"].null_count == 6
 
 
-def test_what_generate_wrote_scores_the_same_by_text_and_by_ids(trained, model, tmp_path):
+def test_output_of_generate_scores_the_same_by_text_and_by_ids(trained, model, tmp_path):
     (pairs,) = trained.cwd.glob("outputs/codes/sentences-txt-test-ar-*")
     done = run(RERANK, [f"checkpoint={model}", f"candidates={pairs}", "output_dir=by_text"], tmp_path)
-    assert done.status == 0 and "27 (3.0 a text)" in done.stdout, done.stderr
+    assert done.status == 0 and "27 (3.0 per text)" in done.stdout, done.stderr
     (checkpoint,) = trained.output.glob("checkpoints/best-*.ckpt")
     shutil.copy(checkpoint, tmp_path / "best.ckpt")
     done = run(RERANK, ["checkpoint=best.ckpt", f"candidates={pairs}", "output_dir=by_ids"], tmp_path)
@@ -157,31 +148,31 @@ def test_what_generate_wrote_scores_the_same_by_text_and_by_ids(trained, model, 
         assert texts["percentile"].null_count == 0 and ids["percentile"].null_count == len(ids)
 
 
-def test_typed_again_it_makes_nothing_and_a_folder_of_something_else_is_refused(undisturbed, model, tmp_path):
+def test_a_repeated_run_writes_nothing_and_a_folder_of_another_source_is_refused(undisturbed, model, tmp_path):
     for folder in ("candidates", "ranked"):
         shutil.copytree(undisturbed[0] / folder, tmp_path / folder)
     settings = [f"checkpoint={model}", "candidates=candidates", "output_dir=ranked"]
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "ranked").iterdir()}
     done = run(RERANK, settings, tmp_path)
-    assert done.status == 0 and f"{FILES} of {FILES} files are there already" in done.stdout
+    assert done.status == 0 and f"{FILES} of {FILES} files are finished" in done.stdout
     assert done.stdout.splitlines()[-4:] == undisturbed[1].stdout.splitlines()[-4:]
     shutil.copytree(model, tmp_path / "other")
     (tmp_path / "other/score_table.json").unlink()
     refused(
         [f"checkpoint={tmp_path / 'other'}", *settings[1:]],
         tmp_path,
-        "part-00.parquet was made from something else: the checkpoint;",
+        "part-00.parquet: made from a different source (the checkpoint)",
     )
     refused(
         [*settings, "reranker.max_codes=300"],
         tmp_path,
-        "something else: reranker.max_codes;",
+        "a different source (reranker.max_codes)",
         "set output_dir to another folder",
     )
     shutil.copy(tmp_path / "candidates/part-01.parquet", tmp_path / "candidates/part-07.parquet")
-    refused(settings, tmp_path, "part-07.parquet was made from something else: the candidates;")
+    refused(settings, tmp_path, "part-07.parquet: made from a different source (the candidates)")
     shutil.copy(tmp_path / "candidates/part-01.parquet", tmp_path / "ranked/part-07.parquet")
-    refused(settings, tmp_path, "part-07.parquet is none of what this command writes")
+    refused(settings, tmp_path, "part-07.parquet: not written by this command")
     (tmp_path / "ranked/part-07.parquet").unlink()
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "ranked").iterdir()}.items() <= times.items()
     (tmp_path / "candidates/part-07.parquet").unlink()
@@ -203,29 +194,26 @@ GOOD = {"text": ["one", "one", "two"], "speech_ids": [[1, 2], [3], [4]]}
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        ({"text": ["one"] * 3}, ["bad.parquet: no column 'speech_ids' (found: text)"]),
+        ({"text": ["one"] * 3}, ["bad.parquet: no column 'speech_ids' (columns: text)"]),
         ({"speech_ids": GOOD["speech_ids"]}, ["bad.parquet: no column 'text' or 'input_ids'"]),
-        (GOOD | {"score": [1.0] * 3}, ["bad.parquet has a column 'score' already"]),
-        (
-            GOOD | {"speech_ids": ["1 2", "3", "4"]},
-            ["bad.parquet: column 'speech_ids' holds string", "lists of whole numbers"],
-        ),
-        (GOOD | {"finished": [1, 0, 1]}, ["bad.parquet: column 'finished' holds int64", "booleans"]),
-        (GOOD | {"text": [1, 2, 3]}, ["bad.parquet: column 'text' holds int64", "strings"]),
+        (GOOD | {"score": [1.0] * 3}, ["bad.parquet: already has a column 'score'"]),
+        (GOOD | {"speech_ids": ["1 2", "3", "4"]}, ["column 'speech_ids' has type string", "lists of integers"]),
+        (GOOD | {"finished": [1, 0, 1]}, ["column 'finished' has type int64", "booleans"]),
+        (GOOD | {"text": [1, 2, 3]}, ["column 'text' has type int64", "strings"]),
         (GOOD | {"speech_ids": [[1], None, [2]]}, ["bad.parquet, row 2: speech_ids is null"]),
-        (GOOD | {"speech_ids": [[1], [2], []]}, ["bad.parquet, row 3: speech_ids has no codes"]),
-        (GOOD | {"speech_ids": [[1], [2, None], [3]]}, ["bad.parquet, row 2: speech_ids is no sequence of codes"]),
-        (GOOD | {"speech_ids": [[1], [2, 512], [3]]}, ["bad.parquet, row 2: speech_ids has code 512", "0 to 511"]),
+        (GOOD | {"speech_ids": [[1], [2], []]}, ["bad.parquet, row 3: speech_ids: no codes"]),
+        (GOOD | {"speech_ids": [[1], [2, None], [3]]}, ["bad.parquet, row 2: speech_ids: not a sequence of codes"]),
+        (GOOD | {"speech_ids": [[1], [2, 512], [3]]}, ["bad.parquet, row 2: speech_ids: code 512", "0 to 511"]),
         (GOOD | {"text": ["one", "one", None]}, ["bad.parquet, row 3: text is null"]),
-        (GOOD | {"text": ["one", " ", " "]}, ["bad.parquet, row 2: text gives no tokens"]),
+        (GOOD | {"text": ["one", " ", " "]}, ["bad.parquet, row 2: text: no tokens"]),
         (
             {"input_ids": [[1], [2], [300]], "speech_ids": GOOD["speech_ids"]},
-            ["bad.parquet, row 3: input_ids has token 300", "0 to 255"],
+            ["bad.parquet, row 3: input_ids: token 300", "0 to 255"],
         ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_a_bad_file_is_told_with_its_row(model, tmp_path, columns, words):
+def test_a_bad_file_is_reported_with_its_row(model, tmp_path, columns, words):
     (tmp_path / "in").mkdir()
     pq.write_table(pa.table(columns), tmp_path / "in/bad.parquet")
     refused([f"checkpoint={model}", "candidates=in", "output_dir=out"], tmp_path, *words)
@@ -235,25 +223,25 @@ def test_a_bad_file_is_told_with_its_row(model, tmp_path, columns, words):
 def test_bad_settings_and_broken_files(model, trained, tmp_path):
     (tmp_path / "in").mkdir()
     base = [f"checkpoint={model}", "candidates=in", "output_dir=out"]
-    refused(base[:2], tmp_path, "output_dir must be set")
-    refused(base, tmp_path, "candidates=in holds no Parquet file", "clvp_train.generate")
+    refused(base[:2], tmp_path, "output_dir")
+    refused(base, tmp_path, "candidates=in: no Parquet file", "clvp_train.generate")
     pq.write_table(pa.table(GOOD), tmp_path / "in/a.parquet")
-    refused([*base, "candidates=nowhere.parquet"], tmp_path, "candidates=nowhere.parquet is missing")
-    refused([*base, "output_dir=./in"], tmp_path, "output_dir=./in is the folder of the candidates")
+    refused([*base, "candidates=nowhere.parquet"], tmp_path, "candidates=nowhere.parquet: no such file")
+    refused([*base, "output_dir=./in"], tmp_path, "output_dir=./in: the folder of the candidates")
     refused(
-        [*base, "candidates=in/a.parquet", "output_dir=in"], tmp_path, "output_dir=in is the folder of the candidates"
+        [*base, "candidates=in/a.parquet", "output_dir=in"], tmp_path, "output_dir=in: the folder of the candidates"
     )
     refused([*base, "output_dir=memory://out"], tmp_path, "output_dir=memory://out", "local folder")
-    refused([*base, "checkpoint=none.ckpt"], tmp_path, "none.ckpt is missing")
-    refused([*base, "reranker.chunk_size=0"], tmp_path, "chunk_size=0")
+    refused([*base, "checkpoint=none.ckpt"], tmp_path, "none.ckpt")
+    refused([*base, "reranker.chunk_size=0"], tmp_path, "reranker.chunk_size")
     (checkpoint,) = trained.output.glob("checkpoints/best-*.ckpt")
     shutil.copy(checkpoint, tmp_path / "best.ckpt")
-    refused([*base, "checkpoint=best.ckpt"], tmp_path, "a.parquet has no column 'input_ids'", "set reranker.tokenizer")
+    refused([*base, "checkpoint=best.ckpt"], tmp_path, "a.parquet: no column 'input_ids'", "set reranker.tokenizer")
     done = run(RERANK, [*base, "checkpoint=best.ckpt", f"reranker.tokenizer={model}"], tmp_path)
     assert done.status == 0, done.stderr
     whole = (tmp_path / "in/a.parquet").read_bytes()
     (tmp_path / "in/a.parquet").write_bytes(whole[: len(whole) // 2])
-    refused([*base, "output_dir=new"], tmp_path, "in/a.parquet cannot be read as Parquet")
+    refused([*base, "output_dir=new"], tmp_path, "in/a.parquet: cannot be read")
     (tmp_path / "in/a.parquet").write_bytes(whole[:4] + bytes(len(whole) // 4) + whole[4 + len(whole) // 4 :])
-    refused([*base, "output_dir=new"], tmp_path, "in/a.parquet cannot be read as Parquet")
+    refused([*base, "output_dir=new"], tmp_path, "in/a.parquet: cannot be read")
     assert not files(tmp_path / "new")

@@ -36,8 +36,8 @@ def test_ten_steps_give_the_same_weights_however_the_processes_are_started(workp
     nodes += ["trainer=ddp_cpu", "trainer.devices=1", "trainer.num_nodes=2", "hydra.run.dir=nodes"]
     settings = {"cwd": workplace, "env": environment(workplace), "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     running = [subprocess.Popen([sys.executable, *nodes], text=True, **settings) for _ in range(2)]
-    told = [process.communicate(timeout=240)[0] for process in running]
-    assert [process.returncode for process in running] == [0, 0], told
+    outputs = [process.communicate(timeout=240)[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0], outputs
     # as srun starts them, without a cluster
     srun = {"SLURM_JOB_ID": str(free_port()), "SLURM_JOB_NAME": "clvp", "SLURM_NODELIST": "127.0.0.1"}
     srun |= {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_NODEID": "0"}
@@ -50,8 +50,8 @@ def test_ten_steps_give_the_same_weights_however_the_processes_are_started(workp
         )
         for rank in "01"
     ]
-    told = [process.communicate(timeout=240)[0] for process in running]
-    assert [process.returncode for process in running] == [0, 0], told
+    outputs = [process.communicate(timeout=240)[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0], outputs
     for name in ("two", "nodes", "srun"):
         assert difference(workplace / "one", workplace / name) < 1e-5, name
         assert sorted(path.name for path in (workplace / name / "checkpoints").glob("*.ckpt"))

@@ -8,7 +8,7 @@ from typing import Any
 from wandb.proto.wandb_internal_pb2 import Record
 
 MAGIC, BLOCK, HEADER = b":W&B\xe1\xbe\x00", 32_768, 7  # a header is checksum, length and kind
-WHOLE, LAST = 1, 4  # kinds of fragments that end a record
+FULL, LAST = 1, 4  # kinds of fragments that end a record
 
 
 def records(folder: Path) -> Iterator[Record]:
@@ -23,7 +23,7 @@ def records(folder: Path) -> Iterator[Record]:
         length, kind = int.from_bytes(data[place + 4 : place + 6], "little"), data[place + 6]
         record += data[place + HEADER : place + HEADER + length]
         place += HEADER + length
-        if kind in (WHOLE, LAST):
+        if kind in (FULL, LAST):
             yield Record.FromString(record)
             record = b""
 
@@ -32,7 +32,8 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     """The history."""
     histories = [record.history for record in records(folder) if record.WhichOneof("record_type") == "history"]
     return [
-        {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in one.item} for one in histories
+        {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in history.item}
+        for history in histories
     ]
 
 

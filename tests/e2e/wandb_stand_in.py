@@ -14,7 +14,7 @@ PROJECT = {"id": "project", "name": "clvp_train", "entity": {"id": "entity", "na
 
 @dataclass
 class Server:
-    """What it was told."""
+    """What it has received."""
 
     url: str = ""
     streams: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # run id -> file -> lines
@@ -25,8 +25,8 @@ class Server:
     def history(self, run: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.streams[run].get("wandb-history.jsonl", [])]
 
-    def stream(self, run: str, told: dict[str, Any]) -> None:
-        for name, chunk in told.get("files", {}).items():
+    def stream(self, run: str, payload: dict[str, Any]) -> None:
+        for name, chunk in payload.get("files", {}).items():
             self.streams[run].setdefault(name, [])[chunk["offset"] :] = chunk["content"]
 
     def answer(self, operation: str, asked: dict[str, Any]) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class Server:
                 file = self._file(asked["artifactID"], asked["name"])
                 return {"createArtifactManifest": {"artifactManifest": {"id": asked["artifactID"], "file": file}}}
             case "CreateArtifactFiles":
-                files = [self._file(one["artifactID"], one["name"]) for one in asked["input"]["artifactFiles"]]
+                files = [self._file(file["artifactID"], file["name"]) for file in asked["input"]["artifactFiles"]]
                 return {"createArtifactFiles": {"files": {"edges": [{"node": file} for file in files]}}}
             case "CommitArtifact":
                 self.committed.add(asked["artifactID"])

@@ -1,4 +1,4 @@
-"""References that parity tests run beside ours. Nothing of theirs is kept in this repository."""
+"""Reference implementations for the parity tests. None of their code is part of this repository."""
 
 import shutil
 import sys
@@ -15,14 +15,14 @@ from torch import nn
 
 @pytest.fixture(scope="session")
 def references(request: pytest.FixtureRequest) -> Path:
-    """The folder that keeps what was fetched from one session to the next."""
+    """The cache of fetched references, kept between sessions."""
     return request.config.cache.mkdir("references")
 
 
 @pytest.fixture(scope="session")
 def tortoise_source(references: Path) -> Iterator[Path]:
-    """The folder that contains tortoise-tts' `tortoise/`. For as long as the session lasts it can be imported, and beside it
-    those of its libraries that are not installed; those that are, are ours and newer."""
+    """The folder that contains tortoise-tts' `tortoise/`. During the session it is importable, together with those of its
+    libraries that are not installed."""
     source = tortoise_reference.source(references)
     added = [str(source), str(tortoise_reference.packages(references))]
     sys.path.extend(added)

@@ -63,12 +63,12 @@ def test_scores_and_loss(reference, ours, pairs):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("half", ["text", "speech"])
-def test_hidden_states(reference, ours, pairs, half):
-    ids = pairs[0] if half == "text" else pairs[1]
-    embedding, encoder = getattr(reference, f"{half}_emb"), getattr(reference, f"{half}_transformer")
+@pytest.mark.parametrize("tower", ["text", "speech"])
+def test_hidden_states(reference, ours, pairs, tower):
+    ids = pairs[0] if tower == "text" else pairs[1]
+    embedding, encoder = getattr(reference, f"{tower}_emb"), getattr(reference, f"{tower}_transformer")
     expected = encoder(embedding(ids), mask=torch.ones_like(ids).bool())
-    assert difference(getattr(ours, f"{half}_model")(ids).last_hidden_state, expected) <= TOLERANCE
+    assert difference(getattr(ours, f"{tower}_model")(ids).last_hidden_state, expected) <= TOLERANCE
 
 
 @torch.no_grad()

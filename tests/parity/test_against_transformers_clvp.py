@@ -31,15 +31,15 @@ def ours(reference, tmp_path_factory):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("half", "vocabulary", "length"), [("text", 256, 37), ("speech", 8192, 71)])
-def test_encoders(reference, ours, half, vocabulary, length):
+@pytest.mark.parametrize(("tower", "vocabulary", "length"), [("text", 256, 37), ("speech", 8192, 71)])
+def test_encoders(reference, ours, tower, vocabulary, length):
     ids = torch.randint(0, vocabulary, (3, length), generator=torch.Generator().manual_seed(0))
-    expected = getattr(reference, f"{half}_encoder_model")(ids)
-    model = getattr(ours, f"{half}_model")
+    expected = getattr(reference, f"{tower}_encoder_model")(ids)
+    model = getattr(ours, f"{tower}_model")
     config = model.config
     assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (768, 20, 12)
     output = model(ids)
-    embeds = getattr(ours, f"get_{half}_features")(ids)
+    embeds = getattr(ours, f"get_{tower}_features")(ids)
     for one, other in (
         (output.last_hidden_state, expected.last_hidden_state),
         (output.pooler_output, expected.pooler_output),

@@ -1,7 +1,7 @@
-"""tortoise-tts 3.0.0 as a reference that runs beside ours. Nothing of it is kept in this repository.
+"""tortoise-tts 3.0.0 as a reference implementation. None of its code is part of this repository.
 
 Its source and the old libraries that it pins are fetched once. They conflict with ours, so whatever needs them runs in a
-process of its own, see `tortoise_worker.py`.
+separate process, see `tortoise_worker.py`.
 """
 
 import json
@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 TORTOISE = "tortoise-tts==3.0.0"
-# What it pins (transformers) and the newest releases beside it that need nothing else. No tokenizers: 4.31.0 wants one that
-# has no wheel for Python 3.12, and runs GPT-2 without.
+# transformers as pinned, and the newest compatible releases of its dependencies. Without tokenizers: 4.31.0 requires a version
+# that has no wheel for Python 3.12, but runs GPT-2 without it.
 PACKAGES = ("transformers==4.31.0", "huggingface_hub==0.25.2", "einops==0.8.2", "inflect==5.6.2", "unidecode==1.4.0")
 SOURCE_VARIABLE, PACKAGES_VARIABLE = "TORTOISE_TTS_SOURCE", "TORTOISE_TTS_PACKAGES"
 WORKER = Path(__file__).with_name("tortoise_worker.py")
@@ -43,10 +43,10 @@ def packages(cache: Path) -> Path:
 
 
 def generate(cache: Path, texts: Sequence[Sequence[int]], latent: torch.Tensor, **request: Any) -> dict[str, Any]:
-    """Runs `tortoise_worker.py` in a process of its own and returns its answer, which see.
+    """Runs `tortoise_worker.py` in a separate process and returns its answer.
 
     Args:
-        cache: where the reference lies or shall lie.
+        cache: folder of the reference; created if missing.
         texts: token ids of each text.
         latent: (D,) the voice.
         request: the worker's other settings.
@@ -79,7 +79,7 @@ def _ask(cache: Path, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _given_or_fetched(variable: str, target: Path, fetch: Callable[[Path], None]) -> Path:
-    """`target`, filled beside and moved in place, so that no other process sees half of it."""
+    """Fills a temporary folder and renames it to `target`, so that no other process sees it incomplete."""
     if given := os.environ.get(variable):
         return Path(given)
     if not target.exists():

@@ -21,7 +21,7 @@ Answer:
     peak_cuda_mib: the same of torch's CUDA allocator, 0 on a CPU
     versions: of torch and transformers
 
-A request with `clvp` is one to score instead:
+A request with `clvp` asks for scores instead:
     clvp: file of `CLVP`'s state dict
     shape: arguments of `CLVP`
     texts: a list of token ids for each text
@@ -61,8 +61,8 @@ def generate(request: dict[str, Any]) -> dict[str, Any]:
         torch.set_num_threads(threads)
     torch.manual_seed(request.get("seed", 0))
     device = torch.device(request.get("device", "cpu"))
-    half = getattr(torch, request.get("autocast") or "float32")
-    autocast = torch.autocast(device.type, half, enabled=half != torch.float32)
+    dtype = getattr(torch, request.get("autocast") or "float32")
+    autocast = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
     model = UnifiedVoice(**request.get("shape", PUBLISHED), checkpointing=False).eval()
     # not strict, as in `TextToSpeech`: published files hold causal masks that GPT-2 no longer stores
     missing = model.load_state_dict(torch.load(request["weights"], weights_only=True, mmap=True), strict=False)[0]
@@ -74,7 +74,7 @@ def generate(request: dict[str, Any]) -> dict[str, Any]:
     latent = torch.tensor([request["latent"]], device=device)
     codes, seconds = [], []
     for text in request["texts"]:
-        # `tts` appends a 0 of its own before `inference_speech` appends another
+        # `tts` itself appends a 0 before `inference_speech` appends another
         ids = torch.tensor([[*text, 0]], device=device)
         _finish(device)
         start = time.perf_counter()
@@ -93,7 +93,7 @@ def generate(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def score(request: dict[str, Any]) -> dict[str, Any]:
-    """As `TextToSpeech.tts` does: a 0 behind the text, codes filled up with stop tokens and made calm, no masks."""
+    """As `TextToSpeech.tts` does: a 0 after the text, codes padded with stop tokens that become silence, no masks."""
     import torch
     from torch.nn import functional
 

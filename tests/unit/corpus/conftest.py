@@ -6,6 +6,17 @@ import numpy as np
 import pytest
 import soundfile
 
+from clvp_train.corpus import Corpus
+from clvp_train.errors import UserError
+
+
+def fails(corpus: Corpus, *words: str) -> None:
+    """Iterating raises a one-line UserError with every word before the first utterance."""
+    with pytest.raises(UserError) as caught:
+        next(iter(corpus))
+    message = str(caught.value)
+    assert "\n" not in message and all(word in message for word in words), message
+
 
 @pytest.fixture
 def write_audio() -> Callable[[Path], Path]:

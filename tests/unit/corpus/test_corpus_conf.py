@@ -1,4 +1,4 @@
-"""Every conf/corpus file instantiates, and names exactly its reader's fields."""
+"""Every conf/corpus file instantiates and sets exactly the fields of its reader."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -11,10 +11,6 @@ import clvp_train.corpus
 
 GROUP = Path(__file__).parents[3] / "conf" / "corpus"
 FILES = sorted(GROUP.glob("*.yaml"))
-
-
-def test_all_groups_are_there():
-    assert {file.stem for file in FILES} == {"nano", "ljspeech", "manifest", "folder", "hub", "text", "asterisk"}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -30,5 +26,5 @@ def test_instantiates(file):
         value = getattr(corpus, field.name)
         assert value == ("given" if field.name in required else config.corpus[field.name])
         if field.name not in required and file.stem != "nano":
-            assert value == field.default, f"{field.name}: the YAML and the reader disagree on the default"
+            assert value == field.default, f"{field.name}: YAML and reader have different defaults"
     assert isinstance(corpus.name, str) and corpus.name

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clvp_train.corpus import Hub, Utterance
-from clvp_train.errors import UserError
+from tests.unit.corpus.conftest import fails
 
 
 @pytest.fixture(autouse=True)
@@ -17,15 +17,6 @@ def local_only(monkeypatch, tmp_path_factory):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-
-
-def fails(corpus: Hub, *words: str) -> None:
-    with pytest.raises(UserError) as caught:
-        next(iter(corpus))
-    message = str(caught.value)
-    assert "\n" not in message
-    for word in words:
-        assert word in message, message
 
 
 def saved(path, wav_bytes, split: str | None = None) -> str:
@@ -75,10 +66,10 @@ def test_reads_folder_of_csv_with_paths(tmp_path, write_audio):
     name = str(tmp_path)
     assert list(Hub(name)) == [Utterance("train/000000", "one", str(tmp_path / "wavs/a.wav"))]
     (tmp_path / "wavs" / "a.wav").unlink()
-    fails(Hub(name), "row 1", "a.wav is missing", "mend its path")
+    fails(Hub(name), "row 1", "a.wav does not exist", "Correct its path")
 
 
-def test_audio_folder_names_the_way_out(tmp_path, write_audio, monkeypatch):
+def test_audio_folder_without_torchcodec(tmp_path, write_audio, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchcodec", None)
     write_audio(tmp_path / "a.wav")
     (tmp_path / "metadata.csv").write_text("file_name,transcription\na.wav,one\n")
@@ -96,16 +87,16 @@ def test_audio_folder_with_torchcodec(tmp_path, write_audio):
 def test_bad_rows(tmp_path, wav_bytes):
     cells = {"audio": [{"bytes": wav_bytes, "path": None}] * 2, "text": ["one", " "], "key": ["k", "k"]}
     datasets.Dataset.from_dict(cells).save_to_disk(str(tmp_path / "d"))
-    fails(Hub(str(tmp_path / "d")), "row 2", "transcript is empty", "remove the row")
+    fails(Hub(str(tmp_path / "d")), "row 2", "transcript is empty")
     datasets.Dataset.from_dict(cells | {"text": ["one", "two"]}).save_to_disk(str(tmp_path / "e"))
-    fails(Hub(str(tmp_path / "e"), id_column="key"), "row 2", "id 'k' is taken already")
+    fails(Hub(str(tmp_path / "e"), id_column="key"), "row 2", "duplicate id 'k'")
 
 
 def test_unreachable(tmp_path, wav_bytes):
-    fails(Hub(str(tmp_path / "none")), "none is missing", "set corpus.name")
+    fails(Hub(str(tmp_path / "none")), "none: does not exist", "Set corpus.name")
     (tmp_path / "one.csv").write_text("x")
-    fails(Hub(str(tmp_path / "one.csv")), "one.csv is a file", "corpus=manifest")
-    fails(Hub("nobody/no-such-data-set"), "nobody/no-such-data-set", "cannot be loaded", "mend corpus.name", "network")
+    fails(Hub(str(tmp_path / "one.csv")), "one.csv: not a folder", "corpus=manifest")
+    fails(Hub("nobody/no-such-data-set"), "nobody/no-such-data-set", "cannot be loaded", "Check corpus.name", "network")
     fails(Hub(saved(tmp_path / "d", wav_bytes, "train"), split="dev"), "no split 'dev'", "one of train")
     (tmp_path / "empty").mkdir()
     fails(Hub(str(tmp_path / "empty")), "empty", "cannot be loaded")

@@ -7,17 +7,7 @@ from pathlib import Path
 import pytest
 
 from clvp_train.corpus import Asterisk, Folder, LJSpeech, TextLines, Utterance
-from clvp_train.errors import UserError
-
-
-def fails(corpus, *words: str) -> None:
-    """Iterating raises a one-line UserError that holds every word, before the first utterance comes out."""
-    with pytest.raises(UserError) as caught:
-        next(iter(corpus))
-    message = str(caught.value)
-    assert "\n" not in message
-    for word in words:
-        assert word in message, message
+from tests.unit.corpus.conftest import fails
 
 
 class TestTextLines:
@@ -43,26 +33,26 @@ class TestTextLines:
     def test_not_utf8(self, tmp_path):
         path = tmp_path / "latin.txt"
         path.write_bytes(b"\xef\xbb\xbfgood\ncaf\xe9\n")
-        fails(TextLines(str(path)), "latin.txt, line 2", "byte 11 is not UTF-8", "save the file as UTF-8")
+        fails(TextLines(str(path)), "latin.txt, line 2", "byte 11 is not UTF-8")
         assert path.read_bytes()[11] == 0xE9
 
     def test_broken_gzip(self, tmp_path):
         path = tmp_path / "lines.txt.gz"
         path.write_bytes(gzip.compress(b"One.\n" * 1000)[:-12])
-        fails(TextLines(str(path)), "lines.txt.gz cannot be read", "replace it")
+        fails(TextLines(str(path)), "lines.txt.gz: cannot be read")
 
     def test_missing(self, tmp_path):
-        fails(TextLines(str(tmp_path / "no.txt")), "no.txt is missing", "mend corpus.path")
-        fails(TextLines(str(tmp_path)), "is a folder", "mend corpus.path")
+        fails(TextLines(str(tmp_path / "no.txt")), "no.txt: does not exist", "Set corpus.path")
+        fails(TextLines(str(tmp_path)), "not a file", "Set corpus.path")
 
     @pytest.mark.parametrize("content", ["", "\n \n"])
     def test_empty(self, tmp_path, content):
         (tmp_path / "lines.txt").write_text(content)
-        fails(TextLines(str(tmp_path / "lines.txt")), "lines.txt holds no utterances")
+        fails(TextLines(str(tmp_path / "lines.txt")), "lines.txt: the corpus has no utterances")
 
     def test_invisible_text_is_empty(self, tmp_path):
         (tmp_path / "lines.txt").write_text("One.\n\u200b\n", encoding="utf-8")
-        fails(TextLines(str(tmp_path / "lines.txt")), "line 2", "transcript is empty", "remove the row")
+        fails(TextLines(str(tmp_path / "lines.txt")), "line 2", "transcript is empty")
 
 
 class TestLJSpeech:
@@ -93,21 +83,21 @@ class TestLJSpeech:
         assert next(iter(LJSpeech(root.name))).audio == str(root / "wavs/LJ001-0001.wav")
 
     def test_missing(self, root):
-        fails(LJSpeech(str(root / "none")), "none is missing", "set corpus.root")
-        fails(LJSpeech(str(root / "wavs")), "metadata.csv is missing", "mend corpus.root")
+        fails(LJSpeech(str(root / "none")), "none: does not exist", "Set corpus.root")
+        fails(LJSpeech(str(root / "wavs")), "metadata.csv: does not exist", "Set corpus.root")
 
     def test_bad_rows(self, root):
         good = "LJ001-0001|One|one"
         self.write(root, good, "LJ001-0002| | ")
-        fails(LJSpeech(str(root)), "metadata.csv, line 2", "transcript is empty", "write it")
+        fails(LJSpeech(str(root)), "metadata.csv, line 2", "transcript is empty")
         self.write(root, good, "LJ001-0002")
-        fails(LJSpeech(str(root)), "metadata.csv, line 2", "1 fields", "write id|raw text|normalised text")
+        fails(LJSpeech(str(root)), "metadata.csv, line 2", "1 fields", "Write id|raw text|normalised text")
         self.write(root, good, good)
-        fails(LJSpeech(str(root)), "line 2", "'LJ001-0001' is taken already", "line 1", "its own id")
+        fails(LJSpeech(str(root)), "line 2", "duplicate id 'LJ001-0001'", "line 1")
         self.write(root, good, "|text|text")
         fails(LJSpeech(str(root)), "line 2", "id is empty")
         self.write(root, good, "LJ9|Gone|gone")
-        fails(LJSpeech(str(root)), "line 2", "LJ9.wav is missing", "mend its path, or remove the row")
+        fails(LJSpeech(str(root)), "line 2", "LJ9.wav does not exist")
 
 
 class TestFolder:
@@ -130,19 +120,19 @@ class TestFolder:
         assert next(iter(corpus)) == Utterance("ann/a", "This is ann/a.WAV.", str(tmp_path / "ann/a.WAV"), "ann")
 
     def test_errors(self, tmp_path, write_audio):
-        fails(Folder(str(tmp_path / "none")), "none is missing", "set corpus.root")
-        fails(Folder(str(tmp_path)), "holds no utterances")
+        fails(Folder(str(tmp_path / "none")), "none: does not exist", "Set corpus.root")
+        fails(Folder(str(tmp_path)), "has no utterances")
         self.put(tmp_path, "a.wav", "fine", write_audio)
         write_audio(tmp_path / "b.wav")
-        fails(Folder(str(tmp_path)), "b.wav has no transcript", "write it to b.txt")
+        fails(Folder(str(tmp_path)), "b.wav: no transcript", "Add b.txt")
         (tmp_path / "b.txt").write_text(" \n")
         fails(Folder(str(tmp_path)), "b.txt", "transcript is empty")
         (tmp_path / "b.txt").write_text("b")
         (tmp_path / "c.txt").write_text("c")
-        fails(Folder(str(tmp_path)), "c.txt has no audio file", "add c.wav")
+        fails(Folder(str(tmp_path)), "c.txt: no audio file", "Add c.wav")
         (tmp_path / "c.txt").unlink()
         write_audio(tmp_path / "b.flac")
-        fails(Folder(str(tmp_path)), "'b' is taken already")
+        fails(Folder(str(tmp_path)), "duplicate id 'b'")
 
 
 class TestAsterisk:
@@ -166,8 +156,13 @@ class TestAsterisk:
 
     def test_missing_package(self, tmp_path):
         needed = "apt-get install asterisk-core-sounds-en asterisk-core-sounds-en-wav"
-        fails(Asterisk(root=str(tmp_path / "none")), "none is missing", needed, "set corpus.root")
-        fails(Asterisk(str(tmp_path), str(tmp_path / "none.txt")), "none.txt is missing", needed, "corpus.transcripts")
+        fails(Asterisk(root=str(tmp_path / "none")), "corpus.root=", needed)
+        fails(
+            Asterisk(str(tmp_path), str(tmp_path / "none.txt")),
+            "none.txt: does not exist",
+            needed,
+            "corpus.transcripts",
+        )
 
     @pytest.mark.skipif(
         not (Path(Asterisk.root).exists() and Path(Asterisk.transcripts).exists()),

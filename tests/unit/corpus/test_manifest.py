@@ -1,18 +1,21 @@
 """Manifests as CSV, TSV, JSONL and Parquet."""
 
 import json
+import os
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from clvp_train.corpus import ManifestCorpus, Utterance
-from clvp_train.errors import UserError
+from tests.unit.corpus.conftest import fails
+
+ROWS, BYTES = 640, 100_000
 
 
 @pytest.fixture
 def write(tmp_path, write_audio):
-    """Writes wavs/a.wav, wavs/b.wav and a manifest beside `wavs`, and returns its path."""
+    """Writes wavs/a.wav, wavs/b.wav and a manifest next to `wavs`, and returns its path."""
     write_audio(tmp_path / "wavs/a.wav")
     write_audio(tmp_path / "wavs/b.wav")
 
@@ -29,16 +32,11 @@ def write(tmp_path, write_audio):
     return write
 
 
-def fails(path: str, *words: str) -> None:
-    with pytest.raises(UserError) as caught:
-        next(iter(ManifestCorpus(path)))
-    message = str(caught.value)
-    assert "\n" not in message
-    for word in words:
-        assert word in message, message
+def fails_at(path: str, *words: str) -> None:
+    fails(ManifestCorpus(path), *words)
 
 
-def test_all_formats_say_the_same(write, tmp_path):
+def test_all_formats_are_equivalent(write, tmp_path):
     cells = {"audio": ["wavs/a.wav", "wavs/b.wav"], "text": ["Größe, 大き", "two  words"], "speaker": ["x", None]}
     rows = pa.table(cells).to_pylist()
     paths = [
@@ -57,7 +55,7 @@ def test_all_formats_say_the_same(write, tmp_path):
 
 
 def test_id_column_and_double_audio(write):
-    fails(write("m.csv", "audio,text\nwavs/a.wav,one\nwavs/a.wav,two\n"), "line 3", "'wavs/a.wav' is taken already")
+    fails_at(write("m.csv", "audio,text\nwavs/a.wav,one\nwavs/a.wav,two\n"), "line 3", "duplicate id 'wavs/a.wav'")
     path = write("m.csv", "audio,text,id\nwavs/a.wav,one,7\nwavs/a.wav,two,8\n")
     assert [u.id for u in ManifestCorpus(path)] == ["7", "8"]
 
@@ -87,7 +85,7 @@ def test_tsv_quotes_are_characters(write):
 
 def test_csv_text_over_lines(write):
     path = write("m.csv", 'audio,text\nwavs/a.wav,"one\r\ntwo"\nwavs/b.wav,\n')
-    fails(path, "m.csv, line 4", "transcript is empty", "remove the row")
+    fails_at(path, "m.csv, line 4", "transcript is empty")
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
@@ -99,8 +97,12 @@ def test_missing_column(write, suffix):
         "jsonl": pa.table(cells).to_pylist(),
         "parquet": pa.table(cells),
     }[suffix]
-    fails(
-        write(f"m.{suffix}", content), f"m.{suffix}", "no column 'text'", "found: audio, sentence", "rename the columns"
+    fails_at(
+        write(f"m.{suffix}", content),
+        f"m.{suffix}",
+        "no column 'text'",
+        "columns: audio, sentence",
+        "Rename the columns",
     )
 
 
@@ -114,20 +116,24 @@ def test_missing_audio_file(write, suffix):
         "parquet": pa.table(cells),
     }[suffix]
     row = {"csv": "line 3", "tsv": "line 3", "jsonl": "line 2", "parquet": "row 2"}[suffix]
-    fails(write(f"m.{suffix}", content), f"m.{suffix}, {row}", "wavs/none.wav is missing", "mend its path")
+    fails_at(write(f"m.{suffix}", content), f"m.{suffix}, {row}", "wavs/none.wav does not exist")
 
 
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("m.xlsx", "x", ("m.xlsx", "unknown suffix '.xlsx'", "use .csv, .tsv, .jsonl or .parquet")),
-        ("m.csv", "", ("m.csv holds no utterances",)),
-        ("m.csv", "audio,text\n", ("m.csv holds no utterances",)),
+        ("m.xlsx", "x", ("m.xlsx", "unknown suffix '.xlsx'", "Use .csv, .tsv, .jsonl or .parquet")),
+        ("m.csv", "", ("m.csv: the corpus has no utterances",)),
+        ("m.csv", "audio,text\n", ("m.csv: the corpus has no utterances",)),
         ("m.csv", "audio,text\nwavs/a.wav,one, two\n", ("m.csv, line 2", "3 fields", "header has 2", "quotes")),
-        ("m.csv", 'audio,text\nwavs/a.wav,"one\nwavs/b.wav,two\n', ("m.csv, line 2", "malformed", "mend the quotes")),
-        ("m.csv", "audio,text\n,one\n", ("m.csv, line 2", "no audio", "give its path")),
-        ("m.csv", "audio,text\n" + "x" * 5000 + ",one\n", ("m.csv, line 2", "is missing")),
-        ("m.csv", b"audio,text\nwavs/a.wav,caf\xe9\n", ("m.csv, line 2", "byte 25 is not UTF-8", "save the file")),
+        (
+            "m.csv",
+            'audio,text\nwavs/a.wav,"one\nwavs/b.wav,two\n',
+            ("m.csv, line 2", "malformed", "Correct the quotes"),
+        ),
+        ("m.csv", "audio,text\n,one\n", ("m.csv, line 2", "no audio", "Add its path")),
+        ("m.csv", "audio,text\n" + "x" * 5000 + ",one\n", ("m.csv, line 2", "does not exist")),
+        ("m.csv", b"audio,text\nwavs/a.wav,caf\xe9\n", ("m.csv, line 2", "byte 25 is not UTF-8")),
         (
             "m.jsonl",
             '{"audio": "wavs/a.wav", "text": "one"}\n{"audio"\n',
@@ -136,19 +142,33 @@ def test_missing_audio_file(write, suffix):
         ("m.jsonl", "[1]\n", ("line 1", "not a JSON object")),
         ("m.jsonl", "[" * 100_000, ("line 1", "malformed JSON")),
         ("m.jsonl", [{"audio": "wavs/a.wav", "text": None}], ("line 1", "transcript is empty")),
-        ("m.jsonl", [{"audio": "wavs/a.wav", "text": 5}], ("line 1", "transcript is a int", "write it as a string")),
+        ("m.jsonl", [{"audio": "wavs/a.wav", "text": 5}], ("line 1", "transcript is of type int")),
         ("m.jsonl", [{"audio": "wavs/a.wav", "text": "\ud800"}], ("line 1", "transcript", "not valid Unicode")),
-        ("m.jsonl", [{"audio": {"bytes": "x"}, "text": "one"}], ("line 1", "no audio bytes", "Parquet")),
-        ("m.jsonl", [{"audio": [0.5], "text": "one"}], ("line 1", "the audio is list", "give a path")),
+        ("m.jsonl", [{"audio": {"bytes": "x"}, "text": "one"}], ("line 1", "audio bytes in JSON", "Parquet")),
+        ("m.jsonl", [{"audio": [0.5], "text": "one"}], ("line 1", "the audio is of type list", "Use a path")),
         ("m.jsonl", [{"audio": {"path": None}, "text": "one"}], ("line 1", "no audio")),
-        ("m.parquet", b"PAR1 not", ("m.parquet", "cannot be read as Parquet", "write it again")),
+        ("m.parquet", b"PAR1 not", ("m.parquet", "cannot be read as Parquet")),
         ("m.parquet", pa.table({"audio": [None], "text": ["x"]}), ("m.parquet, row 1", "no audio")),
-        ("m.parquet", pa.table({"audio": [[0.5]], "text": ["x"]}), ("row 1", "the audio is list")),
+        ("m.parquet", pa.table({"audio": [[0.5]], "text": ["x"]}), ("row 1", "the audio is of type list")),
     ],
 )
 def test_bad_manifest(write, name, content, words):
-    fails(write(name, content), *words)
+    fails_at(write(name, content), *words)
 
 
 def test_missing_manifest(tmp_path):
-    fails(str(tmp_path / "none.csv"), "none.csv is missing", "mend corpus.path")
+    fails_at(str(tmp_path / "none.csv"), "none.csv: does not exist", "Set corpus.path")
+
+
+@pytest.mark.parametrize("rows_a_group", [ROWS, 64], ids=["one row group", "ten row groups"])
+def test_parquet_is_read_as_a_stream(tmp_path, rows_a_group):
+    """A page or a row group is in memory, never the entire file."""
+    table = pa.table({"audio": [os.urandom(BYTES) for _ in range(ROWS)], "text": [f"text {n}" for n in range(ROWS)]})
+    pages = {"write_batch_size": 64, "use_dictionary": False}  # 64 rows each, not the default 1024
+    pq.write_table(table, tmp_path / "corpus.parquet", row_group_size=rows_a_group, **pages)
+    del table
+    before, most = pa.total_allocated_bytes(), 0
+    for utterance in ManifestCorpus(str(tmp_path / "corpus.parquet")):
+        assert len(utterance.audio) == BYTES
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert most < ROWS * BYTES / 2

@@ -1,14 +1,15 @@
-"""A corpus as a stream of which only a part is fetched."""
+"""Streaming fetches only what is wanted."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from clvp_train.corpus import Corpus, Row
+from clvp_train.corpus import Corpus, ManifestCorpus, Row
+from clvp_train.errors import UserError
 
 
 class Counted(Corpus):
-    """Five recordings that count how often they are fetched."""
+    """Five recordings; records which are fetched."""
 
     name = source = "counted"
 
@@ -24,7 +25,7 @@ class Counted(Corpus):
         return bytes([number])
 
 
-def test_only_what_is_wanted_is_fetched():
+def test_only_wanted_rows_are_fetched():
     corpus = Counted()
     streamed = [(number, utterance.id, utterance.audio) for number, utterance in corpus.stream(lambda n: n in (1, 4))]
     assert streamed == [(1, "1", b"\1"), (4, "4", b"\4")] and corpus.fetched == [1, 4]
@@ -38,18 +39,15 @@ def test_without_audio_nothing_is_fetched():
     assert corpus.fetched == []
 
 
-def test_it_is_fetched_only_when_its_turn_comes():
+def test_audio_is_fetched_lazily():
     corpus = Counted()
     stream = iter(corpus)
     next(stream)
     assert corpus.fetched == [0]
-    assert [number for number, _ in corpus.stream()] == list(range(5)) == [int(one.id) for one in corpus]
+    assert [number for number, _ in corpus.stream()] == list(range(5)) == [int(item.id) for item in corpus]
 
 
-def test_without_audio_files_are_still_looked_for(tmp_path):
-    from clvp_train.corpus import ManifestCorpus
-    from clvp_train.errors import UserError
-
+def test_without_audio_missing_files_are_still_reported(tmp_path):
     (tmp_path / "m.csv").write_text("audio,text\nmissing.wav,a text\n")
-    with pytest.raises(UserError, match="missing.wav is missing"):
+    with pytest.raises(UserError, match="missing.wav does not exist"):
         list(ManifestCorpus(str(tmp_path / "m.csv")).stream(audio=False))

@@ -10,10 +10,10 @@ from clvp_train.data.text_index import TextIndex, text_hashes
 
 
 def naive(keys):
-    places = defaultdict(list)
-    for place, key in enumerate(keys):
-        places[key].append(place)
-    return list(places.values())
+    indices = defaultdict(list)
+    for index, key in enumerate(keys):
+        indices[key].append(index)
+    return list(indices.values())
 
 
 @pytest.mark.parametrize("num_texts", [1, 3, 40, 5000])
@@ -25,25 +25,25 @@ def test_texts_are_numbered_as_they_first_appear(num_texts):
     assert text_index.indices_N.dtype == text_index.offsets.dtype == np.int64
 
 
-def test_no_pairs_have_no_texts():
+def test_without_pairs_there_are_no_texts():
     assert len(TextIndex.from_keys(np.empty(0, dtype=np.uint64))) == 0
     assert text_hashes(pa.array([], pa.string())).tolist() == []
 
 
-def test_turns_go_round_each_text_s_own_candidates():
+def test_turns_cycle_through_the_pairs_of_each_text():
     text_index = TextIndex.from_keys(np.array([5, 5, 9, 5, 9, 1], dtype=np.uint64))  # [0, 1, 3], [2, 4], [5]
     picked = [text_index.pick(np.array([2, 0, 1]), np.array([turn] * 3)).tolist() for turn in range(4)]
     assert picked == [[5, 0, 2], [5, 1, 4], [5, 3, 2], [5, 0, 4]]
 
 
-def test_places_beyond_32_bits_are_kept():
+def test_indices_beyond_32_bits_are_kept():
     """Three texts of 2³¹ pairs each, without the pairs."""
     far = 2**31
     text_index = TextIndex(np.broadcast_to(np.int64(far), 3 * far), np.array([0, far, 2 * far, 3 * far]))
     assert text_index.pick(np.array([2]), np.array([far - 1])).tolist() == [far] and len(text_index[1]) == far
 
 
-def test_a_hash_is_that_of_the_text_s_key():
+def test_a_hash_is_that_of_the_key_of_the_text():
     texts = ["Hello, world!", "hello world", "Grüße", "Hello, world!", "?!", "GRÜSSE"]
     hashes = text_hashes(pa.array(texts))
     assert hashes.dtype == np.uint64

@@ -52,9 +52,9 @@ def candidate_sets(held_out) -> CandidateSets:
 @pytest.fixture
 def model() -> CLVPModel:
     torch.manual_seed(0)
-    half = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 1}
-    half |= {"vocab_size": 48, "initializer_range": 0.2}
-    return CLVPModel(CLVPConfig(text_config=half, speech_config=half, projection_dim=16)).eval()
+    tower = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 1}
+    tower |= {"vocab_size": 48, "initializer_range": 0.2}
+    return CLVPModel(CLVPConfig(text_config=tower, speech_config=tower, projection_dim=16)).eval()
 
 
 @pytest.fixture

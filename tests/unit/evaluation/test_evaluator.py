@@ -7,8 +7,8 @@ import torch
 
 from clvp_train import metrics
 from clvp_train.errors import UserError
-from clvp_train.evaluation import EvaluationData, PerturbationSuite, compare, evaluate
-from clvp_train.evaluation.perturbation_suite import in_codes, in_texts, in_voices
+from clvp_train.evaluation import EvaluationData, PerturbationSuite, compare, evaluate_model
+from clvp_train.evaluation.perturbation_suite import change_voices, perturb_codes, perturb_texts
 from clvp_train.report import draw, tables
 
 
@@ -21,7 +21,7 @@ class Perfect:
     @staticmethod
     def _counts(sequence):
         halves = np.array_split(sequence, 2)
-        return torch.from_numpy(np.concatenate([np.bincount(half, minlength=30)[:30] for half in halves])).float()
+        return torch.from_numpy(np.concatenate([np.bincount(tower, minlength=30)[:30] for tower in halves])).float()
 
     def texts(self, sequences):
         return torch.stack([self._counts(sequence) for sequence in sequences])
@@ -34,12 +34,12 @@ class Perfect:
 def data(held_out, candidate_sets):
     pairs, suite = held_out(23), PerturbationSuite(shares=[0.5])
     perturbations = [
-        *in_codes(pairs, suite),
-        *in_texts(pairs, suite, lambda text: [int(word[1:]) % 30 for word in text.split()]),
+        *perturb_codes(pairs, suite),
+        *perturb_texts(pairs, suite, lambda text: [int(word[1:]) % 30 for word in text.split()]),
     ]
     return EvaluationData(
         pairs,
-        [*perturbations, *in_voices(pairs, candidate_sets, suite)],
+        [*perturbations, *change_voices(pairs, candidate_sets, suite)],
         candidates=candidate_sets,
         reference=held_out(9, seed=5),
         left_out={"a part": "why"},
@@ -47,18 +47,18 @@ def data(held_out, candidate_sets):
 
 
 def test_a_perfect_model_finds_everything_and_picks_the_right_candidate(data, embedder):
-    found = evaluate(data, Perfect(embedder.module))
+    results = evaluate_model(data, Perfect(embedder.module))
     for direction in ("text_to_speech", "speech_to_text"):
-        assert found.metrics[direction]["R@1"] == 1
-        assert found.metrics["intervals"][direction]["R@1"] == [1, 1]
-    assert found.metrics["scores"]["mismatched"]["auc"] == 1
-    rates = {row["perturbation"]: row["rate"] for row in found.metrics["perturbations"]}
+        assert results.metrics[direction]["R@1"] == 1
+        assert results.metrics["intervals"][direction]["R@1"] == [1, 1]
+    assert results.metrics["scores"]["mismatched"]["auc"] == 1
+    rates = {row["perturbation"]: row["rate"] for row in results.metrics["perturbations"]}
     for perturbation in ("cut_off", "foreign_stretch", "babble", "drop_words", "replace_words", "repeat_words"):
         assert rates[perturbation] > 0.95, perturbation
     assert rates["drop"] > 0.9
     first = data.candidates.starts
-    assert found.metrics["rerank"]["texts"] == 12
-    picks = found.per_text["pick: log_probability_per_code"]
+    assert results.metrics["rerank"]["texts"] == 12
+    picks = results.per_text["pick: log_probability_per_code"]
     expected = data.candidates.pairs.log_probabilities[first] / [
         len(data.candidates.pairs.codes[row]) + 1 for row in first
     ]
@@ -67,28 +67,28 @@ def test_a_perfect_model_finds_everything_and_picks_the_right_candidate(data, em
 
 def test_an_untrained_model_is_at_chance(held_out, embedder):
     pairs = held_out(400)
-    found = evaluate(EvaluationData(pairs, in_codes(pairs, PerturbationSuite(shares=[0.5]))), embedder)
-    assert found.metrics["text_to_speech"]["R@10"] < 0.1
-    assert found.metrics["scores"]["mismatched"]["auc"] == pytest.approx(0.5, abs=0.06)
-    assert "rerank" not in found.metrics and "reference" not in found.metrics
+    results = evaluate_model(EvaluationData(pairs, perturb_codes(pairs, PerturbationSuite(shares=[0.5]))), embedder)
+    assert results.metrics["text_to_speech"]["R@10"] < 0.1
+    assert results.metrics["scores"]["mismatched"]["auc"] == pytest.approx(0.5, abs=0.06)
+    assert "rerank" not in results.metrics and "reference" not in results.metrics
 
 
 def test_every_number_is_what_it_says(data, embedder):
-    found = evaluate(data, embedder)
+    results = evaluate_model(data, embedder)
     pairs = data.pairs
     text = torch.nn.functional.normalize(embedder.texts(pairs.input_ids), dim=1)
     projected = embedder.speech(pairs.codes, pairs.finished)
     speech = torch.nn.functional.normalize(projected, dim=1)
     ranks = metrics.retrieval_ranks(text, speech)
-    assert found.metrics["text_to_speech"] == metrics.rank_summary(ranks.text_to_speech)
+    assert results.metrics["text_to_speech"] == metrics.rank_summary(ranks.text_to_speech)
     own = (text * speech).sum(1).double().numpy()
-    assert found.metrics["scores"]["true"]["mean"] == pytest.approx(own.mean(), abs=1e-6)
+    assert results.metrics["scores"]["true"]["mean"] == pytest.approx(own.mean(), abs=1e-6)
     scale = embedder.module.model.logit_scale.exp().item()
-    assert found.metrics["scores"]["clvp_score"] == pytest.approx(own.mean() * scale, rel=1e-5)
+    assert results.metrics["scores"]["clvp_score"] == pytest.approx(own.mean() * scale, rel=1e-5)
     reference = embedder.speech(data.reference.codes, data.reference.finished)
     distance = metrics.frechet_distance(projected, reference)
-    assert found.metrics["reference"] == {"codes": 9, "frechet_distance": pytest.approx(distance, rel=1e-4)}
-    for perturbation, row in zip(data.perturbations, found.metrics["perturbations"]):
+    assert results.metrics["reference"] == {"codes": 9, "frechet_distance": pytest.approx(distance, rel=1e-4)}
+    for perturbation, row in zip(data.perturbations, results.metrics["perturbations"]):
         if perturbation.side == "text":
             wrong = torch.nn.functional.normalize(embedder.texts(perturbation.perturbed), dim=1)
             scores, right = (wrong * speech[perturbation.rows]).sum(1), own[perturbation.rows]
@@ -98,23 +98,23 @@ def test_every_number_is_what_it_says(data, embedder):
             scores, right = (text[perturbation.rows] * wrong).sum(1), own[perturbation.rows]
         assert row["rate"] == pytest.approx((right > scores.numpy()).mean(), abs=0.05), perturbation.name
         assert row["pairs"] == len(perturbation.rows) and row["interval"][0] <= row["rate"] <= row["interval"][1]
-    assert [row["texts"] for row in found.metrics["breakdown"]["voice"]] == [8, 8, 7]
-    worst = found.metrics["confusions"][0]
+    assert [row["texts"] for row in results.metrics["breakdown"]["voice"]] == [8, 8, 7]
+    worst = results.metrics["confusions"][0]
     assert worst["rank"] == ranks.text_to_speech.max() and worst["text"] in pairs.texts
     assert worst["its_score"] > worst["score"]
 
 
 def test_all_of_it_goes_into_json_tables_and_figures(data, embedder):
-    found = evaluate(data, embedder)
-    read = json.loads(json.dumps(found.metrics, allow_nan=False))
+    results = evaluate_model(data, embedder)
+    read = json.loads(json.dumps(results.metrics, allow_nan=False))
     titles = [table.title for table in tables(read)]
     assert titles[0].startswith("Retrieval among 23") and "Re-ranking 12 texts × 2.417 candidates" in titles
-    assert {"Perturbation detection", "Fréchet distance", "What a score means", "Worst confusions"} <= set(titles)
-    assert len(draw(found.figure_data)) == 8
+    assert {"Perturbation detection", "Fréchet distance", "Score percentiles", "Worst confusions"} <= set(titles)
+    assert len(draw(results.figure_data)) == 8
 
 
 def test_a_comparison_is_paired_and_signed(data, embedder):
-    weak, strong = evaluate(data, embedder), evaluate(data, Perfect(embedder.module))
+    weak, strong = evaluate_model(data, embedder), evaluate_model(data, Perfect(embedder.module))
     rows = {row["quantity"]: row for row in compare([weak.per_text, strong.per_text])}
     first = rows["R@1, text → speech"]
     assert first["values"] == [weak.metrics["text_to_speech"]["R@1"], 1.0]
@@ -128,12 +128,12 @@ def test_a_model_that_has_diverged_is_reported_in_words(held_out, embedder):
     with torch.no_grad():
         embedder.module.model.text_projection.weight.fill_(float("nan"))
     with pytest.raises(UserError, match="NaN or infinite: the model has diverged"):
-        evaluate(EvaluationData(held_out(5)), embedder)
+        evaluate_model(EvaluationData(held_out(5)), embedder)
 
 
 def test_word_errors_reach_the_report(data, embedder):
     errors = np.array([0.0] * len(data.candidates.pairs))
     errors[np.array(data.candidates.starts) + 1] = 2
     spoken = dataclasses.replace(data, word_errors=errors, num_words=np.full(12, 4))
-    found = evaluate(spoken, Perfect(embedder.module)).metrics["rerank"]["word_error_rate"]
-    assert found["pick"]["value"] == 0 and found["random"]["value"] == pytest.approx(2 / 4 * (5 / 3 + 7 / 2) / 12)
+    results = evaluate_model(spoken, Perfect(embedder.module)).metrics["rerank"]["word_error_rate"]
+    assert results["pick"]["value"] == 0 and results["random"]["value"] == pytest.approx(2 / 4 * (5 / 3 + 7 / 2) / 12)

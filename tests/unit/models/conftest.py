@@ -12,13 +12,13 @@ TEXT_VOCABULARY, SPEECH_VOCABULARY = 64, 96
 
 
 def _make_config(**fields: Any) -> CLVPConfig:
-    """A whole config with two small halves of different widths; `fields` go to both halves."""
-    half = {"num_hidden_layers": 2, "projection_dim": 24, "initializer_range": 0.2} | fields
+    """A whole config with two small towers of different widths; `fields` go to both towers."""
+    tower = {"num_hidden_layers": 2, "projection_dim": 24, "initializer_range": 0.2} | fields
     text = {"vocab_size": TEXT_VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2}
     speech = {"vocab_size": SPEECH_VOCABULARY, "hidden_size": 128, "intermediate_size": 64, "num_attention_heads": 2}
     return CLVPConfig(
-        text_config=text | {"pad_token_id": 0, "bos_token_id": 1} | half,
-        speech_config=speech | half,
+        text_config=text | {"pad_token_id": 0, "bos_token_id": 1} | tower,
+        speech_config=speech | tower,
     )
 
 

@@ -4,14 +4,14 @@ import torch
 from clvp_train.models import CLVPConfig, CLVPModel
 
 IDS = torch.arange(12).reshape(2, 6)
-HALF = {"vocab_size": 20, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 1}
+TOWER = {"vocab_size": 20, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 1}
 
 
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    half = {**HALF, "initializer_range": 0.2}
-    return CLVPModel(CLVPConfig(text_config=half, speech_config=half, projection_dim=16)).eval()
+    tower = {**TOWER, "initializer_range": 0.2}
+    return CLVPModel(CLVPConfig(text_config=tower, speech_config=tower, projection_dim=16)).eval()
 
 
 @pytest.fixture

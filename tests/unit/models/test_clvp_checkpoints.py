@@ -2,6 +2,7 @@ import pytest
 import torch
 from transformers import ClvpConfig, ClvpModelForConditionalGeneration
 
+from clvp_train.errors import UserError
 from clvp_train.models import CLVPModel, modeling_clvp
 from clvp_train.models.convert_tortoise import tortoise_state_dict
 from clvp_train.models.convert_transformers import transformers_state_dict
@@ -21,13 +22,13 @@ def servable(make_model):
 def composite(tmp_path_factory):
     """A small transformers Clvp, its autoregressive model included, saved in both formats."""
     torch.manual_seed(0)
-    half = {"hidden_size": 96, "intermediate_size": 64, "projection_dim": 24, "num_hidden_layers": 2}
-    half |= {"num_attention_heads": 2, "vocab_size": 64, "bos_token_id": 1}
+    tower = {"hidden_size": 96, "intermediate_size": 64, "projection_dim": 24, "num_hidden_layers": 2}
+    tower |= {"num_attention_heads": 2, "vocab_size": 64, "bos_token_id": 1}
     decoder = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_mel_attn_blocks": 1}
     decoder |= {"max_position_embeddings": 16, "max_text_tokens": 16, "vocab_size": 80}
     decoder |= {"bos_token_id": 70, "eos_token_id": 71, "feature_size": 16}
     config = ClvpConfig(
-        text_config=half, speech_config=half | {"use_attention_bias": True}, decoder_config=decoder, projection_dim=24
+        text_config=tower, speech_config=tower | {"use_attention_bias": True}, decoder_config=decoder, projection_dim=24
     )
     model = ClvpModelForConditionalGeneration(config).eval()
     with torch.no_grad():
@@ -75,7 +76,7 @@ ROTARY = "text_transformer.transformer.attn_layers.rotary_pos_emb.inv_freq"
         (lambda state: state.update({ROTARY: torch.ones(16)}), r"clvp2.pth.*inv_freq does not hold"),
         (lambda state: state.update({"to_text_latent.weight": torch.ones(24, 7)}), r"clvp2.pth.*size mismatch"),
         (lambda state: state.clear(), "clvp2.pth.*Missing"),
-        (lambda state: state.update(temperature="hot"), "clvp2.pth holds no state dict"),
+        (lambda state: state.update(temperature="hot"), "clvp2.pth: not a state dict"),
     ],
 )
 def test_tortoise_key_errors_name_file_and_keys(servable, tmp_path, change, message):
@@ -150,8 +151,8 @@ def fitting(make_model):
     """Builds a CLVP for the vocabularies and the rule for rotary widths of `composite`, with the norm that is named."""
 
     def build(rms_norm="tortoise", **fields):
-        half = {"hidden_size": 64, "num_attention_heads": 1, "rms_norm": rms_norm}
-        model = make_model(**half | fields)
+        tower = {"hidden_size": 64, "num_attention_heads": 1, "rms_norm": rms_norm}
+        model = make_model(**tower | fields)
         model.speech_model.resize_token_embeddings(64)
         model.config.speech_config.vocab_size = 64
         return model
@@ -224,7 +225,7 @@ def test_a_folder_of_another_kind_is_refused(servable, tmp_path):
 
 def test_a_folder_without_weights_is_refused(composite, tmp_path):
     composite[1].config.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="neither model.safetensors nor pytorch_model.bin"):
+    with pytest.raises(UserError, match="no weights"):
         CLVPModel.from_transformers(tmp_path)
 
 

@@ -1,16 +1,29 @@
 import pytest
+import torch
 from transformers import AutoConfig
 
-from clvp_train.models import CLVPConfig, CLVPSpeechConfig, CLVPTextConfig
+from clvp_train.models import (
+    CLVPConfig,
+    CLVPModel,
+    CLVPSpeechConfig,
+    CLVPSpeechModelWithProjection,
+    CLVPTextConfig,
+    CLVPTextModelWithProjection,
+)
 
 
 def test_defaults_are_those_of_clvp2():
     config = CLVPConfig()
-    for half, vocabulary in ((config.text_config, 256), (config.speech_config, 8192)):
-        assert half.vocab_size == vocabulary
-        assert (half.hidden_size, half.intermediate_size, half.projection_dim) == (768, 1536, 768)
-        assert (half.num_hidden_layers, half.num_attention_heads, half.head_dim, half.rotary_dim) == (20, 12, 64, 32)
-        assert (half.rms_norm, half.summary_type, half.use_attention_bias) == ("tortoise", "mean", False)
+    for tower, vocabulary in ((config.text_config, 256), (config.speech_config, 8192)):
+        assert tower.vocab_size == vocabulary
+        assert (tower.hidden_size, tower.intermediate_size, tower.projection_dim) == (768, 1536, 768)
+        assert (tower.num_hidden_layers, tower.num_attention_heads, tower.head_dim, tower.rotary_dim) == (
+            20,
+            12,
+            64,
+            32,
+        )
+        assert (tower.rms_norm, tower.summary_type, tower.use_attention_bias) == ("tortoise", "mean", False)
     assert (config.projection_dim, config.padding) == (768, "mask")
 
 
@@ -32,25 +45,25 @@ def test_round_trip_through_a_folder(tmp_path, make_config):
 
 
 @pytest.mark.parametrize(("cls", "name"), [(CLVPTextConfig, "text_config"), (CLVPSpeechConfig, "speech_config")])
-def test_a_half_is_read_out_of_a_whole(tmp_path, cls, name, make_config):
+def test_a_tower_is_read_from_a_complete_config(tmp_path, cls, name, make_config):
     config = make_config(summary_type="first")
     config.padding = "tortoise"
     config.save_pretrained(tmp_path)
-    half = cls.from_pretrained(tmp_path)
-    assert type(half) is cls
+    tower = cls.from_pretrained(tmp_path)
+    assert type(tower) is cls
     expected = getattr(config, name)
-    assert half.to_dict() == expected.to_dict()
-    assert (half.padding, half.hidden_size) == ("tortoise", expected.hidden_size)
+    assert tower.to_dict() == expected.to_dict()
+    assert (tower.padding, tower.hidden_size) == ("tortoise", expected.hidden_size)
 
 
-def test_a_half_alone_makes_a_round_trip(tmp_path):
-    half = CLVPSpeechConfig(hidden_size=96, num_attention_heads=3)
-    half.save_pretrained(tmp_path)
-    assert CLVPSpeechConfig.from_pretrained(tmp_path).to_dict() == half.to_dict()
+def test_a_tower_alone_makes_a_round_trip(tmp_path):
+    tower = CLVPSpeechConfig(hidden_size=96, num_attention_heads=3)
+    tower.save_pretrained(tmp_path)
+    assert CLVPSpeechConfig.from_pretrained(tmp_path).to_dict() == tower.to_dict()
     assert type(AutoConfig.from_pretrained(tmp_path)) is CLVPSpeechConfig
 
 
-def test_from_text_speech_configs_copies_the_halves():
+def test_from_text_speech_configs_copies_the_towers():
     text, speech = CLVPTextConfig(projection_dim=32), CLVPSpeechConfig(projection_dim=32)
     config = CLVPConfig.from_text_speech_configs(text, speech, padding="tortoise", logit_scale_init_value=1.0)
     assert (config.projection_dim, config.logit_scale_init_value) == (32, 1.0)
@@ -58,13 +71,32 @@ def test_from_text_speech_configs_copies_the_halves():
     assert text.padding == speech.padding == "mask"
 
 
-def test_padding_set_later_reaches_the_halves():
+def test_padding_set_later_reaches_the_towers():
     config = CLVPConfig()
     config.padding = "tortoise"
     assert config.text_config.padding == config.speech_config.padding == "tortoise"
 
 
-def test_projection_dim_of_the_whole_goes_to_halves_that_say_none():
+def test_the_composite_and_each_tower_may_have_their_own_projection_dim(tmp_path):
+    shape = {"hidden_size": 32, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
+    text, speech = CLVPTextConfig(**shape, projection_dim=32), CLVPSpeechConfig(**shape, projection_dim=8)
+    config = CLVPConfig.from_text_speech_configs(text, speech, projection_dim=64)
+    assert [c.projection_dim for c in (config, config.text_config, config.speech_config)] == [64, 32, 8]
+    ids = torch.tensor([[1, 2, 3]])
+    model = CLVPModel(config).eval()
+    output = model(ids, ids)
+    assert output.text_embeds.shape == output.speech_embeds.shape == (1, 64)
+    assert CLVPTextModelWithProjection(config.text_config)(ids).text_embeds.shape == (1, 32)
+    assert CLVPSpeechModelWithProjection(config.speech_config)(ids).speech_embeds.shape == (1, 8)
+    model.save_pretrained(tmp_path)
+    loaded = CLVPModel.from_pretrained(tmp_path)
+    assert (loaded.config.projection_dim, loaded.config.speech_config.projection_dim) == (64, 8)
+    assert torch.equal(loaded(ids, ids).logits_per_text, output.logits_per_text)
+    tower = CLVPTextModelWithProjection.from_pretrained(tmp_path)
+    assert torch.equal(tower(ids).text_embeds, model.get_text_features(ids)), "the weights stored there are 64 wide"
+
+
+def test_projection_dim_of_the_composite_is_the_default_of_its_towers():
     config = CLVPConfig(projection_dim=32, speech_config={"hidden_size": 192, "num_attention_heads": 6})
     assert config.text_config.projection_dim == config.speech_config.projection_dim == 32
 
@@ -82,10 +114,11 @@ def test_projection_dim_of_the_whole_goes_to_halves_that_say_none():
         (lambda: CLVPTextConfig(num_hidden_layers=0), "num_hidden_layers"),
         (lambda: CLVPConfig(padding="none"), "padding.*'mask' or 'tortoise'"),
         (lambda: setattr(CLVPConfig(), "padding", "none"), "padding"),
-        (lambda: CLVPConfig(text_config={"projection_dim": 8}), "projection_dim.*differ.*same value"),
+        (lambda: CLVPConfig(projection_dim=0), "projection_dim"),
+        (lambda: CLVPConfig(text_config={"projection_dim": 8}), "projection_dim.*differ.*CLVPConfig.projection_dim"),
         (lambda: CLVPConfig(text_config={"padding": "tortoise"}), "padding.*differ.*CLVPConfig.padding"),
     ],
 )
-def test_bad_values_name_the_field_and_the_mend(build, field):
+def test_errors_name_the_field(build, field):
     with pytest.raises(ValueError, match=field):
         build()

@@ -14,11 +14,11 @@ def test_names_and_shapes(model, batch):
     assert torch.equal(output.logits_per_text, output.logits_per_speech.t())
     assert output.text_embeds.shape == output.speech_embeds.shape == (3, 24)
     assert torch.allclose(output.text_embeds.norm(dim=-1), torch.ones(3))
-    for half, shape in ((output.text_model_output, (3, 7, 32)), (output.speech_model_output, (3, 13, 128))):
-        assert isinstance(half, BaseModelOutputWithPooling)
-        assert half.last_hidden_state.shape == shape
-        assert half.pooler_output.shape == (shape[0], shape[2])
-        assert half.hidden_states is None and half.attentions is None
+    for tower, shape in ((output.text_model_output, (3, 7, 32)), (output.speech_model_output, (3, 13, 128))):
+        assert isinstance(tower, BaseModelOutputWithPooling)
+        assert tower.last_hidden_state.shape == shape
+        assert tower.pooler_output.shape == (shape[0], shape[2])
+        assert tower.hidden_states is None and tower.attentions is None
 
 
 def test_logits_are_scaled_cosines(model, batch):
@@ -44,14 +44,14 @@ def test_loss_against_the_naive_mean_of_both_directions(model, batch):
 
 def test_return_dict_false_gives_the_tuple(model, batch):
     output = model(**batch, return_loss=True)
-    loss, per_speech, per_text, text, speech, text_half, speech_half = model(
+    loss, per_speech, per_text, text, speech, text_tower, speech_tower = model(
         **batch, return_loss=True, return_dict=False
     )
     assert torch.equal(loss, output.loss) and torch.equal(per_speech, output.logits_per_speech)
     assert torch.equal(per_text, output.logits_per_text)
     assert torch.equal(text, output.text_embeds) and torch.equal(speech, output.speech_embeds)
-    assert torch.equal(text_half[1], output.text_model_output.pooler_output)
-    assert torch.equal(speech_half[0], output.speech_model_output.last_hidden_state)
+    assert torch.equal(text_tower[1], output.text_model_output.pooler_output)
+    assert torch.equal(speech_tower[0], output.speech_model_output.last_hidden_state)
 
 
 def test_unequal_batches_score_but_give_no_loss(model, batch):
@@ -64,24 +64,25 @@ def test_unequal_batches_score_but_give_no_loss(model, batch):
 def test_hidden_states_and_attentions(batch, attention, make_model):
     model = make_model(attention)
     output = model(**batch, output_attentions=True, output_hidden_states=True)
-    for half, name in ((output.text_model_output, "text_model"), (output.speech_model_output, "speech_model")):
-        tower, ids = getattr(model, name), batch["input_ids" if name == "text_model" else "speech_ids"]
-        assert len(half.hidden_states) == 3
-        assert torch.equal(half.hidden_states[0], tower.token_embedding(ids))
-        assert torch.equal(half.hidden_states[-1], half.last_hidden_state)
-        assert len(half.attentions) == 2
-        assert half.attentions[0].shape == (3, 2, ids.shape[1], ids.shape[1])
-        assert torch.allclose(half.attentions[1].sum(-1), torch.ones(3, 2, ids.shape[1]))
+    for encoded, encoder, ids in (
+        (output.text_model_output, model.text_model, batch["input_ids"]),
+        (output.speech_model_output, model.speech_model, batch["speech_ids"]),
+    ):
+        assert len(encoded.hidden_states) == 3 and len(encoded.attentions) == 2
+        assert torch.equal(encoded.hidden_states[0], encoder.token_embedding(ids))
+        assert torch.equal(encoded.hidden_states[-1], encoded.last_hidden_state)
+        assert encoded.attentions[0].shape == (3, 2, ids.shape[1], ids.shape[1])
+        assert torch.allclose(encoded.attentions[1].sum(-1), torch.ones(3, 2, ids.shape[1]))
     plain = model(**batch)
     assert torch.allclose(output.text_embeds, plain.text_embeds, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["mean", "first", "last"])
 def test_summaries(batch, kind, make_model):
-    half = make_model(summary_type=kind).text_model(batch["input_ids"])
-    states = half.last_hidden_state
+    tower = make_model(summary_type=kind).text_model(batch["input_ids"])
+    states = tower.last_hidden_state
     expected = {"mean": states.mean(1), "first": states[:, 0], "last": states[:, -1]}[kind]
-    assert torch.equal(half.pooler_output, expected)
+    assert torch.equal(tower.pooler_output, expected)
 
 
 def test_rms_norms_differ_by_the_eps_under_the_root(make_model):

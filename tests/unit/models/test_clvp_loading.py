@@ -14,7 +14,7 @@ from clvp_train.models import (
     CLVPTextModelWithProjection,
 )
 
-HALVES = {
+TOWERS = {
     CLVPTextModel: ("input_ids", "pooler_output"),
     CLVPTextModelWithProjection: ("input_ids", "text_embeds"),
     CLVPSpeechModel: ("speech_ids", "pooler_output"),
@@ -33,7 +33,7 @@ def same_weights(one, other):
     return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-def test_a_whole_model_makes_a_round_trip_through_safetensors(model, tmp_path):
+def test_a_complete_model_makes_a_round_trip_through_safetensors(model, tmp_path):
     with torch.no_grad():
         model.logit_scale.fill_(3.25)
     model.config.padding = "tortoise"
@@ -48,35 +48,35 @@ def test_a_whole_model_makes_a_round_trip_through_safetensors(model, tmp_path):
     assert CLVPModel.from_pretrained(tmp_path, padding="mask").speech_model.config.padding == "mask"
 
 
-@pytest.mark.parametrize("cls", HALVES)
-def test_a_half_takes_its_own_out_of_a_whole_folder(model, batch, tmp_path, cls):
-    ids, field = HALVES[cls]
+@pytest.mark.parametrize("cls", TOWERS)
+def test_a_tower_takes_its_own_out_of_a_complete_folder(model, batch, tmp_path, cls):
+    ids, field = TOWERS[cls]
     model.save_pretrained(tmp_path)
-    half, info = cls.from_pretrained(tmp_path, output_loading_info=True)
+    tower, info = cls.from_pretrained(tmp_path, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
     assert cls.main_input_name == ids
-    assert torch.equal(half(batch[ids])[field], expected_of(model, batch, ids, field))
-    assert torch.equal(half(batch[ids], return_dict=False)[0], half(batch[ids])[0])
+    assert torch.equal(tower(batch[ids])[field], expected_of(model, batch, ids, field))
+    assert torch.equal(tower(batch[ids], return_dict=False)[0], tower(batch[ids])[0])
 
 
-@pytest.mark.parametrize("cls", HALVES)
-def test_a_half_makes_a_round_trip_of_its_own(model, batch, tmp_path, cls):
-    ids, field = HALVES[cls]
-    model.save_pretrained(tmp_path / "whole")
-    half = cls.from_pretrained(tmp_path / "whole")
-    half.save_pretrained(tmp_path / "half")
-    again, info = cls.from_pretrained(tmp_path / "half", output_loading_info=True)
+@pytest.mark.parametrize("cls", TOWERS)
+def test_a_tower_makes_a_round_trip_of_its_own(model, batch, tmp_path, cls):
+    ids, field = TOWERS[cls]
+    model.save_pretrained(tmp_path / "complete")
+    tower = cls.from_pretrained(tmp_path / "complete")
+    tower.save_pretrained(tmp_path / "tower")
+    again, info = cls.from_pretrained(tmp_path / "tower", output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
-    assert same_weights(again, half)
+    assert same_weights(again, tower)
     assert torch.equal(again(batch[ids])[field], expected_of(model, batch, ids, field))
 
 
-def test_auto_model_finds_a_half(model, tmp_path):
+def test_auto_model_finds_a_tower(model, tmp_path):
     model.speech_model.save_pretrained(tmp_path)
     assert type(AutoModel.from_pretrained(tmp_path)) is CLVPSpeechModel
 
 
-def test_a_whole_reports_what_does_not_belong(model, tmp_path):
+def test_a_complete_reports_what_does_not_belong(model, tmp_path):
     model.save_pretrained(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     weights["speech_model.stranger"] = torch.zeros(1)
@@ -87,10 +87,10 @@ def test_a_whole_reports_what_does_not_belong(model, tmp_path):
     assert set(info["missing_keys"]) == {"text_model.layers.0.mlp.fc2.bias"}
 
 
-def test_attention_by_name_reaches_both_halves(model, tmp_path):
+def test_attention_by_name_reaches_both_towers(model, tmp_path):
     model.save_pretrained(tmp_path)
     loaded = CLVPModel.from_pretrained(tmp_path, attn_implementation="eager")
-    assert {half.config._attn_implementation for half in (loaded.text_model, loaded.speech_model)} == {"eager"}
+    assert {tower.config._attn_implementation for tower in (loaded.text_model, loaded.speech_model)} == {"eager"}
     assert model.text_model.config._attn_implementation == "sdpa"
 
 
@@ -105,4 +105,4 @@ def test_the_two_files_work_as_remote_code(model, batch, tmp_path, monkeypatch):
     remote = AutoModel.from_pretrained(folder, trust_remote_code=True)
     assert type(remote) is not CLVPModel and type(remote).__module__.startswith("transformers_modules")
     assert torch.equal(remote(**batch).logits_per_text, model(**batch).logits_per_text)
-    assert "foreign" not in {path.stem for path in Path(tmp_path).rglob("*.py")}
+    assert "convert_tortoise" not in {path.stem for path in Path(tmp_path).rglob("*.py")}

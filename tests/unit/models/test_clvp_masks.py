@@ -11,33 +11,33 @@ def pad(ids, left, right, fill):
     return padded, mask
 
 
-def embed(model, half, ids, mask=None):
-    features = model.get_text_features if half == "text" else model.get_speech_features
+def embed(model, tower, ids, mask=None):
+    features = model.get_text_features if tower == "text" else model.get_speech_features
     return torch.nn.functional.normalize(features(ids, mask), dim=-1)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("kind", ["mean", "first", "last"])
 @pytest.mark.parametrize(("left", "right"), [(0, 1), (0, 8), (0, 100), (3, 0), (5, 11)])
-@pytest.mark.parametrize("half", ["text", "speech"])
-def test_padding_changes_nothing(batch, half, left, right, kind, attention, make_model):
+@pytest.mark.parametrize("tower", ["text", "speech"])
+def test_padding_changes_nothing(batch, tower, left, right, kind, attention, make_model):
     model = make_model(attention, summary_type=kind)
-    ids = batch["input_ids" if half == "text" else "speech_ids"]
-    expected = embed(model, half, ids)
+    ids = batch["input_ids" if tower == "text" else "speech_ids"]
+    expected = embed(model, tower, ids)
     for fill in (0, 5):
-        assert (embed(model, half, *pad(ids, left, right, fill)) - expected).abs().max() <= 1e-5
+        assert (embed(model, tower, *pad(ids, left, right, fill)) - expected).abs().max() <= 1e-5
     unmasked, _ = pad(ids, left, right, 5)
-    assert (embed(model, half, unmasked) - expected).abs().max() > 1e-3, "the test must be able to fail"
+    assert (embed(model, tower, unmasked) - expected).abs().max() > 1e-3, "the test must be able to fail"
 
 
-@pytest.mark.parametrize("half", ["text", "speech"])
-def test_each_row_of_a_ragged_batch_as_if_alone(model, batch, half):
-    ids = batch["input_ids" if half == "text" else "speech_ids"]
+@pytest.mark.parametrize("tower", ["text", "speech"])
+def test_each_row_of_a_ragged_batch_as_if_alone(model, batch, tower):
+    ids = batch["input_ids" if tower == "text" else "speech_ids"]
     lengths = torch.tensor([2, 5, ids.shape[1]])
     mask = torch.arange(ids.shape[1]) < lengths[:, None]
-    together = embed(model, half, ids, mask)
+    together = embed(model, tower, ids, mask)
     for row, length in enumerate(lengths):
-        assert (together[row] - embed(model, half, ids[row : row + 1, :length])[0]).abs().max() <= 1e-5
+        assert (together[row] - embed(model, tower, ids[row : row + 1, :length])[0]).abs().max() <= 1e-5
 
 
 def test_sdpa_and_eager_agree(batch, make_model):
@@ -48,11 +48,11 @@ def test_sdpa_and_eager_agree(batch, make_model):
 
 def test_attentions_asked_of_sdpa_honour_the_mask(model, batch):
     mask = torch.tensor([[1] * 13, [1] * 4 + [0] * 9, [0] * 3 + [1] * 10])
-    half = model.speech_model(batch["speech_ids"], mask, output_attentions=True)
-    for attention in half.attentions:
+    tower = model.speech_model(batch["speech_ids"], mask, output_attentions=True)
+    for attention in tower.attentions:
         assert attention.masked_select(mask[:, None, None] == 0).abs().max() == 0
     expected = model.speech_model(batch["speech_ids"], mask)
-    assert (half.pooler_output - expected.pooler_output).abs().max() <= 1e-5
+    assert (tower.pooler_output - expected.pooler_output).abs().max() <= 1e-5
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.long, torch.float])

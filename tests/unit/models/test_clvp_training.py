@@ -64,7 +64,7 @@ def test_fresh_weights_have_the_deviations_the_config_asks_for(make_model):
     assert model.logit_scale.item() == pytest.approx(2.6592)
 
 
-def test_embeddings_are_got_set_and_resized_on_the_halves(model):
+def test_embeddings_are_got_set_and_resized_on_the_towers(model):
     speech = model.speech_model
     assert speech.get_input_embeddings() is speech.token_embedding
     kept = speech.token_embedding.weight.detach().clone()
@@ -88,11 +88,11 @@ def test_embeddings_of_the_whole_are_those_of_the_text(model):
     assert model.text_model.token_embedding is replacement
 
 
-def test_embeddings_of_a_half_with_projection_can_be_resized(make_config):
-    half = CLVPTextModelWithProjection(make_config().text_config)
-    half.resize_token_embeddings(80)
-    assert half.text_model.token_embedding.weight.shape == (80, 32)
-    assert half(torch.tensor([[79]])).text_embeds.isfinite().all()
+def test_embeddings_of_a_tower_with_projection_can_be_resized(make_config):
+    tower = CLVPTextModelWithProjection(make_config().text_config)
+    tower.resize_token_embeddings(80)
+    assert tower.text_model.token_embedding.weight.shape == (80, 32)
+    assert tower(torch.tensor([[79]])).text_embeds.isfinite().all()
 
 
 def test_flash_attention_is_known_by_name(make_config):

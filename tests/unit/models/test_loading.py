@@ -37,10 +37,10 @@ def test_own_formats_give_the_same_scores(model, batch, tmp_path, name, write):
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
 def test_a_file_of_tortoise_tts_opens_under_any_name(batch, tmp_path, suffix):
-    half = {"hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 256, "num_hidden_layers": 1}
+    tower = {"hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 256, "num_hidden_layers": 1}
     config = CLVPConfig(
-        text_config=half | {"vocab_size": 64},
-        speech_config=half | {"vocab_size": 96},
+        text_config=tower | {"vocab_size": 64},
+        speech_config=tower | {"vocab_size": 96},
         projection_dim=24,
         padding="tortoise",
     )
@@ -52,11 +52,11 @@ def test_a_file_of_tortoise_tts_opens_under_any_name(batch, tmp_path, suffix):
 
 
 def test_a_composite_folder_of_transformers_opens(batch, tmp_path):
-    half = {"hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 1, "num_hidden_layers": 1}
-    half |= {"projection_dim": 64}
+    tower = {"hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 1, "num_hidden_layers": 1}
+    tower |= {"projection_dim": 64}
     config = ClvpConfig(
-        text_config=half | {"vocab_size": 64},
-        speech_config=half | {"vocab_size": 96},
+        text_config=tower | {"vocab_size": 64},
+        speech_config=tower | {"vocab_size": 96},
         decoder_config={"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 98},
         projection_dim=64,
     )
@@ -84,11 +84,11 @@ def refused(path, *words):
 
 @pytest.mark.parametrize("name", ["a.ckpt", "clvp2.pth", "b.pt"])
 def test_a_missing_file_is_named(tmp_path, name):
-    refused(tmp_path / name, "is missing", "give a .ckpt")
+    refused(tmp_path / name, "not found", "Use a .ckpt")
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    refused(tmp_path / "no" / "folder", "there is no folder")
+    refused(tmp_path / "no" / "folder", "not a folder")
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".pth"])
@@ -96,7 +96,7 @@ def test_a_missing_folder_is_named(tmp_path):
 def test_a_file_that_torch_cannot_read_is_named(tmp_path, suffix, content):
     path = tmp_path / f"notes{suffix}"
     path.write_bytes(content)
-    refused(path, "is not a CLVP", "give a .ckpt")
+    refused(path, "not a CLVP", "Use a .ckpt")
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".pth"])
@@ -105,12 +105,12 @@ def test_a_file_that_torch_cannot_read_is_named(tmp_path, suffix, content):
 )
 def test_a_checkpoint_of_another_model_is_named(tmp_path, suffix, stored):
     torch.save(stored, tmp_path / f"other{suffix}")
-    refused(tmp_path / f"other{suffix}", "is not a CLVP")
+    refused(tmp_path / f"other{suffix}", "not a CLVP")
 
 
 def test_a_ckpt_whose_weights_or_config_do_not_fit_is_named(model, tmp_path):
     refused(write_ckpt(model, tmp_path / "a.ckpt", state_dict={"model.logit_scale": torch.zeros(())}), "Missing key")
-    refused(write_ckpt(model, tmp_path / "b.ckpt", clvp_config={"text_config": 3}), "is not a CLVP")
+    refused(write_ckpt(model, tmp_path / "b.ckpt", clvp_config={"text_config": 3}), "not a CLVP")
 
 
 def test_a_folder_of_another_model_is_named(tmp_path):
@@ -119,7 +119,7 @@ def test_a_folder_of_another_model_is_named(tmp_path):
     refused(tmp_path, "'bert'")
 
 
-def test_a_folder_of_one_half_is_named(model, tmp_path):
+def test_a_folder_of_one_tower_is_named(model, tmp_path):
     model.text_model.save_pretrained(tmp_path)
     refused(tmp_path, "'clvp_train_text'")
 
@@ -128,7 +128,7 @@ def test_a_folder_without_config_or_with_a_broken_one_is_named(tmp_path):
     refused(tmp_path, "no config.json")
     for text in ("{", "[1]", '"clvp"'):
         (tmp_path / "config.json").write_text(text)
-        refused(tmp_path, "is not a CLVP")
+        refused(tmp_path, "not a CLVP")
 
 
 def test_a_folder_whose_weights_are_missing_incomplete_or_damaged_is_named(model, tmp_path):
@@ -139,9 +139,9 @@ def test_a_folder_whose_weights_are_missing_incomplete_or_damaged_is_named(model
     save_file(weights, file, metadata={"format": "pt"})
     refused(tmp_path, "weights are missing", "text_projection.weight")
     file.write_bytes(file.read_bytes()[:200])
-    refused(tmp_path, "is not a CLVP")
+    refused(tmp_path, "not a CLVP")
     file.unlink()
-    refused(tmp_path, "is not a CLVP")
+    refused(tmp_path, "not a CLVP")
 
 
 def test_weights_of_another_size_are_refused(model, tmp_path):
@@ -149,4 +149,4 @@ def test_weights_of_another_size_are_refused(model, tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     config["text_config"]["vocab_size"] += 1
     (tmp_path / "config.json").write_text(json.dumps(config))
-    refused(tmp_path, "is not a CLVP")
+    refused(tmp_path, "not a CLVP")

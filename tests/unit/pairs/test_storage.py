@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from clvp_train.errors import UserError
-from clvp_train.pairs.storage import Storage
+from clvp_train.pairs import Storage
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -18,7 +18,7 @@ def storage(request, tmp_path):
     folder.remove("")
 
 
-def test_files_are_written_replaced_listed_and_removed(storage):
+def test_write_replace_list_remove(storage):
     assert storage.sizes() == {} == storage.sizes("sub")
     storage.write("a", b"first")
     storage.write("a", b"second")
@@ -32,30 +32,24 @@ def test_files_are_written_replaced_listed_and_removed(storage):
         storage.read("sub/b")
 
 
-def test_paths_are_named_as_the_user_gave_them(tmp_path, monkeypatch):
+def test_paths_and_links(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert Storage("memory://x/y/").path("a") == "memory://x/y/a"
     assert Storage("relative").path("a") == "relative/a"
-    Storage("~/below").write("a", b"1")
-    assert (tmp_path / "below/a").read_bytes() == b"1"
+    Storage("~/below").write("a", b"123")
+    assert (tmp_path / "below/a").read_bytes() == b"123"
+    (tmp_path / "link").symlink_to(tmp_path / "below/a")  # as in the Hub's cache
+    assert Storage(tmp_path).sizes() == {"link": 3}
 
 
-def test_links_count_as_files(tmp_path):
-    """The Hub's cache is made of links."""
-    (tmp_path / "blob").write_bytes(b"123")
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder/a").symlink_to(tmp_path / "blob")
-    assert Storage(tmp_path / "folder").sizes() == {"a": 3}
-
-
-def test_an_unknown_url_is_refused():
+def test_unknown_url():
     with pytest.raises(UserError, match="nonsense://x: cannot be opened .*Use a local folder"):
         Storage("nonsense://x")
 
 
 def write_until_killed(folder):
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))  # the kernel ends the process once a file grows beyond that
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))  # the kernel kills the process when a file grows beyond
     Storage(folder).write("a", b"new" * 100)
 
 
@@ -67,66 +61,62 @@ def write_beyond_the_limit(folder, results):
         results.put(str(error))
 
 
-def process_of(function, *arguments):
+def start(function, *arguments):
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["clvp_train.pipelines.train"])
+    context.set_forkserver_preload(["clvp_train.pairs"])
     process = context.Process(target=function, args=arguments)
     process.start()
-    return context, process
+    return process
 
 
-def test_a_process_killed_while_it_writes_leaves_the_old_file_whole(tmp_path):
+def test_kill_during_a_write_keeps_the_old_file(tmp_path):
     storage = Storage(tmp_path)
     storage.write("a", b"old")
-    _, process = process_of(write_until_killed, tmp_path)
+    process = start(write_until_killed, tmp_path)
     process.join(60)
     assert process.exitcode == -signal.SIGXFSZ
     (partial,) = set(storage.sizes()) - {"a"}
     assert storage.read("a") == b"old" and partial.startswith(".a.") and storage.sizes()[partial] == 100
-    Storage(tmp_path).sweep()
-    assert storage.sizes() == {"a": 3}, "what it left half-written is swept by the next"
+    storage.sweep()
+    assert storage.sizes() == {"a": 3}
 
 
-def test_a_full_disk_is_told_with_the_mend_and_leaves_nothing_half_written(tmp_path):
+def test_full_disk_keeps_the_old_file(tmp_path):
     storage = Storage(tmp_path)
     storage.write("a", b"old")
     results = multiprocessing.get_context("forkserver").SimpleQueue()
-    process_of(write_beyond_the_limit, tmp_path, results)
+    start(write_beyond_the_limit, tmp_path, results)
     message = results.get()
     assert message.startswith(f"{tmp_path}/a: cannot be written (File too large). Raise the limit of file sizes")
-    assert message.endswith("run the same command again to resume.")
     assert storage.sizes() == {"a": 3} and storage.read("a") == b"old"
 
 
 @pytest.mark.parametrize(
-    ("code", "mend"), [(errno.ENOSPC, "disk space"), (errno.EDQUOT, "quota"), (errno.EACCES, "permissions")]
+    ("code", "remedy"), [(errno.ENOSPC, "disk space"), (errno.EDQUOT, "quota"), (errno.EACCES, "permissions")]
 )
-def test_each_reason_has_its_mend(tmp_path, monkeypatch, code, mend):
-    """A disk cannot be filled for a test, so its answer is put in."""
-
-    def full(descriptor):
+def test_remedy_per_error(tmp_path, monkeypatch, code, remedy):
+    def fsync(descriptor):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match=f"{tmp_path}/a: cannot be written .{os.strerror(code)}.. .*{mend}"):
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(UserError, match=f"{tmp_path}/a: cannot be written .{os.strerror(code)}.. .*{remedy}"):
         Storage(tmp_path).write("a", b"1")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_in_the_place_of_the_folder_is_told(tmp_path):
+def test_file_in_place_of_the_folder(tmp_path):
     (tmp_path / "taken").write_text("")
-    with pytest.raises(UserError, match=f"{tmp_path}/taken/pairs/a: cannot be written"):
+    with pytest.raises(UserError, match="taken/pairs/a: cannot be written"):
         Storage(tmp_path / "taken/pairs").write("a", b"1")
     assert Storage(tmp_path / "taken/pairs").sizes() == {}
 
 
-def test_only_what_dead_processes_of_this_machine_left_is_swept(storage):
-    """Another rank may be writing just now."""
-    _, process = process_of(os.getpid)
+def test_sweep_removes_only_files_of_dead_processes_of_this_machine(storage):
+    process = start(os.getpid)
     process.join(60)
-    here = socket.gethostname().replace(".", "_")
-    dead, own, alive = (f".a.{here}-{pid}.partial" for pid in (process.pid, os.getpid(), os.getppid()))
-    elsewhere, shard, hidden = f".a.elsewhere-{process.pid}.partial", f"a.{here}-{process.pid}.partial", ".other"
+    host = socket.gethostname().replace(".", "_")
+    dead, own, alive = (f".a.{host}-{pid}.partial" for pid in (process.pid, os.getpid(), os.getppid()))
+    elsewhere, shard, hidden = f".a.elsewhere-{process.pid}.partial", f"a.{host}-{process.pid}.partial", ".other"
     for name in (dead, own, alive, elsewhere, shard, hidden):
         storage.write(name, b"1")
     storage.sweep()

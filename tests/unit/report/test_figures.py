@@ -4,7 +4,7 @@ import torch
 
 from clvp_train.metrics import retrieval_ranks
 from clvp_train.report import FigureData, draw, png
-from clvp_train.report.page import svg
+from clvp_train.report.figures import svg
 
 RETRIEVAL = {"recall_curve", "rank_histogram", "score_distributions", "roc_curve", "similarity"}
 PERTURBATIONS = [
@@ -22,35 +22,35 @@ def made(size, width=8):
 
 @pytest.mark.parametrize("size", [1, 2, 3, 40, 2500])
 def test_every_figure_is_drawn_at_every_size(size):
-    pictures = made(size)
+    data = made(size)
     if size > 1:
-        assert set(draw(pictures)) == RETRIEVAL
-    pictures.voices, pictures.lengths, pictures.perturbations = (
+        assert set(draw(data)) == RETRIEVAL
+    data.voices, data.lengths, data.perturbations = (
         ["a", "b"] * (size // 2) + ["c"] * (size % 2),
         np.arange(size),
         PERTURBATIONS,
     )
-    pictures.scores["perturbed"] = np.linspace(-1, 1, 5)
-    figures = draw(pictures)
+    data.scores["perturbed"] = np.linspace(-1, 1, 5)
+    figures = draw(data)
     assert set(figures) == RETRIEVAL | {"detection_rates", "projection_by_voice", "projection_by_length"}
-    assert len(pictures.similarity) == min(size, 32) and len(pictures.projection) == min(size, 2000)
+    assert len(data.similarity) == min(size, 32) and len(data.projection) == min(size, 2000)
     for title, figure in figures.values():
         assert title and svg(figure).startswith("<svg")
 
 
 def test_a_figure_shows_what_was_measured():
-    pictures = made(40)
-    pictures.ranks = {"text → speech": np.array([1.0] * 30 + [40.0] * 10)}
-    (curve, chance), _ = draw(pictures)["recall_curve"][1].axes[0].lines, None
+    data = made(40)
+    data.ranks = {"text → speech": np.array([1.0] * 30 + [40.0] * 10)}
+    (curve, chance), _ = draw(data)["recall_curve"][1].axes[0].lines, None
     k, recall = curve.get_data()
     assert recall[0] == 0.75 and recall[-1] == 1 and (recall[:-1] == 0.75).all() and k[-1] == 40
     assert chance.get_ydata()[-1] == 1
 
 
 def test_many_voices_do_not_fill_the_legend():
-    pictures = made(60)
-    pictures.voices = [f"voice {number}" for number in range(30)] * 2
-    legend = draw(pictures)["projection_by_voice"][1].axes[0].get_legend()
+    data = made(60)
+    data.voices = [f"voice {number}" for number in range(30)] * 2
+    legend = draw(data)["projection_by_voice"][1].axes[0].get_legend()
     assert len(legend.get_texts()) == 9 and legend.get_texts()[-1].get_text() == "others"
 
 
@@ -62,6 +62,6 @@ def test_a_picture_for_a_logger_is_on_white():
 def test_the_projection_is_the_plane_that_differs_most():
     flat = torch.zeros(50, 6)
     flat[:, 2], flat[:, 4] = torch.linspace(-1, 1, 50), 0.1 * torch.tensor([1.0, -1.0]).repeat(25)
-    pictures = FigureData.from_retrieval(flat, flat, retrieval_ranks(flat, flat))
-    assert np.abs(pictures.projection[:, 0]) == pytest.approx(np.abs(flat[:, 2]), abs=1e-3)
-    assert np.abs(pictures.projection[:, 1]) == pytest.approx(np.full(50, 0.1), abs=1e-2)
+    data = FigureData.from_retrieval(flat, flat, retrieval_ranks(flat, flat))
+    assert np.abs(data.projection[:, 0]) == pytest.approx(np.abs(flat[:, 2]), abs=1e-3)
+    assert np.abs(data.projection[:, 1]) == pytest.approx(np.full(50, 0.1), abs=1e-2)

@@ -62,26 +62,26 @@ def write_bad(path, kind: str) -> None:
         soundfile.write(path, np.zeros(0), 22_050, format="WAV")
     elif kind == "one click":
         soundfile.write(path, np.zeros(500), 22_050, format="WAV")
-    elif kind == "half a flac":
-        whole = io.BytesIO()
-        soundfile.write(whole, np.random.default_rng(0).uniform(-0.1, 0.1, 9000), 22_050, format="FLAC")
-        path.write_bytes(whole.getvalue()[: whole.tell() // 2])
+    elif kind == "truncated flac":
+        complete = io.BytesIO()
+        soundfile.write(complete, np.random.default_rng(0).uniform(-0.1, 0.1, 9000), 22_050, format="FLAC")
+        path.write_bytes(complete.getvalue()[: complete.tell() // 2])
 
 
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ("absent", "is missing"),
+        ("absent", "not found"),
         ("text", "cannot be read"),
         ("no bytes", "cannot be read"),
         ("folder", "cannot be read"),
-        ("half a flac", "cannot be read"),
-        ("no samples", "too little"),
-        ("one click", "too little"),
+        ("truncated flac", "cannot be read"),
+        ("no samples", "too short"),
+        ("one click", "too short"),
     ],
 )
 @pytest.mark.parametrize("suffix", ["wav", "raw"])
-def test_a_bad_file_is_named_with_its_fault(tmp_path, kind, reason, suffix):
+def test_errors_name_the_file_and_the_problem(tmp_path, kind, reason, suffix):
     path = tmp_path / f"clip.{suffix}"
     write_bad(path, kind)
     with pytest.raises(UserError) as raised:
@@ -90,8 +90,8 @@ def test_a_bad_file_is_named_with_its_fault(tmp_path, kind, reason, suffix):
     assert str(path) in message and reason in message and "\n" not in message
 
 
-def test_bad_bytes_are_called_by_the_name_given():
-    with pytest.raises(UserError, match="audio file of utterance 7 cannot be read") as raised:
+def test_errors_use_the_given_name_for_bytes():
+    with pytest.raises(UserError, match="audio file of utterance 7: cannot be read") as raised:
         load_audio(b"no audio", "of utterance 7")
     assert "BytesIO" not in str(raised.value)
 
@@ -115,7 +115,7 @@ def naive_log_mel(samples: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("length", [662, 5000, 5120])
 def test_log_mel_equals_the_naive_computation(length):
     samples = np.random.default_rng(0).normal(0, 0.1, length).astype(np.float32)
-    samples[: length // 2] *= 1e-3  # some of it falls under the clamp
+    samples[: length // 2] *= 1e-3  # partly below the clamp
     ours = log_mel(torch.from_numpy(samples))
     expected = naive_log_mel(samples)
     assert ours.shape == expected.shape == (80, length // 256 + 1)

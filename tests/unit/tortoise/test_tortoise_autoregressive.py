@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from clvp_train.errors import UserError
-from clvp_train.tortoise.cache import KeyValueCache
+from clvp_train.tortoise.decoder import KeyValueCache
 
 LATENT_WIDTH, START, STOP = 64, 96, 97
 
@@ -28,12 +28,12 @@ def test_speech_positions(make_model, positions, expected):
     torch.testing.assert_close(vectors[0], model.speech_position.weight[expected])
 
 
-def test_an_unknown_way_to_count_positions_is_named(make_model):
-    with pytest.raises(UserError, match="positions='serve'.*served, trained"):
+def test_unknown_positions_are_refused(make_model):
+    with pytest.raises(UserError, match="positions=serve.*served, trained"):
         make_model("serve")
 
 
-def test_the_longest_text_and_the_most_codes_have_a_position_row(make_model):
+def test_the_longest_text_and_the_most_codes_have_positions(make_model):
     model = make_model("served")
     prompt, _ = model.prompt(torch.zeros(1, LATENT_WIDTH), [[5] * model.max_text_tokens])
     assert prompt.shape[1] == 1 + model.text_position.num_embeddings
@@ -44,7 +44,7 @@ def test_the_longest_text_and_the_most_codes_have_a_position_row(make_model):
 
 @torch.no_grad()
 @pytest.mark.parametrize("positions", ["served", "trained"])
-def test_rows_of_different_lengths_get_the_logits_that_each_gets_alone(make_model, positions):
+def test_each_row_of_a_ragged_batch_has_the_logits_of_the_row_alone(make_model, positions):
     model = make_model(positions)
     draw = torch.Generator().manual_seed(1)
     latents = torch.randn(3, LATENT_WIDTH, generator=draw)
@@ -66,7 +66,7 @@ def test_steps_with_a_cache_equal_one_pass_without(make_model, positions):
     latents = torch.randn(3, LATENT_WIDTH, generator=draw)
     texts, starts = [[5], [7, 8, 9, 10], list(range(1, 40))], [0, 4, 9]
     codes = torch.randint(0, START, (3, 12), generator=draw)
-    whole = model(latents, texts, codes)
+    expected = model(latents, texts, codes)
     cache = KeyValueCache((len(model.blocks), 3, model.num_heads, 80, LATENT_WIDTH // model.num_heads), latents)
     cache.keys.normal_(generator=draw)
     cache.values.normal_(generator=draw)
@@ -81,7 +81,7 @@ def test_steps_with_a_cache_equal_one_pass_without(make_model, positions):
         logits = model.logits(model.stack(vectors, cache.step(lengths + steps, 64)))[:, 0]
         for row in range(3):
             if 0 <= now - starts[row] <= 12:
-                torch.testing.assert_close(logits[row], whole[row, now - starts[row]], rtol=0, atol=1e-4)
+                torch.testing.assert_close(logits[row], expected[row, now - starts[row]], rtol=0, atol=1e-4)
         steps = (steps + 1).clamp(max=12)
 
 
@@ -100,7 +100,7 @@ def test_a_prompt_is_copied_to_all_slots_that_share_it():
     assert not cache.keys[:, :, :, 2:].any()
 
 
-def test_moved_slots_stand_at_the_front_with_what_they_have_cached():
+def test_moved_slots_keep_their_cache():
     cache = KeyValueCache((2, 4, 1, 6, 2), torch.zeros(()))
     cache.keys.copy_(torch.randn(cache.keys.shape))
     cache.values.copy_(torch.randn(cache.values.shape))

@@ -77,15 +77,15 @@ def test_candidates_depend_neither_on_the_slots_nor_on_the_order(make_model, pro
     assert same(whole, drawn(model, prompts[:5], sampling, 3) + drawn(model, prompts[5:], sampling, 100))
 
 
-@pytest.mark.parametrize(("refill", "look_every"), [(0.01, 1), (1.0, 1), (0.5, 3), (1 / 16, 8)])
+@pytest.mark.parametrize(("refill", "sync_every"), [(0.01, 1), (1.0, 1), (0.5, 3), (1 / 16, 8)])
 def test_neither_the_moment_of_refilling_nor_that_of_looking_changes_a_code(
-    make_model, prompts, monkeypatch, refill, look_every
+    make_model, prompts, monkeypatch, refill, sync_every
 ):
     model, sampling = make_model(), SAMPLINGS["unpenalised"]
     expected = drawn(model, prompts * 3, sampling, 12)
     monkeypatch.setattr(generation, "REFILL", refill)
     slots = Decoder(model, sampling, 8, max(prompt.length for prompt in prompts))
-    slots.look_every = look_every  # as on a GPU, where steps go by before the host sees that a candidate has ended
+    slots.sync_every = sync_every  # as on a GPU, where steps go by before the host sees that a candidate has ended
     steps = set()
     step = slots.step
     monkeypatch.setattr(slots, "step", lambda *sizes: steps.add(sizes) or step(*sizes))
@@ -196,7 +196,7 @@ def test_a_step_neither_waits_for_the_device_nor_moves_its_tensors(make_model, s
                 stand_in = torch.empty(parameter.shape, device="cuda")
                 setattr(module, name, torch.nn.Parameter(stand_in, requires_grad=False))
         slots = Decoder(model, sampling, 8, 40)
-        assert slots.static and slots.look_every > 1
+        assert slots.static and slots.sync_every > 1
         tensors = *slots._state(), slots.cache.keys, slots.cache.values
         slots._step(4, 64)
         assert all(tensor.device.type == "cuda" for tensor in tensors)

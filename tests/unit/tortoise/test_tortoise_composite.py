@@ -4,7 +4,7 @@ from transformers import ClvpModelForConditionalGeneration
 
 from clvp_train.errors import UserError
 from clvp_train.tortoise.autoregressive import AutoRegressive
-from clvp_train.tortoise.composite import CLVP_PREFIXES, from_composite, to_composite
+from clvp_train.tortoise.transformers_checkpoint import CLVP_PREFIXES, from_composite, to_composite
 
 ATTENTION = "speech_decoder_model.model.decoder.layers.1.attn."
 

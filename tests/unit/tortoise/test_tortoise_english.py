@@ -2,7 +2,7 @@
 
 import pytest
 
-from clvp_train.tortoise.english import TortoiseNormalizer
+from clvp_train.tortoise.tokenizer import TortoiseNormalizer
 
 
 @pytest.mark.parametrize(

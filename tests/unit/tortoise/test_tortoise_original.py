@@ -1,4 +1,4 @@
-"""tortoise-tts' original files: every key accounted for, shapes, bad files, and the way into transformers' format and back."""
+"""tortoise-tts' original files: keys, shapes, bad files, and conversion to transformers' format."""
 
 import json
 import pickle
@@ -12,7 +12,7 @@ from clvp_train.errors import UserError
 from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.autoregressive import AutoRegressive, attend_causally
 from clvp_train.tortoise.dvae import DiscreteVAE, DVAEConfig
-from clvp_train.tortoise.original import (
+from clvp_train.tortoise.original_checkpoint import (
     from_original,
     from_original_dvae,
     original_config,
@@ -20,7 +20,14 @@ from clvp_train.tortoise.original import (
 )
 from tests.original_tortoise import SMALL, original_state, save_dvae, write_parts
 
-PUBLISHED = {"width": 1024, "layers": 30, "codes": 8192, "mel_blocks": 6, "text_places": 404, "speech_places": 608}
+PUBLISHED = {
+    "width": 1024,
+    "layers": 30,
+    "codes": 8192,
+    "mel_blocks": 6,
+    "text_positions": 404,
+    "speech_positions": 608,
+}
 
 
 @pytest.fixture
@@ -41,7 +48,7 @@ def draw_of(tortoise: FrozenTortoise) -> list:
     return [[candidate.codes for candidate in row] for row in tortoise.candidates(texts, latent, 2)]
 
 
-def test_the_published_file_has_a_place_for_every_key():
+def test_every_key_of_the_published_file_is_converted():
     with torch.device("meta"):
         original = original_state(**PUBLISHED)
         config = original_config(original, "here")
@@ -56,7 +63,7 @@ def test_the_published_file_has_a_place_for_every_key():
     assert list(decoder.decoder_fixing_codes) == [83, 45, 45, 248]
 
 
-def test_query_key_and_value_go_head_by_head(state):
+def test_query_key_and_value_are_ordered_by_head(state):
     rows = torch.arange(3 * 128.0)
     state["conditioning_encoder.attn.1.qkv.bias"] = rows
     state["conditioning_encoder.attn.1.qkv.weight"] = rows[:, None, None].expand(-1, 128, 1)
@@ -70,7 +77,7 @@ def test_query_key_and_value_go_head_by_head(state):
         assert torch.equal(ours[f"{projection}.weight"], expected[:, None].expand(-1, 128))
 
 
-def test_a_folder_opens_whole_and_says_what_it_is(folder, state):
+def test_a_folder_opens_with_all_its_parts(folder, state):
     dvae = save_dvae(folder)
     tortoise = FrozenTortoise.from_pretrained(folder, sampling={"top_k": 7, "temperature": None})
     assert (tortoise.sampling.top_k, tortoise.sampling.temperature, tortoise.sampling.repetition_penalty) == (
@@ -90,7 +97,7 @@ def test_a_folder_opens_whole_and_says_what_it_is(folder, state):
     assert FrozenTortoise.load_tokenizer(folder)("So.")["input_ids"] == tortoise.tokenize("So.")
 
 
-def test_named_files_take_the_place_of_those_in_the_folder(folder, tmp_path):
+def test_given_files_replace_those_in_the_folder(folder, tmp_path):
     save_dvae(folder)
     before = FrozenTortoise.from_original(folder)
     elsewhere = tmp_path / "elsewhere"
@@ -103,14 +110,14 @@ def test_named_files_take_the_place_of_those_in_the_folder(folder, tmp_path):
     assert str(after.source).endswith("my_autoregressive.pth")
 
 
-def test_what_generation_left_in_a_fine_tuned_file_changes_nothing(folder, state):
+def test_extra_keys_of_a_fine_tuned_file_change_nothing(folder, state):
     before = draw_of(FrozenTortoise.from_original(folder))
     again = {f"inference_model.transformer.{key}": tensor for key, tensor in state.items() if key.startswith("gpt.")}
     torch.save(state | again | {"gpt.wte.weight": state["mel_embedding.weight"]}, folder / "autoregressive.pth")
     assert draw_of(FrozenTortoise.from_original(folder)) == before
 
 
-def test_saved_in_transformers_format_it_is_the_same_and_opens_there(folder, tmp_path):
+def test_conversion_to_the_format_of_transformers(folder, tmp_path):
     save_dvae(folder)
     original = FrozenTortoise.from_original(folder, positions="trained")
     original.save_pretrained(tmp_path / "composite")
@@ -127,7 +134,9 @@ def test_saved_in_transformers_format_it_is_the_same_and_opens_there(folder, tmp
         original.feature_extractor.mel_norms,
     )
     assert again.tokenizer.bpe_ranks == original.tokenizer.bpe_ranks
-    whole, info = ClvpModelForConditionalGeneration.from_pretrained(tmp_path / "composite", output_loading_info=True)
+    composite, info = ClvpModelForConditionalGeneration.from_pretrained(
+        tmp_path / "composite", output_loading_info=True
+    )
     assert not info["unexpected_keys"] and not info["mismatched_keys"]
     assert all(
         key.startswith(("text_encoder_model.", "speech_encoder_model.", "logit_scale")) for key in info["missing_keys"]
@@ -135,7 +144,7 @@ def test_saved_in_transformers_format_it_is_the_same_and_opens_there(folder, tmp
     codes = torch.tensor([[96, 5, 6, 7]])
     ar = original.autoregressive
     with torch.no_grad():
-        theirs = whole.eval().speech_decoder_model(input_ids=codes).logits
+        theirs = composite.eval().speech_decoder_model(input_ids=codes).logits
         ours = ar.logits(ar.stack(ar.speech_vectors(codes, torch.arange(4)), attend_causally))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
 
@@ -189,13 +198,13 @@ def rewrite_tokenizer(**changes):
 AR, DVAE, NORMS, TOKENIZER = "autoregressive.pth", "dvae.pth", "mel_norms.pth", "tokenizer.json"
 SPECIAL = {"[STOP]": 0, "[UNK]": 1, "[SPACE]": 2}
 BROKEN = {
-    "no AR": (lambda folder: (folder / AR).unlink(), "autoregressive.pth is missing"),
+    "no AR": (lambda folder: (folder / AR).unlink(), "autoregressive.pth: not found"),
     "missing keys": (
         change(gpt__h__1__ln_1__bias=None, final_norm__bias=None),
         "2 keys missing .*final_norm.bias.*0 unknown",
     ),
     "a missing embedding": (change(mel_embedding__weight=None), "1 keys missing .*mel_embedding.weight"),
-    "foreign keys": (change(decoder__weight=torch.zeros(2)), "0 keys missing.*1 unknown .*decoder.weight"),
+    "unknown keys": (change(decoder__weight=torch.zeros(2)), "0 keys missing.*1 unknown .*decoder.weight"),
     "a wrong shape": (change(final_norm__bias=torch.zeros(3)), "final_norm.bias"),
     "a wrong attention": (
         change(conditioning_encoder__attn__0__qkv__bias=torch.zeros(7)),
@@ -204,40 +213,40 @@ BROKEN = {
     "a flat embedding": (change(mel_embedding__weight=torch.zeros(7)), "mel_embedding.weight"),
     "truncated": (
         lambda folder: (folder / AR).write_bytes((folder / AR).read_bytes()[:5000]),
-        "damaged or no checkpoint",
+        "corrupt or not a checkpoint",
     ),
-    "a web page": (lambda folder: (folder / AR).write_text("<!doctype html><html>404"), "damaged or no checkpoint"),
-    "empty": (lambda folder: (folder / AR).write_bytes(b""), "damaged or no checkpoint"),
-    "an object": (lambda folder: torch.save(DVAEConfig(), folder / AR), "damaged or no checkpoint"),
+    "a web page": (lambda folder: (folder / AR).write_text("<!doctype html><html>404"), "corrupt or not a checkpoint"),
+    "empty": (lambda folder: (folder / AR).write_bytes(b""), "corrupt or not a checkpoint"),
+    "an object": (lambda folder: torch.save(DVAEConfig(), folder / AR), "corrupt or not a checkpoint"),
     "a pickle with code": (
         lambda folder: (folder / AR).write_bytes(pickle.dumps(Malice(folder / "harm"), protocol=2)),
-        "damaged or no checkpoint",
+        "corrupt or not a checkpoint",
     ),
     "weights with code": (
         lambda folder: torch.save({"a": Malice(folder / "harm")}, folder / AR),
-        "damaged or no checkpoint",
+        "corrupt or not a checkpoint",
     ),
-    "a list": (lambda folder: torch.save([torch.zeros(2)], folder / AR), "holds no weights but a stored list"),
-    "a training state": (lambda folder: torch.save({"model": {}, "step": 3}, folder / AR), "holds no weights"),
-    "no norms": (lambda folder: (folder / NORMS).unlink(), "mel_norms.pth is missing: copy"),
+    "a list": (lambda folder: torch.save([torch.zeros(2)], folder / AR), "holds a list"),
+    "a training state": (lambda folder: torch.save({"model": {}, "step": 3}, folder / AR), "holds a dict"),
+    "no norms": (lambda folder: (folder / NORMS).unlink(), "mel_norms.pth: not found. Copy"),
     "other norms": (lambda folder: torch.save(torch.ones(100), folder / NORMS), "80 divisors"),
     "norms of 0": (lambda folder: torch.save(torch.zeros(80), folder / NORMS), "80 divisors"),
-    "no tokenizer": (lambda folder: (folder / TOKENIZER).unlink(), "tokenizer.json is missing: copy"),
-    "a broken tokenizer": (lambda folder: (folder / TOKENIZER).write_text("{"), "no tokenizer of tortoise-tts"),
-    "a unigram tokenizer": (rewrite_tokenizer(vocab=[["a", 0.1]]), "no tokenizer of tortoise-tts"),
-    "no special tokens": (rewrite_tokenizer(vocab={"a": 0}), "no tokenizer of tortoise-tts"),
+    "no tokenizer": (lambda folder: (folder / TOKENIZER).unlink(), "tokenizer.json: not found. Copy"),
+    "a broken tokenizer": (lambda folder: (folder / TOKENIZER).write_text("{"), "not a tokenizer of tortoise-tts"),
+    "a unigram tokenizer": (rewrite_tokenizer(vocab=[["a", 0.1]]), "not a tokenizer of tortoise-tts"),
+    "no special tokens": (rewrite_tokenizer(vocab={"a": 0}), "not a tokenizer of tortoise-tts"),
     "a tokenizer of Russian": (rewrite_tokenizer(vocab={**SPECIAL, "да": 3}), "1 tokens beyond ASCII"),
     "too many tokens": (
         rewrite_tokenizer(vocab={**SPECIAL, **{f"t{n}": n for n in range(3, 300)}}),
-        "300 tokens and the AR in .* knows 255",
+        "300 tokens, but the AR in .* has 255",
     ),
-    "a DVAE of other codes": (lambda folder: save_dvae(folder, 64), "DVAE has 64 codes and the AR draws from 96"),
-    "an AR as DVAE": (lambda folder: (folder / DVAE).write_bytes((folder / AR).read_bytes()), "does not hold a DVAE"),
+    "a DVAE of other codes": (lambda folder: save_dvae(folder, 64), "DVAE has 64 codes and the AR 96"),
+    "an AR as DVAE": (lambda folder: (folder / DVAE).write_bytes((folder / AR).read_bytes()), "not a DVAE"),
 }
 
 
 @pytest.mark.parametrize(("damage", "reason"), BROKEN.values(), ids=BROKEN.keys())
-def test_a_bad_file_is_named_with_its_fault_and_runs_no_code(folder, damage, reason):
+def test_errors_name_the_file_and_no_code_runs(folder, damage, reason):
     damage(folder)
     with pytest.raises(UserError, match=reason) as raised:
         FrozenTortoise.from_original(folder)
@@ -247,12 +256,12 @@ def test_a_bad_file_is_named_with_its_fault_and_runs_no_code(folder, damage, rea
 
 @pytest.mark.parametrize("heads", [0, 3])
 def test_heads_that_do_not_divide_the_width_are_refused(folder, heads):
-    with pytest.raises(UserError, match=rf"tortoise.heads={heads} does not divide the width 128"):
+    with pytest.raises(UserError, match=rf"tortoise.heads={heads}: not a divisor of the width 128"):
         FrozenTortoise.from_original(folder, heads=heads)
 
 
 @pytest.mark.parametrize(("num_layers", "num_res_blocks", "kernel_size"), [(2, 3, 3), (1, 1, 5)])
-def test_a_dvae_says_its_shape(num_layers, num_res_blocks, kernel_size):
+def test_the_shape_of_a_dvae_is_derived_from_its_weights(num_layers, num_res_blocks, kernel_size):
     config = DVAEConfig(80, 32, 6, 8, num_layers, num_res_blocks, kernel_size)
     state = DiscreteVAE(config).state_dict()
     assert original_dvae_config(state, "here") == config

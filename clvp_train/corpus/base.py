@@ -1,0 +1,178 @@
+"""What every corpus reader yields, and the checks of a corpus before its first utterance."""
+
+import os.path
+import unicodedata
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+from clvp_train.corpus.files import absolute
+from clvp_train.errors import UserError
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """A text and its recording.
+
+    Attributes:
+        id: unique within the corpus, and the same on every run and machine: a relative path or a row key.
+        text: NFC-normalised, whitespace collapsed and stripped; never empty.
+        audio: absolute path of an audio file, or the bytes of one; None in text-only corpora.
+        speaker: the speaker's name, if known.
+    """
+
+    id: str
+    text: str
+    audio: str | bytes | None
+    speaker: str | None = None
+
+
+class Row(NamedTuple):
+    """An unchecked row of a corpus.
+
+    Attributes:
+        where: file and line or row, for messages.
+        id: as in `Utterance`.
+        text: the raw transcript; None counts as empty.
+        audio: a path, or a function that fetches the bytes; None in text-only corpora.
+        speaker: None or "" where unknown.
+    """
+
+    where: str
+    id: object
+    text: object
+    audio: str | Callable[[], bytes] | None
+    speaker: object = None
+
+
+def clean_text(text: str) -> str:
+    """The text in NFC, with each run of whitespace replaced by one space and stripped."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+class Corpus(ABC):
+    """An ordered, repeatable stream of utterances.
+
+    The first iteration checks every row (without decoding audio) before it yields one, so that a bad row in the middle of a
+    corpus is reported before any work.
+
+    Raises:
+        UserError: on iteration, if the corpus is missing, malformed or empty, an audio file is missing, or an id occurs
+            twice.
+    """
+
+    _checked: bool = False
+
+    if TYPE_CHECKING:  # a property, or a field as in Hub, which an abstract property would forbid
+
+        @property
+        def name(self) -> str:
+            """The name of the corpus in reports and folder names."""
+
+    @property
+    @abstractmethod
+    def source(self) -> str:
+        """The file, folder or Hub id of the corpus."""
+
+    @abstractmethod
+    def _rows(self) -> Iterator[Row]:
+        """The rows in a fixed order."""
+
+    def __iter__(self) -> Iterator[Utterance]:
+        return (utterance for _, utterance in self.stream())
+
+    def stream(
+        self, wanted: Callable[[int], bool] = lambda number: True, audio: bool = True
+    ) -> Iterator[tuple[int, Utterance]]:
+        """Yields (number from 0, utterance) of the rows for which `wanted(number)` is true.
+
+        Args:
+            wanted: audio bytes of other rows are not fetched.
+            audio: whether to fetch audio at all; if false, `Utterance.audio` is None.
+        """
+        if not self._checked:
+            self._check()
+            self._checked = True
+        for number, row in enumerate(self._rows()):
+            if wanted(number):
+                clip = (row.audio() if callable(row.audio) else row.audio) if audio else None
+                yield number, Utterance(_id(row), _text(row), clip, _speaker(row))
+
+    def _check(self) -> None:
+        first_seen: dict[str, str] = {}
+        for row in self._rows():
+            id_ = _id(row)
+            _text(row)
+            _speaker(row)
+            if id_ in first_seen:
+                raise UserError(
+                    f"{row.where}: duplicate id '{id_}', first used in {first_seen[id_]}. Give every row a unique id or "
+                    "remove the duplicate."
+                )
+            first_seen[id_] = row.where
+            if isinstance(row.audio, str) and not os.path.isfile(row.audio):
+                raise UserError(
+                    f"{row.where}: audio file {row.audio} does not exist. Correct its path or remove the row."
+                )
+        if not first_seen:
+            raise UserError(f"{self.source}: the corpus has no utterances. Choose another corpus.")
+
+
+class LocalCorpus(Corpus):
+    """A corpus in the local folder `self.root` or the local file `self.path`; a subclass defines one of these fields."""
+
+    setting: ClassVar[str] = "root"  # or "path"
+
+    @property
+    def location(self) -> Path:
+        return absolute(getattr(self, self.setting))
+
+    @property
+    def name(self) -> str:
+        return self.location.name
+
+    @property
+    def source(self) -> str:
+        return str(self.location)
+
+    def _existing(self, path: Path | None = None) -> Path:
+        """The location, or a file in it. Raises UserError if it does not exist or is of the wrong kind."""
+        path = path or self.location
+        kind = "folder" if self.setting == "root" and path == self.location else "file"
+        if not (path.is_dir() if kind == "folder" else path.is_file()):
+            problem = f"not a {kind}" if path.exists() else "does not exist"
+            raise UserError(f"{path}: {problem}. Set corpus.{self.setting} to the {self.setting} of the corpus.")
+        return path
+
+
+def _text(row: Row) -> str:
+    text = _string(row, "transcript", row.text)
+    if not any(char.isprintable() and char != " " for char in text):
+        raise UserError(f"{row.where}: the transcript is empty. Add the text or remove the row.")
+    return text
+
+
+def _id(row: Row) -> str:
+    if not (id_ := _string(row, "id", row.id, numbers=True)):
+        raise UserError(f"{row.where}: the id is empty. Add an id or remove the id column.")
+    return id_
+
+
+def _speaker(row: Row) -> str | None:
+    return _string(row, "speaker", row.speaker, numbers=True) or None
+
+
+def _string(row: Row, field: str, value: object, numbers: bool = False) -> str:
+    if numbers and isinstance(value, int):
+        value = str(value)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise UserError(f"{row.where}: the {field} is of type {type(value).__name__}. Write it as a string.")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{row.where}: the {field} {value!r} is not valid Unicode. Correct or rename it.") from None
+    return clean_text(value)

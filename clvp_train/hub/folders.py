@@ -1,0 +1,83 @@
+"""Writes the folders that are published: a model with its report, or pairs as a data set."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from clvp_train.errors import UserError
+from clvp_train.hub.access import HubConfig
+from clvp_train.hub.card import model_card
+from clvp_train.hub.run import Trained
+from clvp_train.io import REPORT, write_text
+from clvp_train.metrics import SCORE_TABLE_FILE
+from clvp_train.models.weight_files import public_name
+from clvp_train.pairs import (
+    CARD,
+    TOKENIZER,
+    Storage,
+    card,
+    check_complete,
+    copy_tokenizer,
+    read_manifest,
+    write_manifest,
+)
+from clvp_train.report import METRICS_FILE
+
+
+def write_model_folder(trained: Trained, folder: Path, hub: HubConfig, repo_id: str | None) -> Path:
+    """Writes weights (safetensors), config, code, tokenizer, score table, training config, metrics, report and card.
+
+    Args:
+        trained: of `find_trained`.
+        folder: replaced if it exists.
+        hub: licence, language and card template.
+        repo_id: the name that the examples of the card load; None: the folder itself.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        UserError: the card template uses a value that does not exist.
+    """
+    text = model_card(trained, hub, repo_id)  # first, because it can fail
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(trained.folder, folder, ignore=shutil.ignore_patterns("model*", ".*", "*.partial"))
+    trained.model.save_pretrained(folder)
+    shutil.copytree(trained.report, folder / REPORT, ignore=shutil.ignore_patterns(METRICS_FILE, SCORE_TABLE_FILE))
+    write_text(folder / METRICS_FILE, json.dumps(trained.metrics, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / CARD, text)
+    return folder
+
+
+def write_pairs_folder(pairs: str | Path, folder: Path, hub: HubConfig) -> Path:
+    """Copies shards, manifest, tokenizer and card of complete pairs, which `datasets` and `train.py pairs=…` open.
+
+    `skipped.jsonl` is left out, because it may contain paths of this machine. A card that the user has written is kept.
+
+    Args:
+        pairs: written by `clvp_train.generate`: a path or any fsspec URL.
+        folder: a new folder.
+        hub: licence and language of the texts.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        UserError: the pairs are incomplete or damaged.
+    """
+    storage, manifest, target = Storage(pairs), read_manifest(pairs), Storage(folder)
+    check_complete(storage, manifest)
+    for shard in manifest.shards:
+        data = storage.read(shard.name)
+        if hashlib.sha256(data).hexdigest() != shard.sha256:
+            raise UserError(f"{storage.path(shard.name)}: damaged. Delete it and run the same generate command again.")
+        target.write(shard.name, data)
+    copy_tokenizer(pairs, folder / TOKENIZER)
+    public = replace(manifest, tortoise=public_name(manifest.tortoise))  # without a path of this machine
+    write_manifest(folder, public)
+    generated = card(manifest)
+    written = storage.read(CARD).decode() if storage.exists(CARD) else generated
+    target.write(CARD, (written if written != generated else card(public, hub.license, hub.language)).encode())
+    return folder

@@ -1,0 +1,46 @@
+"""The rank of this process among all processes of a run, and waiting for the files of other ranks."""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+
+from clvp_train.errors import UserError
+
+# SLURM_STEP_NUM_TASKS is set by srun only. SLURM_NTASKS is also set in a batch script without srun, where one process
+# would wait forever for the others.
+LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))
+POLL_SECONDS = 0.5
+LOG_SECONDS = 60.0
+log = logging.getLogger(__name__)
+
+
+def rank_and_world_size() -> tuple[int, int]:
+    """The rank and the number of processes, as set by torchrun or srun; (0, 1) without a launcher.
+
+    Raises:
+        UserError: the launcher's variables are invalid.
+    """
+    for names in LAUNCHERS:
+        if all(name in os.environ for name in names):
+            rank, world_size = (os.environ[name] for name in names)
+            if not (rank.isdecimal() and world_size.isdecimal() and int(rank) < int(world_size)):
+                raise UserError(
+                    f"{names[0]}={rank} and {names[1]}={world_size}: not a rank and a number of processes. Check the launcher "
+                    "or unset both."
+                )
+            return int(rank), int(world_size)
+    return 0, 1
+
+
+def wait_for(missing: Callable[[], str]) -> None:
+    """Waits until `missing()` returns an empty string, and logs its result every minute.
+
+    There is no timeout: the launcher notices a rank that has died and ends this one too.
+    """
+    logged = time.monotonic()
+    while names := missing():
+        if time.monotonic() - logged >= LOG_SECONDS:
+            logged = time.monotonic()
+            log.warning("waiting for other ranks to write %s", names)
+        time.sleep(POLL_SECONDS)

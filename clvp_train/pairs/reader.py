@@ -1,0 +1,147 @@
+"""Reads a folder of pairs by memory map, so that pairs larger than memory can be trained on.
+
+Parquet cannot be mapped, so each shard is copied once to an Arrow file. `datasets` would do that too, but it interprets folder
+names as patterns, stores a remote shard twice, reuses stale copies on file systems without modification times, and does not say
+which shard is damaged. Copies are named by the SHA-256 of the shard, so they are never stale, and are written atomically. Hence
+ranks need no lock, which network file systems often lack: each rank copies what is missing, in a random order.
+"""
+
+import fnmatch
+import logging
+import os
+import random
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from huggingface_hub import constants
+from transformers import PreTrainedTokenizerBase
+
+from clvp_train.errors import UserError
+from clvp_train.io import atomic_write
+from clvp_train.pairs.schema import PATTERN, SCHEMA, Manifest, read_manifest
+from clvp_train.pairs.storage import Storage
+from clvp_train.tortoise.tokenizer import read_saved_tokenizer
+
+TOKENIZER = "tokenizer"  # subfolder with the tokenizer of the text tokens, for the model trained on the pairs
+ROWS_AT_ONCE = 8192  # of a shard, while it is copied
+REMEDY = "Delete it and run the same generate command again."
+log = logging.getLogger(__name__)
+
+
+def read_pairs(folder: Path | str, columns: Sequence[str] | None = None) -> pa.Table:
+    """All pairs of a folder, memory-mapped, in the order of the shards. The first call copies the shards, see `arrow_copies`.
+
+    Args:
+        folder: written by `generate`, a path or any fsspec URL.
+        columns: of `SCHEMA`; all by default.
+
+    Raises:
+        UserError: see `arrow_copies`.
+    """
+    return open_copies(arrow_copies(folder), columns)
+
+
+def open_copies(files: Sequence[Path], columns: Sequence[str] | None = None) -> pa.Table:
+    """Maps the files that `arrow_copies` returned, without reading rows."""
+    tables = [SCHEMA.empty_table()]
+    for file in files:
+        try:
+            with pa.memory_map(str(file)) as source:
+                tables.append(pa.ipc.open_file(source).read_all())
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"{file}: damaged ({error}). Delete it and run again.") from None
+    return pa.concat_tables(tables).select(columns or SCHEMA.names)
+
+
+def arrow_copies(folder: Path | str) -> list[Path]:
+    """The Arrow copies of the shards, which are written now if they are missing.
+
+    They are in FOLDER/.arrow and may be deleted when no training runs; those of a remote or read-only folder are in clvp_train/
+    of the Hugging Face cache (HF_HOME).
+
+    Raises:
+        UserError: the folder is incomplete, a shard is missing or damaged, or a copy cannot be written.
+    """
+    storage, manifest = Storage(folder), read_manifest(folder)
+    check_complete(storage, manifest)
+    own = storage.local is not None and os.access(storage.local, os.W_OK)
+    cache = storage.local / ".arrow" if own else Path(constants.HF_HOME) / "clvp_train"
+    copies = {cache / f"{Path(shard.name).stem}-{shard.sha256[:16]}.arrow": shard for shard in manifest.shards}
+    missing = [copy for copy in copies if not copy.exists()]
+    if missing:
+        log.info("copying %d shards to %s", len(missing), cache)
+    random.Random().shuffle(missing)  # the global generator has the same seed on all ranks
+    for copy in missing:
+        if not copy.exists():  # another rank may have written it
+            _write(copy, _rows(storage, copies[copy].name))
+    return list(copies)
+
+
+def check_complete(storage: Storage, manifest: Manifest) -> None:
+    """Raises UserError unless the folder is complete and all shards have their recorded size."""
+    sizes = storage.sizes()
+    if not manifest.complete:
+        raise UserError(
+            f"{storage.folder}: incomplete, {len(fnmatch.filter(sizes, PATTERN))} of {manifest.num_shards} shards. Run the same "
+            "generate command again."
+        )
+    for shard in manifest.shards:
+        path, size = storage.path(shard.name), sizes.get(shard.name)
+        if size is None:
+            raise UserError(f"{path}: missing. Run the same generate command again.")
+        if size != shard.bytes:
+            raise UserError(f"{path}: damaged ({size} bytes instead of {shard.bytes}). {REMEDY}")
+
+
+def _rows(storage: Storage, name: str) -> Iterator[pa.Table]:
+    try:
+        shard = pq.ParquetFile(pa.BufferReader(storage.read(name)))
+        for batch in shard.iter_batches(ROWS_AT_ONCE):
+            yield pa.Table.from_batches([batch]).select(SCHEMA.names).cast(SCHEMA)
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise UserError(f"{storage.path(name)}: damaged ({' '.join(str(error).split())}). {REMEDY}") from None
+
+
+def _write(copy: Path, tables: Iterator[pa.Table]) -> None:
+    try:
+        with (
+            atomic_write(copy) as partial,
+            pa.OSFile(str(partial), "wb") as sink,
+            pa.ipc.new_file(sink, SCHEMA) as writer,
+        ):
+            for table in tables:
+                writer.write_table(table)
+    except OSError as error:
+        raise UserError(f"{copy}: cannot be written ({error}). Free some disk space and run again.") from None
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, storage: Storage) -> None:
+    """Writes the tokenizer into a folder of pairs. Raises UserError if the folder is not writable."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        for file in sorted(Path(folder).iterdir()):
+            storage.write(f"{TOKENIZER}/{file.name}", file.read_bytes())
+
+
+def copy_tokenizer(folder: str | Path, target: Path) -> None:
+    """Copies the tokenizer of a folder of pairs, local or at an fsspec URL, into a local folder.
+
+    Raises:
+        UserError: there is no tokenizer, or the target is not writable.
+    """
+    storage, copy = Storage(folder), Storage(target)
+    names = storage.sizes(TOKENIZER)
+    if not names:
+        raise UserError(f"{storage.path(TOKENIZER)}: missing. Copy it from the Tortoise that made the pairs.")
+    for name in names:
+        copy.write(name, storage.read(f"{TOKENIZER}/{name}"))
+
+
+def open_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder of pairs. Raises UserError if it is missing."""
+    with tempfile.TemporaryDirectory() as scratch:
+        copy_tokenizer(folder, Path(scratch))
+        return read_saved_tokenizer(Path(scratch))

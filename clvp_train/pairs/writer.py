@@ -1,0 +1,183 @@
+"""A resumable folder of shards.
+
+The manifest is written first, then each shard and, after it, a small record of the shard in `.progress`. Resumed runs and other
+ranks go by the records, because a shard without one may be of any state. At the end the records are joined into the final
+manifest and removed.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from transformers import PreTrainedTokenizerBase
+
+from clvp_train.errors import UserError
+from clvp_train.pairs.reader import TOKENIZER, save_tokenizer
+from clvp_train.pairs.schema import (
+    MANIFEST,
+    Manifest,
+    Shard,
+    differences,
+    read_manifest,
+    shard_name,
+    write_manifest,
+    write_shard,
+)
+from clvp_train.pairs.storage import Storage
+from clvp_train.pairs.summary import CARD, Tally, card
+
+RECORDS = ".progress"  # subfolder
+SKIPPED = "skipped.jsonl"
+log = logging.getLogger(__name__)
+
+
+class PairFolder:
+    """The folder for the pairs of one manifest.
+
+    Args:
+        storage: the folder.
+        manifest: what belongs there, without shards.
+    """
+
+    def __init__(self, storage: Storage, manifest: Manifest) -> None:
+        self.storage, self.manifest = storage, manifest
+        self.names = [shard_name(index, manifest.num_shards) for index in range(manifest.num_shards)]
+        self._records: dict[int, tuple[Shard, Tally]] = {}
+
+    def check_same_settings(self, is_cache: bool) -> None:
+        """Raises UserError if the folder contains anything but pairs of this manifest.
+
+        Args:
+            is_cache: whether the folder's name contains the fingerprint, so that shards without a manifest must be ours.
+        """
+        # list the shards first: other ranks write theirs only after the manifest
+        shards = [name for name in self.storage.sizes() if name.endswith(".parquet")]
+        manifest, folder = self._read_manifest(), self.storage.folder
+        if manifest is None and shards and not is_cache:
+            raise UserError(f"{folder}: contains {shards[0]} but no {MANIFEST}. Set output_dir to another folder.")
+        if manifest is not None and manifest.fingerprint != self.manifest.fingerprint:
+            differing = ", ".join(differences(manifest.settings, self.manifest.settings)) or "unknown settings"
+            raise UserError(
+                f"{folder}: contains pairs made with other settings: {differing}. Set output_dir to another folder or "
+                "restore the settings."
+            )
+
+    def sweep(self) -> None:
+        """Removes partial files of killed processes."""
+        for subfolder in ("", TOKENIZER, RECORDS):
+            self.storage.sweep(subfolder)
+
+    def is_complete(self) -> bool:
+        """Whether all pairs are made and all shards are present with their recorded size."""
+        manifest = self._read_manifest()
+        if manifest is None or not manifest.complete:
+            return False
+        sizes = self.storage.sizes()
+        return all(sizes.get(shard.name) == shard.bytes for shard in manifest.shards)
+
+    def is_ready(self) -> bool:
+        """Whether rank 0 has written the manifest without shards, so that other ranks may start, or all is complete."""
+        manifest = self._read_manifest()
+        return manifest is not None and (not manifest.complete or self.is_complete())
+
+    def restore_records(self) -> None:
+        """Writes the records of intact shards if a complete folder has lost others."""
+        manifest = self._read_manifest()
+        if manifest is None or not manifest.complete:
+            return
+        lines = self.storage.read(SKIPPED).decode().splitlines() if self.storage.exists(SKIPPED) else []
+        skipped = [json.loads(line) for line in lines]
+        sizes = self.storage.sizes()
+        for index, shard in enumerate(manifest.shards):
+            if self._is_intact(shard, sizes):
+                table = pq.read_table(pa.BufferReader(self.storage.read(shard.name)))
+                self._write_record(index, shard, table, [entry for entry in skipped if entry["shard"] == index])
+
+    def start(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Writes tokenizer and manifest, for which other ranks wait."""
+        save_tokenizer(tokenizer, self.storage)
+        write_manifest(self.storage.folder, self.manifest)
+
+    def unfinished(self, indices: Iterable[int]) -> set[int]:
+        """Which of these shards are missing or differ from their recorded digest."""
+        records, sizes = self._read_records(), self.storage.sizes()
+        if self.is_complete():  # another rank has just written the last shard
+            return set()
+        return {index for index in indices if index not in records or not self._is_intact(records[index][0], sizes)}
+
+    def finish(self, index: int, rows: list[dict[str, Any]], skipped: list[dict[str, Any]]) -> None:
+        """Writes a shard, then its record."""
+        shard, table = write_shard(self.storage, self.names[index], rows)
+        self._write_record(index, shard, table, [entry | {"shard": index} for entry in skipped])
+
+    def missing(self) -> list[str]:
+        """The names of unfinished shards, by size only."""
+        records, sizes = self._read_records(), self.storage.sizes()
+        return [
+            name
+            for index, name in enumerate(self.names)
+            if index not in records or sizes.get(name) != records[index][0].bytes
+        ]
+
+    def tally(self) -> Tally:
+        """The counts of all shards finished so far."""
+        return sum((tally for _, tally in self._read_records().values()), Tally())
+
+    def close(self, codes_per_second: float | None) -> None:
+        """Joins the records of all shards into the final manifest.
+
+        Raises:
+            UserError: no pair was made, or the folder is not writable.
+        """
+        records = [json.loads(self.storage.read(_record(index))) for index in range(len(self.names))]
+        skipped = [entry for record in records for entry in record["skipped"]]
+        total = self.tally()
+        if not total.pairs:
+            first = f", the first: utterance {skipped[0]['id']}: {skipped[0]['reason']}" if skipped else ""
+            raise UserError(f"{self.manifest.corpus}: no pairs, all rows were skipped{first}")
+        if skipped:
+            lines = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in skipped]
+            self.storage.write(SKIPPED, "".join(lines).encode())
+        shards = tuple(Shard(**record["shard"]) for record in records)
+        manifest = replace(self.manifest, complete=True, shards=shards, report=total.report(codes_per_second))
+        if not self.storage.exists(CARD):  # keep a card that the user has written
+            self.storage.write(CARD, card(manifest).encode())
+        write_manifest(self.storage.folder, manifest)
+        self.remove_records()
+
+    def remove_records(self) -> None:
+        self.storage.remove(RECORDS)
+
+    def _read_manifest(self) -> Manifest | None:
+        return read_manifest(self.storage.folder) if self.storage.exists(MANIFEST) else None
+
+    def _is_intact(self, shard: Shard, sizes: dict[str, int]) -> bool:
+        same_size = sizes.get(shard.name) == shard.bytes
+        is_intact = same_size and hashlib.sha256(self.storage.read(shard.name)).hexdigest() == shard.sha256
+        if not is_intact:
+            log.warning("%s: missing or damaged, will be made again", self.storage.path(shard.name))
+        return is_intact
+
+    def _write_record(self, index: int, shard: Shard, table: pa.Table, skipped: list[dict[str, Any]]) -> None:
+        record = {"shard": asdict(shard), "tally": vars(Tally.of(table, skipped)), "skipped": skipped}
+        self.storage.write(_record(index), json.dumps(record).encode())
+
+    def _read_records(self) -> dict[int, tuple[Shard, Tally]]:
+        """Shard and counts of each finished shard, whichever process wrote it. Each record is read once."""
+        indices = {int(name.removesuffix(".json")) for name in self.storage.sizes(RECORDS) if name.endswith(".json")}
+        for index in indices - set(self._records):
+            with contextlib.suppress(FileNotFoundError):  # rank 0 has joined and removed them meanwhile
+                record = json.loads(self.storage.read(_record(index)))
+                self._records[index] = Shard(**record["shard"]), Tally.from_json(record["tally"])
+        self._records = {index: record for index, record in self._records.items() if index in indices}
+        return self._records
+
+
+def _record(index: int) -> str:
+    return f"{RECORDS}/{index:05d}.json"

@@ -1,0 +1,44 @@
+import logging
+
+import pytest
+
+from clvp_train.errors import UserError
+from clvp_train.pairs import process_rank, rank_and_world_size
+
+SRUN = {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, (0, 1)),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, (1, 2)),
+        (SRUN, (3, 4)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, (0, 1)),  # a batch script without srun
+        (SRUN | {"RANK": "0", "WORLD_SIZE": "2"}, (0, 2)),  # torchrun under srun
+        ({"WORLD_SIZE": "2"}, (0, 1)),
+    ],
+)
+def test_ranks_of_torchrun_and_srun(monkeypatch, variables, expected):
+    for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert rank_and_world_size() == expected
+
+
+@pytest.mark.parametrize(("rank", "size"), [("abc", "2"), ("2", "2"), ("-1", "2"), ("0", "")])
+def test_invalid_ranks(monkeypatch, rank, size):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", size)
+    with pytest.raises(UserError, match=f"RANK={rank} and WORLD_SIZE={size}"):
+        rank_and_world_size()
+
+
+def test_waiting_is_logged(monkeypatch, caplog):
+    monkeypatch.setattr(process_rank, "LOG_SECONDS", 0.0)
+    monkeypatch.setattr(process_rank, "POLL_SECONDS", 0.0)
+    answers = iter(["shards 3 and 5", "shards 3 and 5", ""])
+    with caplog.at_level(logging.WARNING):
+        process_rank.wait_for(lambda: next(answers))
+    assert caplog.text.count("waiting for other ranks to write shards 3 and 5") == 2
