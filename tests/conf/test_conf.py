@@ -54,7 +54,7 @@ def check_targets(node: object) -> int:
         return sum(map(check_targets, node)) if isinstance(node, list) else 0
     count = sum(check_targets(child) for child in node.values())
     if "_target_" in node:
-        given = {key: value for key, value in node.items() if key != "_target_"}
+        given = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
         inspect.signature(get_object(node["_target_"])).bind_partial(**given)
         count += 1
     return count
