@@ -99,8 +99,8 @@ def test_evaluate_reproduces_the_metrics_of_the_training_run(trained, workplace,
     path = trained.output / checkpoint
     done = run(EVALUATE, [f"checkpoint='{path}'", *CORPUS, *JUDGE, "hydra.run.dir=evaluated"], workplace)
     assert done.status == 0, done.stderr
-    found = report(workplace / "evaluated")
-    assert numbers(found) == numbers(report(trained.output)) and found["checkpoint"] == str(path)
+    metrics = report(workplace / "evaluated")
+    assert numbers(metrics) == numbers(report(trained.output)) and metrics["checkpoint"] == str(path)
 
 
 def test_another_checkpoint_has_other_metrics(trained, workplace):
