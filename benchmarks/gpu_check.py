@@ -85,11 +85,11 @@ def check_commands(setup: Setup) -> Iterator[Row]:
         ]
         train += ["test=false", "+callbacks.stop_at._target_=stop_at.StopAt"]
         start = time.perf_counter()
-        run_command(cwd, *train, "hydra.run.dir=whole")
+        run_command(cwd, *train, "hydra.run.dir=uninterrupted")
         yield Row(
             f"train.py {device[0]}, 20 steps",
             f"{time.perf_counter() - start:.0f} s",
-            len(losses_of(cwd / "whole")) == 20,
+            len(losses_of(cwd / "uninterrupted")) == 20,
         )
         (pairs,) = (cwd / "outputs" / "codes").glob("*-ar-*")
 
@@ -97,13 +97,15 @@ def check_commands(setup: Setup) -> Iterator[Row]:
             run_command(cwd, *train, "hydra.run.dir=parts", STOP_AT="10", status=138)
             run_command(cwd, *train, "hydra.run.dir=parts", "resume=auto")
 
-        evaluate = ["evaluate.py", "checkpoint=whole/model", f"pairs={pairs}", "rerank.num_texts=0"]
+        evaluate = ["evaluate.py", "checkpoint=uninterrupted/model", f"pairs={pairs}", "rerank.num_texts=0"]
         with ThreadPoolExecutor() as pool:
             jobs = [pool.submit(run_command, cwd, *evaluate, "hydra.run.dir=cpu"), pool.submit(stop_and_resume)]
             jobs.append(pool.submit(run_command, cwd, *evaluate, device[0], "hydra.run.dir=gpu"))
         for job in jobs:
             job.result()
-        differences = [abs(a - b) for a, b in zip(losses_of(cwd / "whole"), losses_of(cwd / "parts"), strict=True)]
+        differences = [
+            abs(a - b) for a, b in zip(losses_of(cwd / "uninterrupted"), losses_of(cwd / "parts"), strict=True)
+        ]
         yield Row(
             "SIGUSR1 and resume=auto", f"largest difference of losses {max(differences):.1e}", max(differences) < 0.02
         )

@@ -46,7 +46,7 @@ class Recorder(L.Callback):
 
     @property
     def step(self) -> float:
-        """Median seconds of the later half of the steps."""
+        """Median seconds of the second 50% of the steps."""
         steps = [after - before for before, after in zip(self.times, self.times[1:])]
         return statistics.median(steps[len(steps) // 2 :])
 
@@ -76,8 +76,8 @@ def check_precision(setup: Setup) -> Iterator[Row]:
     data, reference = batches(*setup.pick((20, 64), (3, 8))), Recorder()
     fit(build_model("nano"), data, [reference], accelerator="cpu", precision="32-true")
     yield Row("losses, CPU 32-true", f"{reference.losses[0]:.4f} → {reference.losses[-1]:.4f}")
-    half = {"16-mixed": 0.1} if setup.device == "cuda" else {}
-    for precision, tolerance in {"32-true": 2e-3, "bf16-mixed": 0.1, **half}.items():
+    float16 = {"16-mixed": 0.1} if setup.device == "cuda" else {}
+    for precision, tolerance in {"32-true": 2e-3, "bf16-mixed": 0.1, **float16}.items():
         for cached in (False, True):
             recorder, training = Recorder(), TrainingConfig(chunk_size=setup.pick(16, 4), cached_gradients=cached)
             fit(build_model("nano"), data, [recorder], training, accelerator=setup.device, precision=precision)
@@ -108,10 +108,10 @@ def check_syncs(setup: Setup) -> Iterator[Row]:
                 precision="bf16-mixed",
             )
         waits = [item for item in caught if "synchronizing CUDA operation" in str(item.message)]
-        places = Counter(
+        counts = Counter(
             f"{Path(item.filename).parent.name}/{Path(item.filename).name}:{item.lineno}" for item in waits
         )
-        where = ", ".join(f"{count} × {place}" for place, count in places.most_common())
+        where = ", ".join(f"{count} × {name}" for name, count in counts.most_common())
         yield Row(f"synchronisations per step{', cached gradients' if cached else ''}", f"{len(waits)}: {where}")
 
 
@@ -163,7 +163,7 @@ def free_port() -> int:
 
 
 def run_rank(setup: Setup, rank: int) -> None:
-    """One of two processes that share a device: prints its losses of its half of each batch."""
+    """One of two processes that share a device: prints its losses of its share of each batch."""
     data, recorder = batches(5, setup.pick(64, 8)), Recorder()
     data = [{name: tensor[rank::2] for name, tensor in rows.items()} for rows in data]
     strategy = DDPStrategy(process_group_backend="gloo")  # NCCL refuses two ranks on one card

@@ -192,7 +192,9 @@ class Reranker:
     def _ranking(self, scores: np.ndarray) -> Ranking:
         percentiles = self.percentiles(scores)
         order = np.argsort(-scores, kind="stable")
-        return Ranking(tuple(order.tolist()), tuple(scores.tolist()), percentiles and tuple(percentiles))
+        return Ranking(
+            tuple(order.tolist()), tuple(scores.tolist()), None if percentiles is None else tuple(percentiles)
+        )
 
     def _ids(self, ids: Codes, size: int, kind: str, name: str) -> torch.Tensor:
         try:

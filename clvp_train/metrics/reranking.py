@@ -113,15 +113,15 @@ def _agreement(scores_NK: np.ndarray, others_NK: np.ndarray) -> dict[str, Any]:
     correlations = []
     for scores_K, others_K in zip(scores_NK, others_NK):
         known_K = np.isfinite(scores_K)
-        places = [_places(values[known_K]) for values in (scores_K, others_K)]
-        if min(place.std() for place in places) > 0:
-            correlations.append(np.corrcoef(np.stack(places))[0, 1])
+        orders = [_order(values[known_K]) for values in (scores_K, others_K)]
+        if min(order.std() for order in orders) > 0:
+            correlations.append(np.corrcoef(np.stack(orders))[0, 1])
     if not correlations:
         return {"value": None, "interval": [None, None], "texts": 0}
     bounds = interval(np.array(correlations))
     return {"value": float(np.mean(correlations)), "interval": bounds, "texts": len(correlations)}
 
 
-def _places(values_K: np.ndarray) -> np.ndarray:
+def _order(values_K: np.ndarray) -> np.ndarray:
     """(K,) how many values each exceeds, ties as one half: ranks up to a constant."""
     return win_rate(values_K[:, None], values_K[None]).sum(axis=1)

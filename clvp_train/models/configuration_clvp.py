@@ -161,7 +161,10 @@ class CLVPConfig(PreTrainedConfig):
     """
 
     model_type = "clvp_train"
-    sub_configs_defaults: ClassVar = {"text_config": CLVPTextConfig, "speech_config": CLVPSpeechConfig}  # type: ignore[dict-item]
+    sub_configs_defaults: ClassVar = {  # type: ignore[dict-item]
+        "text_config": CLVPTextConfig,
+        "speech_config": CLVPSpeechConfig,
+    }
 
     text_config: dict[str, Any] | PreTrainedConfig | None = None
     speech_config: dict[str, Any] | PreTrainedConfig | None = None

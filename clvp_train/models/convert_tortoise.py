@@ -1,7 +1,7 @@
 """Converts between the state-dict keys of `CLVPModel` and those of tortoise-tts' `clvp2.pth`.
 
-Source: `tortoise/models/clvp.py`, `xtransformers.py` and `arch_util.py` of tortoise-tts 3.0.0. `convert_transformers.py` shares the
-functions at the top.
+Source: `tortoise/models/clvp.py`, `xtransformers.py` and `arch_util.py` of tortoise-tts 3.0.0. The functions at the top are
+shared with `convert_transformers.py`.
 """
 
 from __future__ import annotations

@@ -125,8 +125,9 @@ def transformers_state_dict(model: PreTrainedModel) -> tuple[dict[str, dict[str,
 def write_transformers(
     model: PreTrainedModel, folder: str | os.PathLike[str], base: str | os.PathLike[str], **hub_kwargs: Any
 ) -> None:
-    """Writes a copy of the composite checkpoint `base` (autoregressive model, tokenizer and all other files) with the encoders
-    of a `CLVPModel` instead of its own, in float32.
+    """Writes a copy of the composite checkpoint `base` with the encoders of a `CLVPModel`, in float32.
+
+    The autoregressive model, the tokenizer and all other files are those of `base`.
 
     Raises:
         ValueError: `base` has no autoregressive model, has other vocabularies, or is `folder` itself; or as

@@ -1,9 +1,11 @@
 """Progress of long work on candidates: one bar on a terminal, a log line now and then elsewhere."""
 
 import logging
+import sys
 import time
 from datetime import timedelta
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -24,30 +26,37 @@ class Progress:
     """
 
     def __init__(self, total: int, shown: bool) -> None:
-        columns = (TextColumn("speech codes"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
         console = Console(stderr=True)
         self._has_bar = shown and console.is_terminal
-        self._bar = Bar(
-            *columns,
+        texts = TextColumn("speech codes"), TextColumn("{task.fields[speed]}")
+        columns = (
+            texts[0],
+            BarColumn(None),
+            MofNCompleteColumn(),
+            texts[1],
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not self._has_bar,
         )
+        self._bar = Bar(*columns, console=console, transient=True, disable=not self._has_bar)
         self._task = self._bar.add_task("", total=total, speed="")
         self._total, self._shown = total, shown
+        self._streams: dict[logging.StreamHandler, Any] = {}
         self._done = self._in_parts = self._codes = self._skipped = 0
         self._started = self._logged = time.monotonic()
 
     def __enter__(self) -> "Progress":
         self._bar.start()
+        if self._has_bar:  # rich replaces sys.stdout and prints log lines above the bar instead of into it
+            handlers = [handler for handler in logging.getLogger().handlers if type(handler) is logging.StreamHandler]
+            self._streams = {handler: handler.setStream(sys.stdout) for handler in handlers if handler.stream.isatty()}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+        for handler, stream in self._streams.items():
+            handler.setStream(stream)
         if self._shown and error is None:
             log.info("speech codes: %s", self._line())
 

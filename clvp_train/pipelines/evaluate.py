@@ -56,7 +56,7 @@ def evaluate(cfg: DictConfig) -> None:
     limit = _shortest_limit(models, datamodule)
     data = evaluation_data(cfg, datamodule, suite, rerank, limit)
     # run and report: a model is dropped after its evaluation
-    load = {name: partial(models.pop, name) for name in names}
+    load: dict[str, Callable[[], CLVPModel]] = {name: partial(models.pop, name) for name in names}
     evaluate_checkpoints(cfg, load, datamodule, data, Path(cfg.paths.output) / REPORT)
 
 

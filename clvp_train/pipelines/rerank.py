@@ -119,10 +119,11 @@ def _rerank_file(
     file: CandidateFile, reranker: Reranker, storage: Storage, source: dict[str, Any], progress: Progress
 ) -> None:
     scores_N, texts_N = file.scores(progress.candidate)
-    percentiles = reranker.percentiles(scores_N) or [None] * len(scores_N)
+    percentiles = reranker.percentiles(scores_N)
+    missing = pa.nulls(len(scores_N), pa.float64())
     columns = {
         "score": pa.array(scores_N),
-        "percentile": pa.array(percentiles, pa.float64()),
+        "percentile": missing if percentiles is None else pa.array(percentiles, pa.float64()),
         "rank": pa.array(ranks_in_text(scores_N, texts_N), pa.int32()),
     }
     file.write(storage, columns, source)

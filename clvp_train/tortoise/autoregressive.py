@@ -41,7 +41,7 @@ class ConditioningAttention(nn.Module):
 
 
 class ConditioningEncoder(nn.Module):
-    """From reference speech to the conditioning latent of its voice: the first position of an attention stack over mel frames."""
+    """From reference speech to the conditioning latent of its voice, the first output of an attention stack over mel frames."""
 
     def __init__(self, config: ClvpConfig) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class AutoRegressive(nn.Module):
         return self.speech_embedding(ids) + self.speech_position(positions)
 
     def stack(self, x_BLD: torch.Tensor, attend: Attend) -> torch.Tensor:
-        """Runs the blocks with `attend` as attention, which hides the cache from them."""
+        """Runs the blocks with `attend` as attention, so that they are independent of the cache."""
         B, L, D = x_BLD.shape
         for layer, block in enumerate(self.blocks):
             q, k, v = (

@@ -43,7 +43,7 @@ class FrozenTortoise:
     Args:
         parts: the models and their settings.
         source: the checkpoint's path, for errors.
-        files: the files that the parts were read from, for `fingerprint`; default: those of the composite folder `source`.
+        files: the files of the parts, for `fingerprint`; default: those of the composite folder `source`.
         tokenizer: a folder with a custom tokenizer for the texts, which the AR does not understand; None: Tortoise's.
     """
 
@@ -92,7 +92,7 @@ class FrozenTortoise:
         folder = resolve_folder(name_or_path)
         if _is_original(folder):
             return cls.from_original(folder, None, tokenizer, None, None, None, positions, sampling, device, dtype)
-        parts = _placed(read_folder(folder, positions, _chosen(sampling)), device, dtype)
+        parts = _to_device(read_folder(folder, positions, _without_none(sampling)), device, dtype)
         return cls(parts, folder, tokenizer=tokenizer)
 
     @classmethod
@@ -129,8 +129,8 @@ class FrozenTortoise:
         custom = tokenizer if tokenizer is not None and Path(tokenizer).expanduser().is_dir() else None
         own = None if custom is not None else tokenizer
         files = OriginalFiles.find(folder, autoregressive=autoregressive, tokenizer=own, mel_norms=mel_norms, dvae=dvae)
-        parts = read_original(files, heads, positions, _chosen(sampling))
-        return cls(_placed(parts, device, dtype), files.autoregressive, files.all(), custom)
+        parts = read_original(files, heads, positions, _without_none(sampling))
+        return cls(_to_device(parts, device, dtype), files.autoregressive, files.all(), custom)
 
     @staticmethod
     def load_tokenizer(name_or_path: str | Path) -> ClvpTokenizer:
@@ -174,7 +174,8 @@ class FrozenTortoise:
         if len(ids) > limit:
             start = text if len(text) <= 40 else text[:40] + "…"
             raise UserError(
-                f"text {start!r}: {len(ids)} tokens, more than the {limit} positions in the AR of {self.source}. Shorten or split it."
+                f"text {start!r}: {len(ids)} tokens, more than the {limit} positions in the AR of {self.source}. Shorten or "
+                "split it."
             )
         return ids
 
@@ -241,8 +242,8 @@ class FrozenTortoise:
         """
         if self.dvae is None:
             raise UserError(
-                f"{self.source}: no DVAE, which encodes recordings. Use codes=ar, or add a folder {DVAE_FOLDER}/ with config.json "
-                "and model.safetensors; to original files add dvae.pth."
+                f"{self.source}: no DVAE, which encodes recordings. Use codes=ar, or add a folder {DVAE_FOLDER}/ with "
+                "config.json and model.safetensors; to original files add dvae.pth."
             )
         mels = [log_mel(clip.to(self.device), self.feature_extractor.mel_norms) for clip in clips]
         lengths_B = torch.tensor([mel.shape[1] for mel in mels], device=self.device)
@@ -277,11 +278,13 @@ def _is_original(folder: Path) -> bool:
     return (folder / AUTOREGRESSIVE_FILE).is_file() and not (folder / CONFIG_FILE).exists()
 
 
-def _chosen(sampling: dict[str, Any] | None) -> dict[str, Any]:
+def _without_none(sampling: dict[str, Any] | None) -> dict[str, Any]:
     return {name: value for name, value in (sampling or {}).items() if value is not None}
 
 
-def _placed(parts: TortoiseParts, device: str, dtype: Dtype) -> TortoiseParts:
+def _to_device(parts: TortoiseParts, device: str, dtype: Dtype) -> TortoiseParts:
+    if dtype not in DTYPES:
+        raise UserError(f"tortoise.dtype={dtype}: unknown. Use one of {', '.join(DTYPES)}.")
     parts.autoregressive.to(device, DTYPES[dtype])
     if parts.dvae is not None:
         parts.dvae.to(device)

@@ -1,5 +1,5 @@
-"""Silence padding, which Tortoise calls "calm": the codes that tortoise-tts writes over the end of a candidate before CLVP or
-the diffusion decoder gets it."""
+"""Silence padding, which Tortoise calls "calm": tortoise-tts overwrites the end of a candidate with the codes of silence before
+it is scored or decoded."""
 
 from collections.abc import Sequence
 

@@ -50,7 +50,7 @@ def fill(cfg: DictConfig, value: str) -> None:
 
 
 def check_targets(node: object) -> int:
-    """All `_target_`s below a node can be imported and take the arguments written beside them. Returns how many."""
+    """All `_target_`s below a node can be imported and accept the arguments in the config. Returns their number."""
     if not isinstance(node, dict):
         return sum(map(check_targets, node)) if isinstance(node, list) else 0
     count = sum(check_targets(child) for child in node.values())
@@ -76,9 +76,9 @@ def make_data(cfg, name, tmp_path):
 
 
 def save_model(folder):
-    half = {"hidden_size": 32, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
-    halves = {"text_config": {**half, "vocab_size": 256}, "speech_config": {**half, "vocab_size": 512}}
-    CLVPModel(CLVPConfig(**halves, projection_dim=8)).save_pretrained(folder)
+    tower = {"hidden_size": 32, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    towers = {"text_config": {**tower, "vocab_size": 256}, "speech_config": {**tower, "vocab_size": 512}}
+    CLVPModel(CLVPConfig(**towers, projection_dim=8)).save_pretrained(folder)
 
 
 def make_reranker(cfg, name, tmp_path):

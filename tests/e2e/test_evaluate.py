@@ -57,12 +57,12 @@ def test_checkpoints_are_compared_on_the_same_texts(trained, workplace):
     best, last = (f"{trained.output}/checkpoints/{name}.ckpt" for name in ("best-step=3", "last"))
     done = evaluate(workplace, f"checkpoint=['{best}','{last}']")
     assert "Comparison" in done.stdout and done.stdout.count("report: ") == 3
-    found = report(workplace / "evaluated")
-    assert found["checkpoints"] == {"best-step=3.ckpt": best, "last.ckpt": last}
+    results = report(workplace / "evaluated")
+    assert results["checkpoints"] == {"best-step=3.ckpt": best, "last.ckpt": last}
     reports = [
-        json.loads((workplace / f"evaluated/report/{name}/metrics.json").read_text()) for name in found["checkpoints"]
+        json.loads((workplace / f"evaluated/report/{name}/metrics.json").read_text()) for name in results["checkpoints"]
     ]
-    row = next(row for row in found["comparison"] if row["quantity"] == "MRR, text → speech")
+    row = next(row for row in results["comparison"] if row["quantity"] == "MRR, text → speech")
     assert row["values"] == pytest.approx([metrics["text_to_speech"]["MRR"] for metrics in reports], abs=1e-12)
     assert row["differences"][0]["value"] == pytest.approx(row["values"][1] - row["values"][0], abs=1e-12)
     low, high = row["differences"][0]["interval"]
@@ -75,10 +75,10 @@ def test_given_candidates_and_reference(model, workplace):
     assert run(GENERATE, [*made, "codes.seed=1"], workplace).status == 0
     rerank = ["rerank.pairs=candidates", "rerank.num_texts=20"]
     evaluate(workplace, model, *rerank, "reference=candidates", "perturbations.num_pairs=0")
-    found = report(workplace / "evaluated")
-    assert (found["rerank"]["texts"], found["rerank"]["candidates"]) == (20, 2)
-    assert found["reference"]["codes"] > 100 and found["reference"]["frechet_distance"] > 0
-    assert found["perturbations"] == [] and found["left_out"]["perturbations"] == "perturbations.num_pairs=0"
+    results = report(workplace / "evaluated")
+    assert (results["rerank"]["texts"], results["rerank"]["candidates"]) == (20, 2)
+    assert results["reference"]["codes"] > 100 and results["reference"]["frechet_distance"] > 0
+    assert results["perturbations"] == [] and results["left_out"]["perturbations"] == "perturbations.num_pairs=0"
 
 
 def save_tiny_asr_model(folder):
@@ -98,9 +98,9 @@ def test_word_error_rates_of_an_asr_model_of_transformers(model, workplace):
     save_tiny_asr_model(workplace)
     done = evaluate(workplace, model, "rerank.asr=asr", "perturbations.num_pairs=5")
     assert "transcribed 27 of 27 candidates" in done.stdout
-    found = report(workplace / "evaluated")
-    assert "word error rate" not in found["left_out"]
-    rates = {picker: result["value"] for picker, result in found["rerank"]["word_error_rate"].items()}
+    results = report(workplace / "evaluated")
+    assert "word error rate" not in results["left_out"]
+    rates = {picker: result["value"] for picker, result in results["rerank"]["word_error_rate"].items()}
     assert rates["best"] <= rates["pick"] and rates["random"] > 0.9, "the model is untrained"
     assert "word error rate" in (workplace / "evaluated/report/index.html").read_text()
 
@@ -182,6 +182,6 @@ def test_texts_with_a_single_candidate_are_counted(model, workplace):
         speech_vocab_size=manifest.speech_vocab_size,
     )
     evaluate(workplace, model, "rerank.pairs=broken", "rerank.num_texts=10")
-    found = report(workplace / "evaluated")["rerank"]
-    assert found["texts"] == 10 and 8 <= found["texts_with_one_candidate"] <= 10
+    results = report(workplace / "evaluated")["rerank"]
+    assert results["texts"] == 10 and 8 <= results["texts_with_one_candidate"] <= 10
     assert "with a single candidate are left out" in (workplace / "evaluated/report/index.html").read_text()

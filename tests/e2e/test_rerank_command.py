@@ -73,11 +73,10 @@ def test_files_keep_their_rows_and_columns_and_get_the_scores_of_reranker(undist
             own = [row for row in rows if row["text"] == text]
             (ranking,) = reranker.rank([text], [[row["speech_ids"] for row in own]])
             np.testing.assert_allclose([row["score"] for row in own], ranking.scores, atol=1e-6)
-            places = [row["rank"] - 1 for row in own]
-            assert sorted(places) == list(range(EACH))
-            assert [own[places.index(place)]["score"] for place in range(EACH)] == sorted(
-                (row["score"] for row in own), reverse=True
-            )
+            ranks = [row["rank"] for row in own]
+            assert sorted(ranks) == list(range(1, EACH + 1))
+            by_rank = [own[ranks.index(rank)]["score"] for rank in sorted(ranks)]
+            assert by_rank == sorted(by_rank, reverse=True)
             assert [row["percentile"] for row in own] == [percentile(table, row["score"]) for row in own]
             everything += [row["score"] for row in own]
             picks.append(max(row["score"] for row in own))
@@ -92,7 +91,7 @@ def test_files_keep_their_rows_and_columns_and_get_the_scores_of_reranker(undist
 def test_killed_at_random_moments_it_resumes_to_the_same_bytes(undisturbed, model, tmp_path):
     seed = time.time_ns()
     print(f"seed of the moments: {seed}")
-    draw, whole, killed = random.Random(seed), files(undisturbed[0] / "ranked"), 0
+    draw, expected, killed = random.Random(seed), files(undisturbed[0] / "ranked"), 0
     settings = [f"checkpoint={model}", f"candidates={undisturbed[0] / 'candidates'}", "output_dir=ranked"]
     while killed < 5:
         command, there = start(RERANK, settings, tmp_path), len(files(tmp_path / "ranked"))
@@ -100,16 +99,16 @@ def test_killed_at_random_moments_it_resumes_to_the_same_bytes(undisturbed, mode
             time.sleep(0.002)
         time.sleep(draw.uniform(0, 0.3))
         killed += command.kill()
-        found = files(tmp_path / "ranked")
-        assert found == {name: whole[name] for name in found}
-        if len(found) == FILES:
+        written = files(tmp_path / "ranked")
+        assert written == {name: expected[name] for name in written}
+        if len(written) == FILES:
             shutil.rmtree(tmp_path / "ranked")
     before = len(files(tmp_path / "ranked"))
     done = run(RERANK, settings, tmp_path)
     assert done.status == 0, done.stderr
     assert not before or f"{before} of {FILES} files are finished" in done.stdout
-    assert files(tmp_path / "ranked") == whole
-    assert {path.name for path in (tmp_path / "ranked").iterdir()} == set(whole), "nothing half-written is left"
+    assert files(tmp_path / "ranked") == expected
+    assert {path.name for path in (tmp_path / "ranked").iterdir()} == set(expected), "no partial files"
     assert done.stdout.splitlines()[-4:] == undisturbed[1].stdout.splitlines()[-4:]
 
 
@@ -125,13 +124,13 @@ def test_finished_matters_with_silence_padding(model, tmp_path):
     pq.write_table(pa.table(rows), tmp_path / "in.parquet")
     done = run(RERANK, ["checkpoint=model", "candidates=in.parquet", "output_dir=out"], tmp_path)
     assert done.status == 0, done.stderr
-    found = pq.read_table(tmp_path / "out/in.parquet")
+    written = pq.read_table(tmp_path / "out/in.parquet")
     candidates = [Candidate((1, 2, 3), finished, 0.0) for finished in (True, False, True)]
     rankings = Reranker(served, read_saved_tokenizer(model)).rank(["one", "two"], [candidates] * 2)
     expected = [score for scores in zip(*(ranking.scores for ranking in rankings)) for score in scores]
-    np.testing.assert_allclose(found["score"].to_numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(written["score"].to_numpy(), expected, atol=1e-6)
     assert abs(expected[0] - expected[2]) > 1e-3
-    assert sorted(found["rank"].to_pylist()[::2]) == [1, 2, 3] and found["percentile"].null_count == 6
+    assert sorted(written["rank"].to_pylist()[::2]) == [1, 2, 3] and written["percentile"].null_count == 6
 
 
 def test_output_of_generate_scores_the_same_by_text_and_by_ids(trained, model, tmp_path):
@@ -239,9 +238,9 @@ def test_bad_settings_and_broken_files(model, trained, tmp_path):
     refused([*base, "checkpoint=best.ckpt"], tmp_path, "a.parquet: no column 'input_ids'", "set reranker.tokenizer")
     done = run(RERANK, [*base, "checkpoint=best.ckpt", f"reranker.tokenizer={model}"], tmp_path)
     assert done.status == 0, done.stderr
-    whole = (tmp_path / "in/a.parquet").read_bytes()
-    (tmp_path / "in/a.parquet").write_bytes(whole[: len(whole) // 2])
+    content = (tmp_path / "in/a.parquet").read_bytes()
+    (tmp_path / "in/a.parquet").write_bytes(content[: len(content) // 2])
     refused([*base, "output_dir=new"], tmp_path, "in/a.parquet: cannot be read")
-    (tmp_path / "in/a.parquet").write_bytes(whole[:4] + bytes(len(whole) // 4) + whole[4 + len(whole) // 4 :])
+    (tmp_path / "in/a.parquet").write_bytes(content[:4] + bytes(len(content) // 4) + content[4 + len(content) // 4 :])
     refused([*base, "output_dir=new"], tmp_path, "in/a.parquet: cannot be read")
     assert not files(tmp_path / "new")

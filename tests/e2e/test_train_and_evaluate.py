@@ -1,4 +1,4 @@
-"""The way of a user who tries it: train, look at the report, evaluate, use the model."""
+"""`train.py` and `evaluate.py` on one run: its folder, report, model and checkpoints."""
 
 import csv
 import json
@@ -36,16 +36,14 @@ def numbers(metrics):
     return {key: value for key, value in metrics.items() if key != "checkpoint"}
 
 
-def test_the_run_folder_holds_all_that_the_readme_names(trained):
+def test_the_run_folder_has_the_documented_contents(trained):
     assert {path.name for path in trained.output.iterdir()} >= {"checkpoints", "model", "report", "config", "logs"}
     assert {path.name for path in (trained.output / "checkpoints").iterdir()} == CHECKPOINTS
-    visible = {
-        path.name for path in trained.cwd.iterdir() if path.name not in (".cache", ".config")
-    }  # it is the home too
-    assert visible == {"sentences.txt", "outputs"}, "nothing else is littered"
+    visible = {path.name for path in trained.cwd.iterdir() if path.name not in (".cache", ".config")}
+    assert visible == {"sentences.txt", "outputs"}, "no other files"
 
 
-def test_checkpoints_hold_the_steps_their_names_say(trained):
+def test_names_of_checkpoints_match_their_steps(trained):
     for name, step in (("last", 4), ("best-step=3", 3)):
         stored = torch.load(trained.output / f"checkpoints/{name}.ckpt", weights_only=True)
         assert stored["global_step"] == step and "model.logit_scale" in stored["state_dict"]
@@ -64,15 +62,15 @@ def test_the_model_folder_is_the_best_checkpoint_in_transformers_format(trained)
     assert model(input_ids=ids, speech_ids=torch.tensor([[1, 2, 3]])).logits_per_text.isfinite().all()
 
 
-def test_the_report_has_its_schema_and_says_what_was_measured(trained):
+def test_the_metrics_have_their_schema_and_origin(trained):
     metrics = report(trained.output)
     assert metrics["split"] == "test" and metrics["chance_R@1"] == 1 / metrics["gallery"]
-    assert metrics["gallery"] % 2 == 1, "an odd number, so that two ranks must repeat a text"
+    assert metrics["gallery"] % 2 == 1, "must be odd, so that the two-process test repeats a text"
     for direction in ("text_to_speech", "speech_to_text"):
         assert list(metrics[direction]) == [*RECALLS, "median_rank", "mean_rank"]
         assert all(0 <= metrics[direction][name] <= 1 for name in RECALLS)
         assert 1 <= metrics[direction]["mean_rank"] <= metrics["gallery"]
-    assert metrics["checkpoint"] == "checkpoints/best-step=3.ckpt"  # of the run folder, wherever that goes
+    assert metrics["checkpoint"] == "checkpoints/best-step=3.ckpt"  # relative to the run folder
     assert metrics["weights"] == weights_digest(load_clvp(trained.output / "model"))
     manifest = json.loads((trained.pairs / "manifest.json").read_text())
     how = {"tortoise": "tortoise", "settings": manifest["settings"], "report": manifest["report"]}
@@ -83,7 +81,7 @@ def test_the_report_has_its_schema_and_says_what_was_measured(trained):
     assert {name: table[name] for name in metrics["scores"]["table"]} == metrics["scores"]["table"]
 
 
-def test_config_and_logs_say_how_it_was_made(trained):
+def test_config_and_logs_record_the_run(trained):
     config = yaml.safe_load((trained.output / "config" / "config.yaml").read_text())
     assert config["data"]["batch_size"] == 32 and config["trainer"]["max_steps"] == 4
     overrides = yaml.safe_load((trained.output / "config" / "overrides.yaml").read_text())
@@ -97,21 +95,21 @@ def test_config_and_logs_say_how_it_was_made(trained):
 
 
 @pytest.mark.parametrize("checkpoint", ["checkpoints/best-step=3.ckpt", "model"])
-def test_evaluate_gives_the_metrics_of_the_training_run(trained, workplace, checkpoint):
+def test_evaluate_reproduces_the_metrics_of_the_training_run(trained, workplace, checkpoint):
     path = trained.output / checkpoint
     done = run(EVALUATE, [f"checkpoint='{path}'", *CORPUS, *JUDGE, "hydra.run.dir=evaluated"], workplace)
     assert done.status == 0, done.stderr
-    found = report(workplace / "evaluated")
-    assert numbers(found) == numbers(report(trained.output)) and found["checkpoint"] == str(path)
+    metrics = report(workplace / "evaluated")
+    assert numbers(metrics) == numbers(report(trained.output)) and metrics["checkpoint"] == str(path)
 
 
-def test_evaluate_tells_checkpoints_apart(trained, workplace):
+def test_another_checkpoint_has_other_metrics(trained, workplace):
     path = trained.output / "checkpoints/last.ckpt"
     done = run(EVALUATE, [f"checkpoint={path}", *CORPUS, *JUDGE, "hydra.run.dir=evaluated"], workplace)
     assert done.status == 0 and numbers(report(workplace / "evaluated")) != numbers(report(trained.output))
 
 
-def test_a_second_run_finds_the_pairs_and_repeats_the_first_exactly(trained, workplace):
+def test_a_second_run_reuses_the_pairs_and_reproduces_the_first(trained, workplace):
     done = run(TRAIN, [*CORPUS, *BUDGET], workplace)
     assert done.status == 0, done.stderr
     assert "pairs found in" in done.stdout and "codes/s" not in done.stderr
@@ -119,14 +117,14 @@ def test_a_second_run_finds_the_pairs_and_repeats_the_first_exactly(trained, wor
     assert logged(output) == logged(trained.output) and numbers(report(output)) == numbers(report(trained.output))
 
 
-def test_another_seed_trains_another_model_from_the_same_pairs(trained, workplace):
+def test_another_seed_trains_another_model(trained, workplace):
     done = run(TRAIN, [*CORPUS, *BUDGET, "seed=1", "test=false"], workplace)
     assert "pairs found in" in done.stdout
     assert logged(only(workplace / "outputs" / "train"))[0] != logged(trained.output)[0]
 
 
-def test_two_processes_train_and_test_as_one_does(trained, workplace):
-    """Real processes over gloo: the first loss is that of the same global batch, and retrieval sees all texts."""
+def test_two_processes_train_and_evaluate_as_one(trained, workplace):
+    """Real processes over gloo: losses are those of the same global batches, and retrieval ranks all texts."""
     pair = ["trainer=ddp_cpu", "trainer.devices=2"]
     done = execute([str(ROOT / TRAIN), *CORPUS, *BUDGET, *pair], workplace)
     assert done.status == 0, done.stderr
@@ -145,14 +143,14 @@ def test_two_processes_train_and_test_as_one_does(trained, workplace):
     assert done.stdout.count("report: ") == 1
 
 
-def test_without_a_test_there_is_a_model_and_no_report(workplace):
+def test_without_evaluation_there_is_a_model_and_no_report(workplace):
     done = run(TRAIN, [*CORPUS, *BUDGET, "test=false", "hydra.run.dir=run"], workplace)
     assert done.status == 0, done.stderr
     assert (workplace / "run/model/model.safetensors").exists() and not (workplace / "run/report").exists()
 
 
-def test_last_ckpt_is_written_in_mid_epoch_where_asked(workplace):
-    """Killed by a bad callback in the third step: what was saved after the second is there to go on from."""
+def test_last_ckpt_can_be_written_within_an_epoch(workplace):
+    """A callback kills the run in the third step; the checkpoint of the second step exists."""
     (workplace / "crash.py").write_text(
         "import os, lightning as L\n"
         "class Crash(L.Callback):\n"
@@ -165,7 +163,7 @@ def test_last_ckpt_is_written_in_mid_epoch_where_asked(workplace):
     assert torch.load(workplace / "run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
 
 
-def test_a_model_goes_on_from_a_checkpoint(trained, workplace):
+def test_finetuning_starts_from_the_checkpoint(trained, workplace):
     start = ["model=pretrained", f"model.checkpoint={trained.output}/model", "optim=finetune"]
     done = run(TRAIN, [*CORPUS, *BUDGET, *start, "test=false", "hydra.run.dir=run"], workplace)
     assert done.status == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The AR of tortoise-tts 3.0.0 against ours: mel features, voice latents, logits of given codes, and the calm rule."""
+"""The AR of tortoise-tts 3.0.0 against ours: mel features, conditioning latents, logits of given codes and silence padding."""
 
 import ast
 from pathlib import Path
@@ -26,7 +26,7 @@ def ours(tiny_folder) -> FrozenTortoise:
 
 
 @torch.no_grad()
-def test_voice_latents_of_clips(tiny_ar, ours, clips):
+def test_conditioning_latents(tiny_ar, ours, clips):
     mels = torch.stack([log_mel(fit_length(clip), ours.feature_extractor.mel_norms) for clip in clips])
     expected = tiny_ar.get_conditioning(mels[None])
     torch.testing.assert_close(ours.conditioning_latent(clips), expected[0], rtol=0, atol=1e-4)
@@ -40,7 +40,7 @@ def test_logits_of_given_codes_with_trained_positions(tiny_ar, ours, text_length
     latents = torch.randn(2, 64, generator=draw)
     texts = torch.randint(1, 255, (2, text_length), generator=draw)
     codes = torch.randint(0, START, (2, num_codes), generator=draw)
-    # its `tts` appends one stop to the text, its `forward` another
+    # `tts` appends one stop token to the text, and `forward` another
     padded = torch.nn.functional.pad(texts, (0, 1))
     lengths = torch.tensor([text_length + 1] * 2), torch.tensor([num_codes * 1024] * 2)
     expected = tiny_ar(latents, padded, lengths[0], codes.clone(), lengths[1])[2].transpose(1, 2)
@@ -58,8 +58,8 @@ def test_mel_features(tortoise_source, clips):
         torch.testing.assert_close(log_mel(clip, norms), theirs(clip[None])[0], rtol=0, atol=1e-6)
 
 
-def test_calm(tortoise_source):
-    # api.py itself imports the whole of tortoise-tts
+def test_silence_padding(tortoise_source):
+    # importing api.py would import all of tortoise-tts
     tree = ast.parse((tortoise_source / "tortoise" / "api.py").read_text())
     (rule,) = (node for node in tree.body if getattr(node, "name", "") == "fix_autoregressive_output")
     scope: dict = {}

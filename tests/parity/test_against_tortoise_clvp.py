@@ -14,7 +14,7 @@ TOLERANCE = 1e-5
 
 @pytest.fixture(scope="module")
 def build(tortoise_source):
-    # tortoise/models/clvp.py imports its older transformer too, which asks for a package that nothing here runs.
+    # tortoise/models/clvp.py also imports an older transformer, which needs a package that is not used here
     stub = types.ModuleType("rotary_embedding_torch")
     stub.RotaryEmbedding = stub.broadcat = None
     sys.modules.setdefault(stub.__name__, stub)
@@ -57,7 +57,7 @@ def difference(one, other):
 def test_scores_and_loss(reference, ours, pairs):
     output = ours(*pairs, return_loss=True)
     scores = reference(*pairs, return_loss=False)
-    assert scores.std() > 1e-2, "scores that do not differ from one another prove nothing"
+    assert scores.std() > 1e-2, "equal scores would mask errors"
     assert difference(output.logits_per_text.diagonal(), scores) <= TOLERANCE
     assert abs(output.loss.item() - reference(*pairs, return_loss=True).item()) <= TOLERANCE
 
@@ -72,7 +72,7 @@ def test_hidden_states(reference, ours, pairs, tower):
 
 
 @torch.no_grad()
-def test_what_we_save_tortoise_loads_and_scores_the_same(build, ours, pairs, tmp_path):
+def test_tortoise_loads_and_scores_the_same(build, ours, pairs, tmp_path):
     path = tmp_path / "clvp2.pth"
     ours.save_tortoise(path)
     served = build()

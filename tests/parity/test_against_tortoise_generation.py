@@ -21,7 +21,7 @@ def latent() -> torch.Tensor:
     return torch.randn(64, generator=torch.Generator().manual_seed(3))
 
 
-def with_likelier_stop(folder: Path, bias: float, target: Path) -> Path:
+def with_stop_bias(folder: Path, bias: float, target: Path) -> Path:
     shutil.copytree(folder, target)
     state = torch.load(target / "autoregressive.pth", weights_only=True)
     state["mel_head.bias"][STOP] += bias
@@ -36,10 +36,10 @@ def open_ours(folder: Path, positions: str = "served", **sampling) -> FrozenTort
 # with these, some candidates stop and others run into the limit
 @pytest.mark.parametrize(("repetition_penalty", "stop_bias"), [(1.0, 0.6), (2.0, 0.3)])
 @pytest.mark.parametrize(("kv_cache", "positions"), [(True, "served"), (False, "trained")])
-def test_greedy_codes_are_the_same(
+def test_greedy_codes(
     tortoise_generate, tiny_shape, tiny_folder, tmp_path, latent, kv_cache, positions, repetition_penalty, stop_bias
 ):
-    folder = with_likelier_stop(tiny_folder, stop_bias, tmp_path / "original")
+    folder = with_stop_bias(tiny_folder, stop_bias, tmp_path / "original")
     ours = open_ours(folder, positions, temperature=0.0, repetition_penalty=repetition_penalty, max_codes=LIMIT)
     texts = [ours.tokenize(text) for text in TEXTS]
     settings = {"do_sample": False, "repetition_penalty": repetition_penalty, "max_generate_length": LIMIT}
@@ -74,7 +74,7 @@ def excess(one: Counter, other: Counter) -> float:
 @pytest.mark.parametrize(
     ("settings", "others"),
     [
-        # as `tts` draws; `generate` adds top_k=50 by itself
+        # the defaults of `tts`; `generate` adds top_k=50
         (
             {"temperature": 0.8, "top_p": 0.8, "repetition_penalty": 2.0},
             [{"temperature": 1.0}, {"top_p": 0.9}, {"top_k": 5}],
@@ -82,7 +82,7 @@ def excess(one: Counter, other: Counter) -> float:
         ({"temperature": 3.0, "top_p": 1.0, "repetition_penalty": 2.0}, [{"top_k": 97}]),
     ],
 )
-def test_first_codes_are_as_likely(tortoise_generate, tiny_shape, tiny_folder, latent, settings, others):
+def test_distribution_of_the_first_codes(tortoise_generate, tiny_shape, tiny_folder, latent, settings, others):
     text = open_ours(tiny_folder).tokenize(TEXTS[0])
     drawing = {"do_sample": True, "num_return_sequences": DRAWS, "max_generate_length": 2, "length_penalty": 1.0}
     weights = str(tiny_folder / "autoregressive.pth")

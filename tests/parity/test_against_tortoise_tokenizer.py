@@ -23,7 +23,7 @@ TEXTS = [
     "",
     " ",
 ]
-# theirs transliterates every script and names every number; ours drops what is not Latin, and numbers from 10 ** 18 on
+# tortoise-tts transliterates all scripts and spells out all numbers; this package drops other scripts and numbers from 10 ** 18 on
 DIFFERENT = ["Привет", "日本", "18,446,744,073,709,551,616", "→", "₹5"]
 
 
@@ -48,7 +48,7 @@ def test_all_bundled_sentences(theirs, ours):
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_nasty_texts(theirs, ours, text):
+def test_difficult_texts(theirs, ours, text):
     assert ours(text) == theirs(text)
 
 

@@ -11,11 +11,11 @@ TOLERANCE = 1e-5
 
 @pytest.fixture(scope="module")
 def reference(order_one):
-    # Only the autoregressive part is small: it is no part of the comparison.
+    # the autoregressive part, which is not compared, is small
     decoder = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_mel_attn_blocks": 1}
     model = ClvpModelForConditionalGeneration(ClvpConfig(speech_config={"vocab_size": 8192}, decoder_config=decoder))
     for encoder in (model.text_encoder_model, model.speech_encoder_model):
-        # Embeddings as small as fresh ones are, where the eps under the root of the norm shows.
+        # embeddings as small as initial ones, where the eps of the norm matters
         order_one(encoder, embedding_std=0.02)
     return model.eval()
 
@@ -40,13 +40,13 @@ def test_encoders(reference, ours, tower, vocabulary, length):
     assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (768, 20, 12)
     output = model(ids)
     embeds = getattr(ours, f"get_{tower}_features")(ids)
-    for one, other in (
+    for actual, expected_value in (
         (output.last_hidden_state, expected.last_hidden_state),
         (output.pooler_output, expected.pooler_output),
         (embeds, expected.embeds),
     ):
-        assert other.std() > 0.1, "small values would agree anyhow"
-        assert (one - other).abs().max().item() <= TOLERANCE
+        assert expected_value.std() > 0.1, "small values would always agree"
+        assert (actual - expected_value).abs().max().item() <= TOLERANCE
     norm = model.layers[0].input_rmsnorm
     norm.eps, kept = 1e-16, norm.eps
     assert (model(ids).last_hidden_state - expected.last_hidden_state).abs().max().item() > 10 * TOLERANCE

@@ -1,4 +1,4 @@
-"""The frozen side against transformers' Clvp: features, calm, sampling, voice latents and greedy codes."""
+"""The frozen Tortoise against transformers' Clvp: features, silence padding, sampling, latents and greedy codes."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def reference(order_one):
     model = ClvpModelForConditionalGeneration(config)
     for part in (model.conditioning_encoder, model.speech_decoder_model):
         order_one(part)
-    with torch.no_grad():  # so that voice and text count beside the place, and some rows stop
+    with torch.no_grad():  # so that voice and text matter besides the position, and some rows stop
         reference_decoder = model.speech_decoder_model.model.decoder
         reference_decoder.position_embeds_layer.weight.mul_(0.3)
         for layer in reference_decoder.layers:
@@ -79,7 +79,7 @@ def test_log_mel_of_speech(clips):
 
 
 @torch.no_grad()
-def test_voice_latents(reference, folder, clips):
+def test_conditioning_latents(reference, folder, clips):
     ours = FrozenTortoise.from_pretrained(folder)
     features = ClvpFeatureExtractor.from_pretrained(folder)(
         [clip.numpy() for clip in clips], sampling_rate=22_050, return_tensors="pt"
@@ -92,7 +92,7 @@ def test_voice_latents(reference, folder, clips):
 
 @torch.no_grad()
 def conditioning(reference, text: list[int], latent: torch.Tensor) -> torch.Tensor:
-    """transformers' prefix [latent, 255, text, 0, 0] for one text, as its `generate` makes it, with the latent given."""
+    """transformers' prefix [latent, 255, text, 0, 0] for one text, as in its `generate`, with the given latent."""
     silence = torch.zeros(1, 80, 4)
     prefix = reference.conditioning_encoder(silence, input_ids=torch.tensor([[*text, 0]]))
     prefix[:, 0] = latent
@@ -101,22 +101,22 @@ def conditioning(reference, text: list[int], latent: torch.Tensor) -> torch.Tens
 
 @torch.no_grad()
 def greedy_loop(reference, prefix: torch.Tensor, positions: str) -> tuple[int, ...]:
-    """Greedy codes over transformers' decoder, one forward a code, with every position id given."""
+    """Greedy codes over transformers' decoder, one forward pass per code, with explicit position ids."""
     model = reference.speech_decoder_model
     decoder = model.model.decoder
     start = decoder.input_embeds_layer.weight[START] + decoder.position_embeds_layer.weight[0]
     x = torch.cat([prefix, start[None, None]], dim=1)
-    places = torch.arange(x.shape[1])[None]
-    # the decoder adds a position to everything, so the prompt's are taken off first
-    inputs = {"inputs_embeds": x - decoder.position_embeds_layer(places), "position_ids": places}
+    positions_1L = torch.arange(x.shape[1])[None]
+    # the decoder adds a position embedding to all inputs, so those of the prompt are subtracted first
+    inputs = {"inputs_embeds": x - decoder.position_embeds_layer(positions_1L), "position_ids": positions_1L}
     cache, codes = DynamicCache(config=model.config), []
     while len(codes) < MAX_CODES:
         code = int(model(**inputs, past_key_values=cache, use_cache=True).logits[0, -1].argmax())
         if code == STOP:
             break
         codes.append(code)
-        place = len(codes) + 1 if positions == "served" else len(codes)
-        inputs = {"input_ids": torch.tensor([[code]]), "position_ids": torch.tensor([[place]])}
+        position = len(codes) + 1 if positions == "served" else len(codes)
+        inputs = {"input_ids": torch.tensor([[code]]), "position_ids": torch.tensor([[position]])}
     return tuple(codes)
 
 
@@ -126,7 +126,7 @@ def latents():
 
 
 @pytest.mark.parametrize("positions", ["served", "trained"])
-def test_greedy_codes_of_a_batch_equal_a_loop_over_each_alone(reference, folder, latents, positions):
+def test_greedy_codes_of_a_batch_equal_a_loop_over_each_prompt(reference, folder, latents, positions):
     ours = FrozenTortoise.from_pretrained(folder, positions=positions, sampling=GREEDY)
     texts = [ours.tokenize(text) for text in TEXTS]
     drawn = [candidate.codes for (candidate,) in ours.candidates(texts, latents, 1)]
@@ -138,8 +138,8 @@ def test_greedy_codes_of_a_batch_equal_a_loop_over_each_alone(reference, folder,
 @torch.no_grad()
 @pytest.mark.parametrize("penalty", [1.0, 2.0])
 def test_greedy_codes_equal_generate_of_one_prompt(reference, folder, latents, penalty):
-    """`generate` counts 0, 2, 3, … by itself; it takes the prompt's positions only when they are passed."""
-    # transformers penalises the start token and what was drawn, tortoise-tts placeholder 1 too
+    """`generate` counts speech positions 0, 2, 3, …; those of the prompt must be passed."""
+    # transformers penalises the start token and drawn codes, tortoise-tts also placeholder 1
     settings = {**GREEDY, "repetition_penalty": penalty, "penalised_ids": []}
     ours = FrozenTortoise.from_pretrained(folder, sampling=settings)
     for text, latent in zip(TEXTS, latents):
@@ -164,13 +164,13 @@ def test_group_norm_groups(width):
     assert num_groups(width) == ClvpConditioningEncoder.compute_groupnorm_groups(None, width)
 
 
-def test_calm(reference):
+def test_silence_padding(reference):
     codes = reference.config.decoder_config.decoder_fixing_codes
     draw = torch.Generator().manual_seed(0)
     for length in (1, 2, 3, 4, 5, 9, 40):
         ids = torch.randint(0, START, (200, length), generator=draw)
         ids[torch.rand(200, length, generator=draw) < 0.1] = STOP
-        # theirs drops the start token first
+        # transformers removes the start token first
         expected = reference.fix_speech_decoder_output(torch.nn.functional.pad(ids, (1, 0), value=START))
         assert torch.equal(pad_with_silence(ids, STOP, codes[0], codes[1:]), expected)
 
@@ -187,7 +187,7 @@ def test_calm(reference):
 )
 @pytest.mark.parametrize("spread", [0.5, 3.0])
 def test_distribution_of_the_next_code(sampling, spread):
-    """Evenly spread draws find each code as often as transformers' processors make it likely."""
+    """Evenly spread draws have the distribution of transformers' processors."""
     draws, vocabulary, draw = 20_000, 120, torch.Generator().manual_seed(int(spread))
     processors = LogitsProcessorList([RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty)])
     processors += [TemperatureLogitsWarper(sampling.temperature), TopKLogitsWarper(sampling.top_k)]

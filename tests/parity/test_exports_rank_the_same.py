@@ -1,4 +1,4 @@
-"""What is exported to tortoise-tts and to transformers orders candidates there as it does here."""
+"""Models exported to tortoise-tts and to transformers rank candidates there as here."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def build(order_one, codes, padding, scale=1.0):
 
 
 def candidate_sets(codes):
-    """Texts as token ids, and candidates, some of which ran into the limit."""
+    """Texts as token ids, and candidates, some of them cut off at the limit."""
     draw = np.random.default_rng(0)
     texts = [draw.integers(2, 255, draw.integers(5, 40)).tolist() for _ in range(SETS)]
     sets = []
@@ -38,14 +38,14 @@ def candidate_sets(codes):
 
 
 def same_order(rankings, scores, factor):
-    """The scores differ by less than the tolerance, and so does every pair of candidates that changed places."""
+    """The order is equal, and the scores differ by less than the tolerance."""
     spread, worst = [], 0.0
     for ranking, theirs in zip(rankings, scores):
         ours = np.array(ranking.scores) * factor
         worst = max(worst, np.abs(ours - theirs).max())
-        assert list(ranking.order) == sorted(range(len(theirs)), key=lambda place: -theirs[place])
+        assert list(ranking.order) == sorted(range(len(theirs)), key=lambda index: -theirs[index])
         spread.append(ours.max() - ours.min())
-    assert np.median(spread) > 0.1, "scores that do not differ prove nothing"
+    assert np.median(spread) > 0.1, "equal scores would mask errors"
     print(f"largest difference of a score: {worst:.1e}")
     assert worst <= TOLERANCE
 
@@ -109,7 +109,7 @@ def test_against_transformers_generate(in_transformers):
         ),
         return_dict_in_generate=True,
     )
-    served_text = torch.nn.functional.pad(input_ids, (0, 1))  # it ends the text with a 0
+    served_text = torch.nn.functional.pad(input_ids, (0, 1))  # it appends a 0 to the text
     expected = model(served_text, drawn.speech_ids).logits_per_text
     assert drawn.speech_ids.shape[0] == 4 and expected.std() > 1e-3
     assert (drawn.logits_per_text - expected).abs().max() <= TOLERANCE

@@ -1,4 +1,4 @@
-"""Held-out pairs in which the codes say the text: token n is spoken as codes 2n and 2n + 1."""
+"""Held-out pairs whose codes encode the text: token n becomes codes 2n and 2n + 1."""
 
 from collections.abc import Callable
 from typing import Any
@@ -34,7 +34,7 @@ def held_out() -> Callable[..., HeldOut]:
 
 @pytest.fixture
 def candidate_sets(held_out) -> CandidateSets:
-    """Three candidates of the first five texts, two of the others; the first is right, the others are other texts'."""
+    """Three candidates of the first five texts, two of the others; only the first candidate is that of its text."""
     pairs, sizes = held_out(12), [3] * 5 + [2] * 7
     rows = [row for row, size in enumerate(sizes) for _ in range(size)]
     codes = [pairs.codes[(row + candidate) % 12] for row, size in enumerate(sizes) for candidate in range(size)]

@@ -7,7 +7,7 @@ from clvp_train.evaluation.asr import word_errors
 
 
 @pytest.mark.parametrize(
-    ("heard", "text", "expected"),
+    ("transcript", "text", "expected"),
     [
         ("In the beginning, was the word!", "in the beginning was the Word.", 0),
         ("in the beginning the word", "in the beginning was the word", 1),
@@ -19,12 +19,12 @@ from clvp_train.evaluation.asr import word_errors
         ("word", "word", 0),
     ],
 )
-def test_words_are_counted_without_case_and_punctuation(heard, text, expected):
-    assert word_errors(heard, text_key(text)) == expected
+def test_word_errors_ignore_case_and_punctuation(transcript, text, expected):
+    assert word_errors(transcript, text_key(text)) == expected
 
 
 @pytest.mark.parametrize("name", ["nowhere/at/all", "data"])
-def test_what_is_no_model_is_refused_before_the_work(name, monkeypatch):
+def test_a_missing_model_is_reported(name, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match=f"rerank.asr={name}: cannot be opened"):
         check_recognizer(name)

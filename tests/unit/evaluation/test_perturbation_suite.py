@@ -9,7 +9,7 @@ def tokenize(text):
     return [int(word[1:]) if word[1:].isdigit() else 30 for word in text.split()]
 
 
-def test_every_mistake_of_every_size_is_made_in_every_pair(held_out):
+def test_every_perturbation_of_every_size_applies_to_every_pair(held_out):
     pairs = held_out(23)
     results = perturb_codes(pairs, PerturbationSuite())
     assert [(perturbation.name, perturbation.share) for perturbation in results] == [
@@ -23,7 +23,7 @@ def test_every_mistake_of_every_size_is_made_in_every_pair(held_out):
         )
 
 
-def test_a_large_split_is_sampled_and_the_sample_is_always_the_same(held_out):
+def test_a_large_split_is_sampled_deterministically(held_out):
     suite = PerturbationSuite(num_pairs=10, seed=3)
     first, again = perturb_codes(held_out(40), suite), perturb_codes(held_out(40), suite)
     assert len(set(first[0].rows)) == 10 and first[0].rows == first[5].rows == again[0].rows
@@ -31,7 +31,7 @@ def test_a_large_split_is_sampled_and_the_sample_is_always_the_same(held_out):
     assert perturb_codes(held_out(40), PerturbationSuite(num_pairs=10, seed=4))[0].rows != first[0].rows
 
 
-def test_mistakes_in_texts_are_tokenized_and_left_out_where_there_is_nothing_to_spoil(held_out):
+def test_perturbed_texts_are_tokenized_and_left_out_if_not_applicable(held_out):
     pairs = held_out(23)
     results = {
         (perturbation.name, perturbation.share): perturbation
@@ -43,7 +43,7 @@ def test_mistakes_in_texts_are_tokenized_and_left_out_where_there_is_nothing_to_
     assert results["change_number", None].side == "text" and ("negate", None) not in results
 
 
-def test_a_voice_changes_in_mid_sentence(held_out, candidate_sets):
+def test_the_end_is_in_another_voice(held_out, candidate_sets):
     pairs = held_out(12)  # the texts of the candidates, in voices v0 to v2
     (perturbation,) = change_voices(pairs, candidate_sets, PerturbationSuite(shares=[0.5]))
     assert perturbation.rows == list(range(12))
@@ -54,7 +54,7 @@ def test_a_voice_changes_in_mid_sentence(held_out, candidate_sets):
         )
 
 
-def test_what_lies_behind_the_last_code_that_is_served_is_no_mistake(held_out):
+def test_perturbations_behind_the_limit_are_left_out(held_out):
     pairs = held_out(23)
     limit = min(len(codes) for codes in pairs.codes)
     object.__setattr__(pairs, "codes", [codes[:limit] for codes in pairs.codes])
@@ -66,7 +66,7 @@ def test_what_lies_behind_the_last_code_that_is_served_is_no_mistake(held_out):
     assert all(len(codes) >= limit for codes in results["repeat"].perturbed)
 
 
-def test_without_a_second_voice_there_is_no_change_of_voice(held_out, candidate_sets):
+def test_one_voice_gives_no_voice_perturbation(held_out, candidate_sets):
     pairs = held_out(12)
     object.__setattr__(candidate_sets.pairs, "voices", ["one"] * len(candidate_sets.pairs))
     object.__setattr__(pairs, "voices", ["one"] * 12)

@@ -18,9 +18,9 @@ OTHER = ["a", "b", "c", "d", "e", "f", "g", "h"]
 
 
 def drawn(perturbation, share=0.34, words=WORDS, other=OTHER):
-    """What a perturbation makes with many seeds."""
-    made = [perturbation(list(words), np.random.default_rng(seed), share, other) for seed in range(200)]
-    return {None if one is None else " ".join(one) for one in made}
+    """The results of a perturbation with many seeds."""
+    results = [perturbation(list(words), np.random.default_rng(seed), share, other) for seed in range(200)]
+    return {None if words is None else " ".join(words) for words in results}
 
 
 @pytest.mark.parametrize("name", TEXT_PERTURBATIONS)
@@ -28,14 +28,14 @@ def drawn(perturbation, share=0.34, words=WORDS, other=OTHER):
 @pytest.mark.parametrize(
     "text", ["a", "a b", "two words", "was it not", "1984", "the the the", "in the beginning was one word"]
 )
-def test_every_fault_changes_a_text_or_finds_nothing_to_spoil(name, share, text):
+def test_every_perturbation_changes_a_text_or_does_not_apply(name, share, text):
     words = text.split()
     for seed in range(30):
         results = TEXT_PERTURBATIONS[name](list(words), np.random.default_rng(seed), share, OTHER)
         assert results is None or (results and (results != words or name == "drop_words"))
 
 
-def test_stretches_are_dropped_repeated_swapped_and_replaced_wherever_they_lie():
+def test_spans_at_all_positions_are_dropped_repeated_swapped_and_replaced():
     assert "in the was the word" not in drawn(drop_words), "two words of six"
     assert drawn(drop_words) == {" ".join(WORDS[:start] + WORDS[start + 2 :]) for start in range(5)}
     assert drawn(repeat_words) == {" ".join(WORDS[: start + 2] + WORDS[start:]) for start in range(5)}
@@ -44,7 +44,7 @@ def test_stretches_are_dropped_repeated_swapped_and_replaced_wherever_they_lie()
     assert "in the c d the word" in drawn(replace_words)
 
 
-def test_what_is_the_same_is_not_swapped_or_replaced():
+def test_equal_spans_are_not_swapped_or_replaced():
     assert drawn(swap_words, 0.1, ["the", "The,", "the"]) == {None}
     assert None in drawn(replace_words, 0.1, ["a", "b"])
 
@@ -60,12 +60,12 @@ def test_what_is_the_same_is_not_swapped_or_replaced():
         ("no number here", {None}),
     ],
 )
-def test_a_number_becomes_another_of_its_kind(text, expected):
+def test_a_number_becomes_another_of_the_same_kind(text, expected):
     results = drawn(change_number, words=text.split())
     assert results >= expected if text.startswith("Four") else results == expected
 
 
-def test_the_first_digit_does_not_become_0():
+def test_there_are_no_leading_zeros():
     assert not any(word.startswith("0") for word in drawn(change_number, words=["10"]))
 
 
@@ -78,11 +78,11 @@ def test_the_first_digit_does_not_become_0():
         ("so it is", None),
     ],
 )
-def test_a_not_is_taken_away_or_put_behind_the_first_auxiliary(text, expected):
+def test_a_not_is_removed_or_inserted_after_the_first_auxiliary(text, expected):
     assert drawn(negate, words=text.split()) == {expected}
 
 
 @pytest.mark.parametrize("text", ["two words", "один два", "我们走吧", "word"])
-def test_words_are_put_together_as_they_were_written(text):
+def test_words_are_joined_as_they_were_written(text):
     assert text_of(words_of(text), like=text) == text
     assert len(words_of(text)) == {"two words": 2, "один два": 2, "我们走吧": 4, "word": 1}[text]

@@ -12,7 +12,7 @@ TEXT_VOCABULARY, SPEECH_VOCABULARY = 64, 96
 
 
 def _make_config(**fields: Any) -> CLVPConfig:
-    """A whole config with two small towers of different widths; `fields` go to both towers."""
+    """Two small towers of different widths; `fields` apply to both."""
     tower = {"num_hidden_layers": 2, "projection_dim": 24, "initializer_range": 0.2} | fields
     text = {"vocab_size": TEXT_VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2}
     speech = {"vocab_size": SPEECH_VOCABULARY, "hidden_size": 128, "intermediate_size": 64, "num_attention_heads": 2}

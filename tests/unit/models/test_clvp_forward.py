@@ -8,9 +8,7 @@ from clvp_train.models import CLVPOutput
 
 def test_names_and_shapes(model, batch):
     output = model(**batch)
-    assert isinstance(output, CLVPOutput)
-    assert output.loss is None
-    assert output.logits_per_text.shape == output.logits_per_speech.shape == (3, 3)
+    assert isinstance(output, CLVPOutput) and output.loss is None
     assert torch.equal(output.logits_per_text, output.logits_per_speech.t())
     assert output.text_embeds.shape == output.speech_embeds.shape == (3, 24)
     assert torch.allclose(output.text_embeds.norm(dim=-1), torch.ones(3))
@@ -33,7 +31,7 @@ def test_logits_are_scaled_cosines(model, batch):
     assert (text.norm(dim=-1) - 1).abs().min() > 0.1, "features must not be normalised"
 
 
-def test_loss_against_the_naive_mean_of_both_directions(model, batch):
+def test_loss_against_naive_computation(model, batch):
     output = model(**batch, return_loss=True)
     logits = output.logits_per_text.double()
     naive = torch.zeros((), dtype=torch.double)
@@ -54,7 +52,7 @@ def test_return_dict_false_gives_the_tuple(model, batch):
     assert torch.equal(speech_tower[0], output.speech_model_output.last_hidden_state)
 
 
-def test_unequal_batches_score_but_give_no_loss(model, batch):
+def test_unequal_batches_have_scores_but_no_loss(model, batch):
     assert model(batch["input_ids"], batch["speech_ids"][:2]).logits_per_text.shape == (3, 2)
     with pytest.raises(ValueError, match="3 and 2"):
         model(batch["input_ids"], batch["speech_ids"][:2], return_loss=True)
@@ -95,7 +93,7 @@ def test_rms_norms_differ_by_the_eps_under_the_root(make_model):
 
 
 def test_values_are_rotated_too(model):
-    """Order shows even where attention is uniform: only rotated values can carry it there."""
+    """With uniform attention only rotated values carry the order."""
     encoder = model.speech_model
     with torch.no_grad():
         for layer in encoder.layers:
@@ -104,35 +102,51 @@ def test_values_are_rotated_too(model):
     assert (encoder(ids).pooler_output - encoder(ids.flip(1)).pooler_output).abs().max() > 1e-3
 
 
-def test_without_rotation_order_is_unknown(make_model):
+def test_without_rotation_order_has_no_effect(make_model):
     encoder = make_model(use_rotary_embedding=False).speech_model
     ids = torch.arange(1, 6)[None]
     assert torch.allclose(encoder(ids).pooler_output, encoder(ids.flip(1)).pooler_output, atol=1e-5)
 
 
-def test_head_width_of_its_own(batch, make_model):
+def test_explicit_head_dim(batch, make_model):
     model = make_model(head_dim=64)
     assert model.text_model.layers[0].self_attn.q_proj.weight.shape == (128, 32)
     assert model(**batch).logits_per_text.isfinite().all()
 
 
-def test_bfloat16_autocast_keeps_logits_in_float32(model, batch):
+@pytest.fixture
+def attention_dtypes(monkeypatch):
+    """dtypes of the queries of all attention calls."""
+    dtypes, attend = [], F.scaled_dot_product_attention
+
+    def spy(query, *args, **kwargs):
+        dtypes.append(query.dtype)
+        return attend(query, *args, **kwargs)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
+    return dtypes
+
+
+def test_bfloat16_autocast_keeps_logits_and_cpu_attention_in_float32(model, batch, attention_dtypes):
     expected = model(**batch, return_loss=True)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = model(**batch, return_loss=True)
+        features = model.get_text_features(batch["input_ids"])
+    assert set(attention_dtypes) == {torch.float32} and features.dtype == torch.bfloat16
     assert output.logits_per_text.dtype == output.loss.dtype == output.text_embeds.dtype == torch.float32
     assert (output.text_embeds - expected.text_embeds).abs().max() < 0.03
     assert (output.speech_embeds - expected.speech_embeds).abs().max() < 0.03
+    output.loss.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-def test_bfloat16_weights_keep_the_rotary_table_exact(batch, make_model):
-    model = make_model().to(torch.bfloat16)
-    assert not list(model.buffers()), "a buffer would be rounded with the weights"
-    assert model(**batch).logits_per_text.isfinite().all()
-
-
-def test_float64_stays_float64(model, batch):
+def test_other_dtypes(model, batch, attention_dtypes):
     assert model.double()(**batch, return_loss=True).loss.dtype == torch.float64
+    assert set(attention_dtypes) == {torch.float64}
+    attention_dtypes.clear()
+    model.bfloat16()
+    assert not list(model.buffers()), "a buffer, such as a rotary table, would be rounded with the weights"
+    assert model(**batch).logits_per_text.isfinite().all() and set(attention_dtypes) == {torch.float32}
 
 
 def test_compiles_without_graph_breaks(model, batch):

@@ -3,9 +3,11 @@ import torch
 
 from clvp_train.models import modeling_clvp
 
+MASK = torch.tensor([[1] * 13, [1] * 4 + [0] * 9, [0] * 3 + [1] * 10])
+
 
 def pad(ids, left, right, fill):
-    """ids (B, L) with `left` and `right` columns of `fill`, and the mask that hides them."""
+    """ids (B, L) with `left` and `right` columns of `fill`, and their mask."""
     padded = torch.nn.functional.pad(ids, (left, right), value=fill)
     mask = torch.nn.functional.pad(torch.ones_like(ids), (left, right))
     return padded, mask
@@ -18,7 +20,7 @@ def embed(model, tower, ids, mask=None):
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("kind", ["mean", "first", "last"])
-@pytest.mark.parametrize(("left", "right"), [(0, 1), (0, 8), (0, 100), (3, 0), (5, 11)])
+@pytest.mark.parametrize(("left", "right"), [(0, 1), (0, 100), (3, 0), (5, 11)])
 @pytest.mark.parametrize("tower", ["text", "speech"])
 def test_padding_changes_nothing(batch, tower, left, right, kind, attention, make_model):
     model = make_model(attention, summary_type=kind)
@@ -31,7 +33,7 @@ def test_padding_changes_nothing(batch, tower, left, right, kind, attention, mak
 
 
 @pytest.mark.parametrize("tower", ["text", "speech"])
-def test_each_row_of_a_ragged_batch_as_if_alone(model, batch, tower):
+def test_each_row_of_a_ragged_batch_equals_the_row_alone(model, batch, tower):
     ids = batch["input_ids" if tower == "text" else "speech_ids"]
     lengths = torch.tensor([2, 5, ids.shape[1]])
     mask = torch.arange(ids.shape[1]) < lengths[:, None]
@@ -41,17 +43,15 @@ def test_each_row_of_a_ragged_batch_as_if_alone(model, batch, tower):
 
 
 def test_sdpa_and_eager_agree(batch, make_model):
-    mask = torch.tensor([[1] * 13, [1] * 4 + [0] * 9, [0] * 3 + [1] * 10])
-    outputs = [make_model(name)(**batch, speech_attention_mask=mask) for name in ("sdpa", "eager")]
+    outputs = [make_model(name)(**batch, speech_attention_mask=MASK) for name in ("sdpa", "eager")]
     assert (outputs[0].speech_embeds - outputs[1].speech_embeds).abs().max() <= 1e-5
 
 
 def test_attentions_asked_of_sdpa_honour_the_mask(model, batch):
-    mask = torch.tensor([[1] * 13, [1] * 4 + [0] * 9, [0] * 3 + [1] * 10])
-    tower = model.speech_model(batch["speech_ids"], mask, output_attentions=True)
+    tower = model.speech_model(batch["speech_ids"], MASK, output_attentions=True)
     for attention in tower.attentions:
-        assert attention.masked_select(mask[:, None, None] == 0).abs().max() == 0
-    expected = model.speech_model(batch["speech_ids"], mask)
+        assert attention.masked_select(MASK[:, None, None] == 0).abs().max() == 0
+    expected = model.speech_model(batch["speech_ids"], MASK)
     assert (tower.pooler_output - expected.pooler_output).abs().max() <= 1e-5
 
 
@@ -71,14 +71,13 @@ def test_a_row_without_tokens_is_finite(model, batch):
 
 
 def test_tortoise_padding_ignores_masks(model, batch):
-    mask = torch.tensor([[1] * 13, [1] * 4 + [0] * 9, [0] * 3 + [1] * 10])
-    masked = embed(model, "speech", batch["speech_ids"], mask)
+    masked = embed(model, "speech", batch["speech_ids"], MASK)
     model.config.padding = "tortoise"
     bare = embed(model, "speech", batch["speech_ids"])
-    assert torch.equal(embed(model, "speech", batch["speech_ids"], mask), bare)
+    assert torch.equal(embed(model, "speech", batch["speech_ids"], MASK), bare)
     assert (masked - bare).abs().max() > 1e-3
     model.config.padding = "mask"
-    assert torch.equal(embed(model, "speech", batch["speech_ids"], mask), masked)
+    assert torch.equal(embed(model, "speech", batch["speech_ids"], MASK), masked)
 
 
 def test_no_mask_makes_no_mask(model, batch, monkeypatch):

@@ -2,11 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from clvp_train.models import CLVPSpeechModel, CLVPTextModelWithProjection
-
-
-def gradients(model):
-    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+from clvp_train.models import CLVPSpeechModel
 
 
 def test_gradients_reach_every_parameter(model, batch):
@@ -17,7 +13,7 @@ def test_gradients_reach_every_parameter(model, batch):
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_checkpointing_computes_again_and_gives_the_same_gradients(make_model, batch, reentrant):
+def test_checkpointing_recomputes_and_gives_the_same_gradients(make_model, batch, reentrant):
     model = make_model(attention_dropout=0.1, dropout=0.1).train()
     calls = []
     for tower in (model.text_model, model.speech_model):
@@ -29,7 +25,7 @@ def test_checkpointing_computes_again_and_gives_the_same_gradients(make_model, b
         model.zero_grad()
         torch.manual_seed(0)
         model(**batch, return_loss=True).loss.backward()
-        return gradients(model), len(calls)
+        return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}, len(calls)
 
     expected, plain_calls = step()
     model.activation_checkpointing_enable({"use_reentrant": reentrant})
@@ -50,7 +46,7 @@ def test_dropout_acts_in_training_only(make_model, batch):
         assert not torch.equal(model(**batch).text_embeds, model(**batch).text_embeds)
 
 
-def test_fresh_weights_have_the_deviations_the_config_asks_for(make_model):
+def test_initial_standard_deviations(make_model):
     model = make_model(initializer_range=0.2, initializer_factor=0.5)
     layer = model.speech_model.layers[0]
     for weight, std in (
@@ -64,47 +60,20 @@ def test_fresh_weights_have_the_deviations_the_config_asks_for(make_model):
     assert model.logit_scale.item() == pytest.approx(2.6592)
 
 
-def test_embeddings_are_got_set_and_resized_on_the_towers(model):
-    speech = model.speech_model
-    assert speech.get_input_embeddings() is speech.token_embedding
+def test_embeddings_can_be_resized_and_replaced(model):
+    assert model.get_input_embeddings() is model.text_model.token_embedding
+    model.resize_token_embeddings(70)
+    assert model.config.text_config.vocab_size == 70
+    assert model.text_model.token_embedding.weight.shape == (70, 32)
+    assert model.speech_model.token_embedding.weight.shape == (96, 128), "the method acts on the text tokens"
+    speech, replacement = model.speech_model, nn.Embedding(10, 128)
     kept = speech.token_embedding.weight.detach().clone()
     speech.resize_token_embeddings(120)
     assert speech.config.vocab_size == model.config.speech_config.vocab_size == 120
     assert torch.equal(speech.token_embedding.weight[: len(kept)], kept)
     assert speech(torch.tensor([[119]])).pooler_output.isfinite().all()
-    replacement = nn.Embedding(10, 128)
     speech.set_input_embeddings(replacement)
     assert speech.get_input_embeddings() is speech.token_embedding is replacement
-
-
-def test_embeddings_of_the_whole_are_those_of_the_text(model):
-    assert model.get_input_embeddings() is model.text_model.token_embedding
-    model.resize_token_embeddings(70)
-    assert model.config.text_config.vocab_size == 70
-    assert model.text_model.token_embedding.weight.shape == (70, 32)
-    assert model.speech_model.token_embedding.weight.shape == (96, 128)
-    replacement = nn.Embedding(10, 32)
-    model.set_input_embeddings(replacement)
-    assert model.text_model.token_embedding is replacement
-
-
-def test_embeddings_of_a_tower_with_projection_can_be_resized(make_config):
-    tower = CLVPTextModelWithProjection(make_config().text_config)
-    tower.resize_token_embeddings(80)
-    assert tower.text_model.token_embedding.weight.shape == (80, 32)
-    assert tower(torch.tensor([[79]])).text_embeds.isfinite().all()
-
-
-def test_flash_attention_is_known_by_name(make_config):
-    config = make_config().speech_config
-    assert CLVPSpeechModel._supports_flash_attn and CLVPSpeechModel._supports_sdpa
-    config._attn_implementation = "flash_attention_2"
-    try:
-        model = CLVPSpeechModel(config)
-    except ImportError as error:
-        assert "flash" in str(error).lower()
-    else:
-        assert model.config._attn_implementation == "flash_attention_2"
 
 
 def test_unknown_attention_is_refused(make_config):

@@ -14,15 +14,15 @@ PERTURBATIONS = [
 ]
 
 
-def made(size, width=8):
+def make_data(size, width=8):
     draw_ = torch.Generator().manual_seed(size)
     text, speech = (torch.nn.functional.normalize(torch.randn(size, width, generator=draw_), dim=1) for _ in range(2))
     return FigureData.from_retrieval(text, speech, retrieval_ranks(text, speech))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 40, 2500])
-def test_every_figure_is_drawn_at_every_size(size):
-    data = made(size)
+def test_figures_at_all_sizes(size):
+    data = make_data(size)
     if size > 1:
         assert set(draw(data)) == RETRIEVAL
     data.voices, data.lengths, data.perturbations = (
@@ -38,28 +38,28 @@ def test_every_figure_is_drawn_at_every_size(size):
         assert title and svg(figure).startswith("<svg")
 
 
-def test_a_figure_shows_what_was_measured():
-    data = made(40)
+def test_recall_curve_shows_the_recall():
+    data = make_data(40)
     data.ranks = {"text → speech": np.array([1.0] * 30 + [40.0] * 10)}
-    (curve, chance), _ = draw(data)["recall_curve"][1].axes[0].lines, None
+    curve, chance = draw(data)["recall_curve"][1].axes[0].lines
     k, recall = curve.get_data()
     assert recall[0] == 0.75 and recall[-1] == 1 and (recall[:-1] == 0.75).all() and k[-1] == 40
     assert chance.get_ydata()[-1] == 1
 
 
-def test_many_voices_do_not_fill_the_legend():
-    data = made(60)
+def test_a_legend_shows_at_most_eight_voices():
+    data = make_data(60)
     data.voices = [f"voice {number}" for number in range(30)] * 2
     legend = draw(data)["projection_by_voice"][1].axes[0].get_legend()
     assert len(legend.get_texts()) == 9 and legend.get_texts()[-1].get_text() == "others"
 
 
-def test_a_picture_for_a_logger_is_on_white():
-    image = png(draw(made(5))["recall_curve"][1])
+def test_png_has_a_white_background():
+    image = png(draw(make_data(5))["recall_curve"][1])
     assert image.mode == "RGB" and image.getpixel((0, 0)) == (255, 255, 255) and image.width > 400
 
 
-def test_the_projection_is_the_plane_that_differs_most():
+def test_the_projection_shows_the_principal_components():
     flat = torch.zeros(50, 6)
     flat[:, 2], flat[:, 4] = torch.linspace(-1, 1, 50), 0.1 * torch.tensor([1.0, -1.0]).repeat(25)
     data = FigureData.from_retrieval(flat, flat, retrieval_ranks(flat, flat))

@@ -1,4 +1,6 @@
-"""Slots that are refilled, halved and cached against one row at a time with everything computed anew at every code."""
+"""Continuous batching against a naive loop over one row, without a cache."""
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -61,31 +63,29 @@ def same(one: list[Candidate], other: list[Candidate]) -> bool:
 
 @pytest.mark.parametrize("num_slots", [1, 5, 12])
 @pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS.keys())
-def test_slots_give_each_prompt_what_the_naive_loop_gives_it_alone(model, prompts, sampling, num_slots):
-    found = drawn(model, prompts, sampling, num_slots)
-    assert same(found, [naive(model, prompt, sampling) for prompt in prompts])
-    lengths = [len(candidate.codes) for candidate in found]
+def test_candidates_against_naive_computation(model, prompts, sampling, num_slots):
+    results = drawn(model, prompts, sampling, num_slots)
+    assert same(results, [naive(model, prompt, sampling) for prompt in prompts])
+    lengths = [len(candidate.codes) for candidate in results]
     assert min(lengths) + 30 < max(lengths) and len(set(lengths)) > 4
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_candidates_depend_neither_on_the_slots_nor_on_the_order(make_model, prompts, seed):
+@pytest.mark.parametrize("seed", range(2))
+def test_candidates_are_independent_of_slots_and_order(make_model, prompts, seed):
     model, sampling = make_model(), SAMPLINGS["unpenalised"]
     prompts = [Prompt(prompt.latent_D, prompt.text, (seed, row)) for row, prompt in enumerate(prompts)] * 2
-    whole = drawn(model, prompts, sampling, 24)
-    assert same(whole, drawn(model, prompts[::-1], sampling, 7)[::-1])
-    assert same(whole, drawn(model, prompts[:5], sampling, 3) + drawn(model, prompts[5:], sampling, 100))
+    expected = drawn(model, prompts, sampling, 24)
+    assert same(expected, drawn(model, prompts[::-1], sampling, 7)[::-1])
+    assert same(expected, drawn(model, prompts[:5], sampling, 3) + drawn(model, prompts[5:], sampling, 100))
 
 
 @pytest.mark.parametrize(("refill", "sync_every"), [(0.01, 1), (1.0, 1), (0.5, 3), (1 / 16, 8)])
-def test_neither_the_moment_of_refilling_nor_that_of_looking_changes_a_code(
-    make_model, prompts, monkeypatch, refill, sync_every
-):
+def test_refill_and_sync_intervals_change_no_code(make_model, prompts, monkeypatch, refill, sync_every):
     model, sampling = make_model(), SAMPLINGS["unpenalised"]
     expected = drawn(model, prompts * 3, sampling, 12)
     monkeypatch.setattr(generation, "REFILL", refill)
     slots = Decoder(model, sampling, 8, max(prompt.length for prompt in prompts))
-    slots.sync_every = sync_every  # as on a GPU, where steps go by before the host sees that a candidate has ended
+    slots.sync_every = sync_every  # as on a GPU, where the host learns only after some steps that a candidate has ended
     steps = set()
     step = slots.step
     monkeypatch.setattr(slots, "step", lambda *sizes: steps.add(sizes) or step(*sizes))
@@ -93,7 +93,7 @@ def test_neither_the_moment_of_refilling_nor_that_of_looking_changes_a_code(
     assert {8, 4} <= {num_slots for num_slots, _ in steps} and len({length for _, length in steps}) > 1
 
 
-def test_a_decoder_serves_again_with_nothing_left_of_what_it_held(make_model, prompts):
+def test_a_reused_decoder_gives_equal_results(make_model, prompts):
     model, sampling = make_model(), SAMPLINGS["served"]
     slots = Decoder(model, sampling, 4, max(prompt.length for prompt in prompts))
     draw(slots, prompts[::-1])
@@ -101,12 +101,12 @@ def test_a_decoder_serves_again_with_nothing_left_of_what_it_held(make_model, pr
 
 
 @pytest.mark.parametrize("num_slots", [3, 4, 20])
-def test_the_cache_is_cut_and_grown_while_it_is_in_use(make_model, prompts, monkeypatch, num_slots):
+def test_the_cache_is_resized_in_use(make_model, prompts, monkeypatch, num_slots):
     model, sampling = make_model(stop_bias=2.0), SAMPLINGS["unpenalised"]
     slots = Decoder(model, sampling, num_slots, 71)
     slots.bucket = 8
     sizes, resize = [], slots.cache.resize
-    monkeypatch.setattr(slots.cache, "resize", lambda places: sizes.append(places) or resize(places))
+    monkeypatch.setattr(slots.cache, "resize", lambda capacity: sizes.append(capacity) or resize(capacity))
     assert same(draw(slots, prompts), [naive(model, prompt, sampling) for prompt in prompts])
     assert same(draw(slots, prompts[::2]), [naive(model, prompt, sampling) for prompt in prompts[::2]])
     steps = [after - before for before, after in zip(sizes, sizes[1:])]
@@ -120,35 +120,35 @@ def test_candidates_of_one_text_and_voice_share_a_prefill(make_model, prompts):
     slots, rows = Decoder(model, sampling, 8, prompts[3].length), []
     prompt = model.prompt
     model.prompt = lambda latents, texts: rows.append(len(texts)) or prompt(latents, texts)
-    found = draw(slots, several)
+    results = draw(slots, several)
     assert rows == [3]
     model.prompt = prompt
-    assert same(found, [naive(model, prompt, sampling) for prompt in several])
+    assert same(results, [naive(model, prompt, sampling) for prompt in several])
 
 
-def test_each_candidate_is_told_of_once(make_model, prompts):
-    told: list[Candidate] = []
-    found = drawn(make_model(), prompts, SAMPLINGS["served"], 5, told.append)
-    assert sorted(told, key=repr) == sorted(found, key=repr) and told != found
+def test_on_candidate_is_called_once_per_candidate(make_model, prompts):
+    reported: list[Candidate] = []
+    results = drawn(make_model(), prompts, SAMPLINGS["served"], 5, reported.append)
+    assert sorted(reported, key=repr) == sorted(results, key=repr) and reported != results
 
 
-def test_a_cut_off_candidate_says_so_and_begins_like_the_whole_one(make_model, prompts):
+def test_candidates_cut_off_at_the_limit(make_model, prompts):
     model = make_model()
-    whole = drawn(model, prompts, SAMPLINGS["served"], 12)
-    limit = sorted(len(candidate.codes) for candidate in whole)[5]
+    complete = drawn(model, prompts, SAMPLINGS["served"], 12)
+    limit = sorted(len(candidate.codes) for candidate in complete)[5]
     cut = drawn(model, prompts, Sampling(max_codes=limit), 7)
-    for short, long in zip(cut, whole):
+    for short, long in zip(cut, complete):
         assert short.codes == long.codes[:limit]
-        # one code is too few to draw the stop after `limit` codes
+        # the stop token after `limit` codes is not drawn
         assert short.finished == (long.finished and len(long.codes) < limit)
     assert {candidate.finished for candidate in cut} == {True, False}
 
 
-def test_codes_hold_no_stop_and_a_first_stop_gives_an_empty_candidate(make_model, prompts):
+def test_an_immediate_stop_gives_an_empty_candidate(make_model, prompts):
     model = make_model(stop_bias=5.0)
-    found = drawn(model, prompts, SAMPLINGS["served"], 12)
-    assert ((), True) in [(candidate.codes, candidate.finished) for candidate in found]
-    assert all(model.stop_speech not in candidate.codes for candidate in found)
+    results = drawn(model, prompts, SAMPLINGS["served"], 12)
+    assert ((), True) in [(candidate.codes, candidate.finished) for candidate in results]
+    assert all(model.stop_speech not in candidate.codes for candidate in results)
 
 
 def test_the_penalty_reaches_the_prompts_placeholders_and_the_start_token(make_model, prompts):
@@ -160,14 +160,9 @@ def test_the_penalty_reaches_the_prompts_placeholders_and_the_start_token(make_m
     assert not {1, model.start_speech} & {candidate.codes[0] for candidate in drawn(model, prompts, harsh, 12)}
 
 
-def test_voice_text_and_seed_each_matter(make_model, prompts):
-    model, (one, other) = make_model(), prompts[3:5]
-    changes = [
-        one,
-        Prompt(other.latent_D, one.text, one.seed),
-        Prompt(one.latent_D, other.text, one.seed),
-        Prompt(one.latent_D, one.text, other.seed),
-    ]
+def test_voice_text_and_seed_change_the_candidate(make_model, prompts):
+    model, (first, other) = make_model(), prompts[3:5]
+    changes = [replace(first, **{field: getattr(other, field)}) for field in ("seed", "latent_D", "text")] + [first]
     assert len({candidate.codes for candidate in drawn(model, changes, SAMPLINGS["served"], 4)}) == 4
 
 
@@ -187,14 +182,14 @@ def test_nano_texts_in_a_batch_equal_one_at_a_time(nano, sentences):
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS.keys())
-def test_a_step_neither_waits_for_the_device_nor_moves_its_tensors(make_model, sampling):
-    """What a CUDA graph needs. Fake tensors stand on the GPU without one, and refuse whatever depends on their values."""
+def test_a_step_neither_synchronises_nor_moves_its_tensors(make_model, sampling):
+    """As CUDA graphs require. Fake CUDA tensors need no GPU, and refuse operations that depend on their values."""
     with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
         model = make_model()
         for module in model.modules():
             for name, parameter in module.named_parameters(recurse=False):
-                stand_in = torch.empty(parameter.shape, device="cuda")
-                setattr(module, name, torch.nn.Parameter(stand_in, requires_grad=False))
+                fake = torch.empty(parameter.shape, device="cuda")
+                setattr(module, name, torch.nn.Parameter(fake, requires_grad=False))
         slots = Decoder(model, sampling, 8, 40)
         assert slots.static and slots.sync_every > 1
         tensors = *slots._state(), slots.cache.keys, slots.cache.values

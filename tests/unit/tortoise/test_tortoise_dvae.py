@@ -25,8 +25,8 @@ def mels():
 
 
 @torch.no_grad()
-def test_a_padded_batch_encodes_each_clip_as_the_bare_layers_encode_it_alone(dvae, mels):
-    # whatever lies in the padding must not matter
+def test_a_padded_batch_equals_the_layers_on_each_clip(dvae, mels):
+    # the content of the padding must not matter
     padded = torch.stack([functional.pad(mel, (0, 33 - mel.shape[1]), value=7.0) for mel in mels])
     batch = dvae.encode(padded, torch.tensor(LENGTHS))
     codes = dvae.codes(padded, torch.tensor(LENGTHS))
@@ -39,7 +39,7 @@ def test_a_padded_batch_encodes_each_clip_as_the_bare_layers_encode_it_alone(dva
 
 @torch.no_grad()
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
-def test_num_codes_is_the_length_that_the_layers_give(num_layers):
+def test_num_codes_equals_the_length_of_the_layers(num_layers):
     dvae = DiscreteVAE(DVAEConfig(num_tokens=4, codebook_dim=2, hidden_dim=2, num_layers=num_layers, num_res_blocks=1))
     frames = torch.arange(1, 41)
     expected = [dvae.encoder(torch.zeros(1, 80, int(length))).shape[2] for length in frames]
@@ -61,14 +61,14 @@ def test_the_published_shape_has_the_keys_of_lucidrains_dvae():
     }
     for block in ("encoder.2", "encoder.3", "encoder.4", "decoder.1", "decoder.2", "decoder.3"):
         expected |= {f"{block}.net.{layer}": (1024, 1024, kernel) for layer, kernel in ((0, 3), (2, 3), (4, 1))}
-    wanted = {f"{key}.weight": shape for key, shape in expected.items()}
-    wanted |= {f"{key}.bias": shape[:1] for key, shape in expected.items()}
-    wanted |= {"codebook.embed": (512, 8192), "codebook.embed_avg": (512, 8192), "codebook.cluster_size": (8192,)}
-    assert shapes == wanted
+    names = {f"{key}.weight": shape for key, shape in expected.items()}
+    names |= {f"{key}.bias": shape[:1] for key, shape in expected.items()}
+    names |= {"codebook.embed": (512, 8192), "codebook.embed_avg": (512, 8192), "codebook.cluster_size": (8192,)}
+    assert shapes == names
 
 
 @torch.no_grad()
-def test_codes_and_features_follow_from_the_definition(dvae, mels):
+def test_codes_and_features_against_naive_computation(dvae, mels):
     """The layers of `lucidrains_dvae` written out from its stored weights, one clip at a time and in float64."""
     weights = {key: tensor.double() for key, tensor in dvae.state_dict().items()}
 
@@ -102,7 +102,7 @@ def test_codes_and_features_follow_from_the_definition(dvae, mels):
         assert y.std() > 0.1
 
 
-def test_the_codebook_finds_the_nearest_entry():
+def test_the_codebook_returns_the_nearest_entry():
     torch.manual_seed(0)
     codebook = Codebook(dim=6, num_tokens=50)
     vectors = torch.randn(4, 11, 6)
@@ -120,8 +120,3 @@ def test_decode_gives_four_frames_a_code_from_nearest_upsampling(dvae):
     upsample = dvae.decoder[3][0]
     x = torch.randn(1, 24, 5)
     torch.testing.assert_close(upsample(x), upsample.conv(x.repeat_interleave(2, dim=2)))
-
-
-def test_the_config_survives_its_dict():
-    config = DVAEConfig(num_tokens=4, hidden_dim=2)
-    assert DVAEConfig(**config.to_dict()) == config

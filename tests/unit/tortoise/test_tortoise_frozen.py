@@ -39,7 +39,7 @@ def edit(file: Path, **settings) -> None:
 
 
 @pytest.mark.parametrize("which", ["random_tortoise", "nano"])
-def test_a_saved_tortoise_opens_as_the_same(request, tmp_path, which):
+def test_save_and_open(request, tmp_path, which):
     tortoise = request.getfixturevalue(which)
     tortoise.save_pretrained(tmp_path / "again")
     again = FrozenTortoise.from_pretrained(tmp_path / "again")
@@ -88,7 +88,7 @@ def test_everything_is_frozen(random_tortoise):
     assert not random_tortoise.conditioning_latent(noises(5000)).requires_grad
 
 
-def test_candidates_come_by_text_and_by_number(random_tortoise):
+def test_candidates_by_text_seed_and_voice(random_tortoise):
     latent, other = torch.randn(2, 64, generator=torch.Generator().manual_seed(0))
     texts = [random_tortoise.tokenize(text) for text in TEXTS]
     three = codes_of(random_tortoise.candidates(texts, latent, 3, seeds=[5, 6, 7]))
@@ -101,7 +101,7 @@ def test_candidates_come_by_text_and_by_number(random_tortoise):
     assert [voices[0][0], voices[2][0]] == [three[0][0], three[2][0]] and voices[1][0] != three[1][0]
 
 
-def test_a_latent_is_the_mean_over_clips_cut_to_six_seconds(random_tortoise):
+def test_a_conditioning_latent_is_the_mean_over_clips_of_six_seconds(random_tortoise):
     clips = noises(3000, 200_000, 132_300)
     latents = [random_tortoise.conditioning_latent([clip]) for clip in clips]
     together = random_tortoise.conditioning_latent(clips)
@@ -112,7 +112,7 @@ def test_a_latent_is_the_mean_over_clips_cut_to_six_seconds(random_tortoise):
     torch.testing.assert_close(latents[0], random_tortoise.autoregressive.conditioning_encoder(mel)[0])
 
 
-def test_recordings_of_different_lengths_are_encoded_as_each_alone(nano, nano_folder):
+def test_recordings_in_a_batch_are_encoded_as_alone(nano, nano_folder):
     clips = [load_audio(path) for path in sorted((nano_folder / "voices").glob("*/*.flac"))[:4]]
     clips = [clips[0], clips[1][:20_001], clips[2][:663], clips[3][:50_000]]
     together = nano.speech_codes(clips)
@@ -121,7 +121,7 @@ def test_recordings_of_different_lengths_are_encoded_as_each_alone(nano, nano_fo
     assert all(0 <= code < nano.num_speech_tokens for codes in together for code in codes)
 
 
-def test_the_longest_text_fits_and_a_longer_one_is_named_with_the_limit(random_tortoise):
+def test_the_longest_text(random_tortoise):
     limit = random_tortoise.autoregressive.max_text_tokens
     texts = {len(random_tortoise.tokenizer("q" * length)["input_ids"]): "q" * length for length in range(1, 100)}
     random_tortoise.candidates([random_tortoise.tokenize(texts[limit])], torch.zeros(64), 1)
@@ -130,9 +130,7 @@ def test_the_longest_text_fits_and_a_longer_one_is_named_with_the_limit(random_t
 
 
 def test_silence_padding_uses_the_codes_of_this_tortoise(folder):
-    config = json.loads((folder / "config.json").read_text())
-    config["decoder_config"]["decoder_fixing_codes"] = [13, 14, 15, 16]
-    (folder / "config.json").write_text(json.dumps(config))
+    change_decoder(folder, decoder_fixing_codes=[13, 14, 15, 16])
     tortoise = FrozenTortoise.from_pretrained(folder)
     assert tortoise.pad_with_silence(torch.tensor([[1, 97, 97, 97, 97, 97]])).tolist() == [[1, 13, 13, 14, 15, 16]]
 
@@ -180,7 +178,7 @@ def change_decoder(folder: Path, **settings) -> None:
 
 BROKEN = {
     "no config": (lambda folder: (folder / "config.json").unlink(), "no config.json"),
-    "config is no JSON": (lambda folder: (folder / "config.json").write_text("{"), "config.json: cannot be read"),
+    "config is not JSON": (lambda folder: (folder / "config.json").write_text("{"), "config.json: cannot be read"),
     "another model": (lambda folder: edit(folder / "config.json", model_type="gpt2"), "'gpt2'"),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "no weights"),
     "damaged weights": (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 99), "model.safetensors"),
@@ -189,7 +187,10 @@ BROKEN = {
     "another width": (lambda folder: change_decoder(folder, vocab_size=120), "size mismatch"),
     "no tokenizer": (lambda folder: (folder / "vocab.json").unlink(), "ClvpTokenizer"),
     "no features": (lambda folder: (folder / "preprocessor_config.json").unlink(), "ClvpFeatureExtractor"),
-    "sampling is no JSON": (lambda folder: (folder / "sampling.json").write_text("{"), "sampling.json: cannot be read"),
+    "sampling is not JSON": (
+        lambda folder: (folder / "sampling.json").write_text("{"),
+        "sampling.json: cannot be read",
+    ),
     "no DVAE config": (lambda folder: (folder / "dvae" / "config.json").unlink(), "dvae.config.json: cannot be read"),
     "odd DVAE config": (lambda folder: edit(folder / "dvae" / "config.json", depth=3), "depth"),
     "another DVAE": (lambda folder: edit(folder / "dvae" / "config.json", hidden_dim=16), "size mismatch"),

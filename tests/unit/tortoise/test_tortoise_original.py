@@ -9,7 +9,7 @@ import torch
 from transformers import ClvpModelForConditionalGeneration
 
 from clvp_train.errors import UserError
-from clvp_train.tortoise import FrozenTortoise
+from clvp_train.tortoise import FrozenTortoise, Sampling
 from clvp_train.tortoise.autoregressive import AutoRegressive, attend_causally
 from clvp_train.tortoise.dvae import DiscreteVAE, DVAEConfig
 from clvp_train.tortoise.original_checkpoint import (
@@ -80,12 +80,8 @@ def test_query_key_and_value_are_ordered_by_head(state):
 def test_a_folder_opens_with_all_its_parts(folder, state):
     dvae = save_dvae(folder)
     tortoise = FrozenTortoise.from_pretrained(folder, sampling={"top_k": 7, "temperature": None})
-    assert (tortoise.sampling.top_k, tortoise.sampling.temperature, tortoise.sampling.repetition_penalty) == (
-        7,
-        0.8,
-        2.0,
-    )
-    assert tortoise.sampling.max_codes == 102  # of 500, as many as there are positions
+    # 500 codes by default, but only 102 positions
+    assert tortoise.sampling == Sampling(top_k=7, max_codes=102)
     assert tortoise.num_speech_tokens == 96
     assert torch.equal(tortoise.autoregressive.head.weight, state["mel_head.weight"])
     assert tortoise.feature_extractor.mel_norms == torch.linspace(4.0, 8.0, 80).tolist()
@@ -129,10 +125,8 @@ def test_conversion_to_the_format_of_transformers(folder, tmp_path):
     for model in ("autoregressive", "dvae"):
         ours, theirs = getattr(again, model).state_dict(), getattr(original, model).state_dict()
         assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
-    assert (again.sampling, again.feature_extractor.mel_norms) == (
-        original.sampling,
-        original.feature_extractor.mel_norms,
-    )
+    assert again.sampling == original.sampling
+    assert again.feature_extractor.mel_norms == original.feature_extractor.mel_norms
     assert again.tokenizer.bpe_ranks == original.tokenizer.bpe_ranks
     composite, info = ClvpModelForConditionalGeneration.from_pretrained(
         tmp_path / "composite", output_loading_info=True
@@ -174,84 +168,76 @@ class Malice:
         return Path.touch, (self.file,)
 
 
-def change(**changes):
-    """Sets tensors of autoregressive.pth, or drops those that are None."""
-
-    def damage(folder: Path) -> None:
-        state = torch.load(folder / "autoregressive.pth", weights_only=True)
-        for name, tensor in changes.items():
-            key = name.replace("__", ".")
-            state.pop(key) if tensor is None else state.update({key: tensor})
-        torch.save(state, folder / "autoregressive.pth")
-
-    return damage
-
-
-def rewrite_tokenizer(**changes):
-    def damage(folder: Path) -> None:
-        model = json.loads((folder / "tokenizer.json").read_text())["model"]
-        (folder / "tokenizer.json").write_text(json.dumps({"model": model | changes}))
-
-    return damage
-
-
 AR, DVAE, NORMS, TOKENIZER = "autoregressive.pth", "dvae.pth", "mel_norms.pth", "tokenizer.json"
 SPECIAL = {"[STOP]": 0, "[UNK]": 1, "[SPACE]": 2}
-BROKEN = {
-    "no AR": (lambda folder: (folder / AR).unlink(), "autoregressive.pth: not found"),
-    "missing keys": (
-        change(gpt__h__1__ln_1__bias=None, final_norm__bias=None),
-        "2 keys missing .*final_norm.bias.*0 unknown",
-    ),
-    "a missing embedding": (change(mel_embedding__weight=None), "1 keys missing .*mel_embedding.weight"),
-    "unknown keys": (change(decoder__weight=torch.zeros(2)), "0 keys missing.*1 unknown .*decoder.weight"),
-    "a wrong shape": (change(final_norm__bias=torch.zeros(3)), "final_norm.bias"),
-    "a wrong attention": (
-        change(conditioning_encoder__attn__0__qkv__bias=torch.zeros(7)),
-        "mel_attn_blocks.0.q_proj.bias",
-    ),
-    "a flat embedding": (change(mel_embedding__weight=torch.zeros(7)), "mel_embedding.weight"),
-    "truncated": (
-        lambda folder: (folder / AR).write_bytes((folder / AR).read_bytes()[:5000]),
-        "corrupt or not a checkpoint",
-    ),
-    "a web page": (lambda folder: (folder / AR).write_text("<!doctype html><html>404"), "corrupt or not a checkpoint"),
-    "empty": (lambda folder: (folder / AR).write_bytes(b""), "corrupt or not a checkpoint"),
-    "an object": (lambda folder: torch.save(DVAEConfig(), folder / AR), "corrupt or not a checkpoint"),
-    "a pickle with code": (
-        lambda folder: (folder / AR).write_bytes(pickle.dumps(Malice(folder / "harm"), protocol=2)),
-        "corrupt or not a checkpoint",
-    ),
-    "weights with code": (
-        lambda folder: torch.save({"a": Malice(folder / "harm")}, folder / AR),
-        "corrupt or not a checkpoint",
-    ),
-    "a list": (lambda folder: torch.save([torch.zeros(2)], folder / AR), "holds a list"),
-    "a training state": (lambda folder: torch.save({"model": {}, "step": 3}, folder / AR), "holds a dict"),
-    "no norms": (lambda folder: (folder / NORMS).unlink(), "mel_norms.pth: not found. Copy"),
-    "other norms": (lambda folder: torch.save(torch.ones(100), folder / NORMS), "80 divisors"),
-    "norms of 0": (lambda folder: torch.save(torch.zeros(80), folder / NORMS), "80 divisors"),
-    "no tokenizer": (lambda folder: (folder / TOKENIZER).unlink(), "tokenizer.json: not found. Copy"),
-    "a broken tokenizer": (lambda folder: (folder / TOKENIZER).write_text("{"), "not a tokenizer of tortoise-tts"),
-    "a unigram tokenizer": (rewrite_tokenizer(vocab=[["a", 0.1]]), "not a tokenizer of tortoise-tts"),
-    "no special tokens": (rewrite_tokenizer(vocab={"a": 0}), "not a tokenizer of tortoise-tts"),
-    "a tokenizer of Russian": (rewrite_tokenizer(vocab={**SPECIAL, "да": 3}), "1 tokens beyond ASCII"),
-    "too many tokens": (
-        rewrite_tokenizer(vocab={**SPECIAL, **{f"t{n}": n for n in range(3, 300)}}),
-        "300 tokens, but the AR in .* has 255",
-    ),
-    "a DVAE of other codes": (lambda folder: save_dvae(folder, 64), "DVAE has 64 codes and the AR 96"),
-    "an AR as DVAE": (lambda folder: (folder / DVAE).write_bytes((folder / AR).read_bytes()), "not a DVAE"),
-}
+CORRUPT = "corrupt or not a checkpoint"
 
 
-@pytest.mark.parametrize(("damage", "reason"), BROKEN.values(), ids=BROKEN.keys())
-def test_errors_name_the_file_and_no_code_runs(folder, damage, reason):
+def change(**changes):
+    """Sets tensors of autoregressive.pth, or removes those that are None."""
+
+    def damage(folder: Path) -> None:
+        state = torch.load(folder / AR, weights_only=True) | {k.replace("__", "."): v for k, v in changes.items()}
+        torch.save({key: tensor for key, tensor in state.items() if tensor is not None}, folder / AR)
+
+    return damage
+
+
+def put(name: str, content):
+    """Replaces a file by these bytes, or by this object as torch saves it; None removes it."""
+
+    def damage(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        if isinstance(content, bytes):
+            (folder / name).write_bytes(content)
+        elif content is not None:
+            torch.save(content, folder / name)
+
+    return damage
+
+
+def put_tokenizer(**changes):
+    model = {"type": "BPE", "vocab": SPECIAL, "merges": []} | changes
+    return put(TOKENIZER, json.dumps({"model": model}).encode())
+
+
+BROKEN = [
+    (put(AR, None), "autoregressive.pth: not found"),
+    (change(gpt__h__1__ln_1__bias=None, final_norm__bias=None), "2 keys missing .*final_norm.bias.*0 unknown"),
+    (change(mel_embedding__weight=None), "1 keys missing .*mel_embedding.weight"),
+    (change(decoder__weight=torch.zeros(2)), "0 keys missing.*1 unknown .*decoder.weight"),
+    (change(final_norm__bias=torch.zeros(3)), "final_norm.bias"),
+    (change(conditioning_encoder__attn__0__qkv__bias=torch.zeros(7)), "mel_attn_blocks.0.q_proj.bias"),
+    (change(mel_embedding__weight=torch.zeros(7)), "mel_embedding.weight"),
+    (lambda folder: (folder / AR).write_bytes((folder / AR).read_bytes()[:5000]), CORRUPT),
+    (put(AR, b"<!doctype html><html>404"), CORRUPT),
+    (put(AR, b""), CORRUPT),
+    (put(AR, DVAEConfig()), CORRUPT),
+    (put(AR, pickle.dumps(Malice(Path("harm")), protocol=2)), CORRUPT),
+    (put(AR, {"a": Malice(Path("harm"))}), CORRUPT),
+    (put(AR, [torch.zeros(2)]), "holds a list"),
+    (put(AR, {"model": {}, "step": 3}), "holds a dict"),
+    (put(NORMS, None), "mel_norms.pth: not found. Copy"),
+    (put(NORMS, torch.ones(100)), "80 divisors"),
+    (put(NORMS, torch.zeros(80)), "80 divisors"),
+    (put(TOKENIZER, None), "tokenizer.json: not found. Copy"),
+    (put(TOKENIZER, b"{"), "not a tokenizer of tortoise-tts"),
+    (put_tokenizer(vocab=[["a", 0.1]]), "not a tokenizer of tortoise-tts"),
+    (put_tokenizer(vocab={"a": 0}), "not a tokenizer of tortoise-tts"),
+    (put_tokenizer(vocab={**SPECIAL, "да": 3}), "1 tokens beyond ASCII"),
+    (put_tokenizer(vocab={**SPECIAL, **{f"t{n}": n for n in range(3, 300)}}), "300 tokens, but the AR in .* has 255"),
+    (lambda folder: save_dvae(folder, 64), "DVAE has 64 codes and the AR 96"),
+    (lambda folder: (folder / DVAE).write_bytes((folder / AR).read_bytes()), "not a DVAE"),
+]
+
+
+@pytest.mark.parametrize(("damage", "reason"), BROKEN)
+def test_errors_name_the_file_and_no_code_runs(folder, monkeypatch, damage, reason):
+    monkeypatch.chdir(folder)
     damage(folder)
     with pytest.raises(UserError, match=reason) as raised:
         FrozenTortoise.from_original(folder)
-    assert "\n" not in str(raised.value)
-    assert not (folder / "harm").exists()
+    assert "\n" not in str(raised.value) and not (folder / "harm").exists()
 
 
 @pytest.mark.parametrize("heads", [0, 3])

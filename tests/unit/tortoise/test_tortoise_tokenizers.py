@@ -1,10 +1,12 @@
+"""Custom tokenizers, and the normalizer of Tortoise's, which `tests/parity` compares with tortoise-tts on thousands of texts."""
+
 import pytest
 from transformers import AutoTokenizer
 
 from clvp_train.errors import UserError
 from clvp_train.pairs import ARCodes
 from clvp_train.tortoise import FrozenTortoise
-from clvp_train.tortoise.tokenizer import read_custom_tokenizer, train_custom_tokenizer
+from clvp_train.tortoise.tokenizer import TortoiseNormalizer, read_custom_tokenizer, train_custom_tokenizer
 
 TEXTS = [
     "Ο ήλιος ανατέλλει.",
@@ -19,14 +21,14 @@ def tokenizer():
     return train_custom_tokenizer(TEXTS, vocab_size=120)
 
 
-def test_every_letter_is_kept_in_lower_case_and_composed(tokenizer):
+def test_letters_are_lower_cased_and_composed(tokenizer):
     for text, expected in zip(TEXTS, [*(text.lower() for text in TEXTS[:4]), "full width and tabs"]):
         ids = tokenizer(text)["input_ids"]
         assert "".join(tokenizer.convert_ids_to_tokens(ids)) == expected
         assert min(ids) >= 2 and max(ids) < len(tokenizer) <= 120
 
 
-def test_frequent_stretches_are_one_token_and_none_crosses_a_word(tokenizer):
+def test_frequent_words_are_one_token_and_none_crosses_a_word(tokenizer):
     assert len(tokenizer("και")["input_ids"]) == 1
     assert all(token == " " or " " not in token for token in tokenizer.get_vocab())
 
@@ -36,7 +38,7 @@ def test_an_unknown_letter_and_the_name_of_a_special_token_are_text(tokenizer):
     assert len(tokenizer("[STOP]")["input_ids"]) > 1 and tokenizer.pad_token_id == 0
 
 
-def test_a_saved_one_gives_the_same_ids_here_and_in_transformers_alone(tokenizer, tmp_path):
+def test_a_saved_one_gives_the_same_ids_in_transformers(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     for opened in (read_custom_tokenizer(tmp_path), AutoTokenizer.from_pretrained(tmp_path)):
         for text in [*TEXTS, "[STOP] x"]:
@@ -47,24 +49,38 @@ def test_a_saved_one_gives_the_same_ids_here_and_in_transformers_alone(tokenizer
     ("texts", "vocab_size", "message"),
     [([], 255, "no letters"), (["  "], 255, "no letters"), (TEXTS, 30, "vocab_size=30: too few")],
 )
-def test_a_corpus_that_gives_no_tokenizer_is_refused(texts, vocab_size, message):
+def test_unsuitable_corpora_and_folders_are_refused(tmp_path, texts, vocab_size, message):
     with pytest.raises(UserError, match=message):
         train_custom_tokenizer(texts, vocab_size)
-
-
-def test_a_folder_without_one_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"tortoise.tokenizer=.*: no tokenizer.json.*train_tokenizer"):
         read_custom_tokenizer(tmp_path)
 
 
-def test_a_tortoise_takes_it_for_recordings_and_keeps_its_own(nano, tokenizer, tmp_path):
+def test_a_custom_tokenizer_is_for_recordings_only(nano, tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path / "greek")
     tortoise = FrozenTortoise.from_pretrained(nano.source, tokenizer=tmp_path / "greek")
     assert tortoise.num_text_tokens == len(tokenizer) != nano.num_text_tokens
     assert tortoise.tokenizer("και")["input_ids"] == tokenizer("και")["input_ids"]
     assert tortoise.fingerprint() != nano.fingerprint()
-    for act in (lambda: tortoise.tokenize("και"), lambda: ARCodes("voices").check(tortoise)):
+    for call in (lambda: tortoise.tokenize("και"), lambda: ARCodes("voices").check(tortoise)):
         with pytest.raises(UserError, match=r"tortoise.tokenizer=.*not the tokenizer of the AR.*Use codes=dvae"):
-            act()
+            call()
     tortoise.save_pretrained(tmp_path / "saved")
     assert FrozenTortoise.from_pretrained(tmp_path / "saved").tokenize("So.") == nano.tokenize("So.")
+
+
+@pytest.mark.parametrize(
+    ("written", "spoken"),
+    [
+        ("Don’t — “naïve” Straße…", "don't -- naive strasse..."),
+        ("1066, 1900, 1905, 1984, 2000, 2007, 2020", "ten sixty-six, nineteen hundred, nineteen oh five, nineteen eighty-four, two thousand, two thousand seven, twenty twenty"),
+        ("3025 and 3125", "three thousand twenty-five and three thousand, one hundred twenty-five"),
+        ("1,000,007", "one million seven"),
+        ("1st 5th 12th 20th 101st 1100th", "first fifth twelfth twentieth one hundred and first one thousand, one hundredth"),
+        ("$5.50, $1, 3.14", "five dollars, fifty cents, one dollar, three point fourteen"),
+        ("Dr. Smith\n of St.  Ives", "doctor smith of saint ives"),
+        ("Привет", ""),
+    ],
+)  # fmt: skip
+def test_normalized_texts(written, spoken):
+    assert TortoiseNormalizer()(written) == spoken
