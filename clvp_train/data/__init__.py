@@ -1,6 +1,17 @@
-"""Batches of pairs."""
+"""Batches of pairs: dataset, sampler, collation, perturbations and the DataModule."""
 
-from clvp_train.data.datamodule import CLVPDataModule
-from clvp_train.data.dataset import PairDataset
+from typing import TYPE_CHECKING
 
-__all__ = ["CLVPDataModule", "PairDataset"]
+if TYPE_CHECKING:
+    from clvp_train.data.datamodule import CLVPDataModule
+
+__all__ = ["CLVPDataModule"]
+
+
+def __getattr__(name: str) -> object:
+    # on first use, because `Reranker` needs the collation but not Lightning
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from clvp_train.data import datamodule
+
+    return getattr(datamodule, name)

@@ -1,4 +1,4 @@
-"""The DataModule: a folder of pairs to batches on every rank."""
+"""The DataModule: batches of a folder of pairs for every rank."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch.distributed as dist
 from torch.utils.data import DataLoader
 
 from clvp_train.corpus import Split
 from clvp_train.data.collate import Collate
-from clvp_train.data.dataset import PairDataset
-from clvp_train.data.negatives import HARD_NEGATIVES, HardNegatives
-from clvp_train.data.ranks import check_same_pairs
+from clvp_train.data.dataset import EvaluationPairs, PairDataset, TrainingPairs
+from clvp_train.data.perturbations import HARD_NEGATIVES, HardNegatives
 from clvp_train.data.sampler import EpochOrder, EvaluationSampler, GlobalBatchSampler
-from clvp_train.data.views import FirstCandidates, TrainingPairs
-from clvp_train.errors import UserError, check_number
+from clvp_train.errors import UserError
 from clvp_train.pairs import arrow_copies, read_manifest
 from clvp_train.tortoise.silence_padding import SILENCE_CODE, SILENCE_TAIL
 
@@ -23,19 +22,19 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 class CLVPDataModule(L.LightningDataModule):
-    """Pairs of text tokens and speech codes as dict batches, see `Collate`.
+    """Batches of text tokens and speech codes, see `Collate`.
 
     Args:
-        pairs: folder that `codes.generate` wrote, a path or an fsspec URL.
-        batch_size: pairs in a batch over all ranks together: the number of negatives is this minus one.
-        eval_batch_size: pairs a rank embeds at once in evaluation.
+        pairs: folder that `pairs.generate` wrote, a path or an fsspec URL.
+        batch_size: pairs in a batch over all ranks together; each has batch_size - 1 negatives.
+        eval_batch_size: pairs that a rank embeds at once in evaluation.
         num_workers: loader processes a rank.
         seed: of the order of texts and of hard negatives.
-        pin_memory: for faster copies to a GPU.
-        num_hard_negatives: perturbed copies of its codes beside each training pair.
-        hard_negatives: the mistakes in them, names of `perturbations.PERTURBATIONS`.
-        perturbation_share: [least, most] share of the codes that goes wrong.
-        max_codes: with padding "tortoise", codes that tortoise-tts serves.
+        pin_memory: speeds up copies to a GPU.
+        num_hard_negatives: perturbed copies of its codes for each training pair.
+        hard_negatives: names of `perturbations.PERTURBATIONS`.
+        perturbation_share: [minimum, maximum] share of the codes that a perturbation affects.
+        max_codes: with padding "tortoise", length of the codes.
     """
 
     def __init__(
@@ -52,10 +51,6 @@ class CLVPDataModule(L.LightningDataModule):
         max_codes: int = 500,
     ) -> None:
         super().__init__()
-        check_number("data.batch_size", batch_size, 1)
-        check_number("data.eval_batch_size", eval_batch_size, 1)
-        check_number("data.num_workers", num_workers, 0)
-        check_number("data.max_codes", max_codes, 1 + len(SILENCE_TAIL))
         self.negatives = HardNegatives(num_hard_negatives, hard_negatives, perturbation_share)
         self.collate = Collate(max_codes=max_codes)
         self.folder: Path | str = pairs if "://" in str(pairs) else Path(pairs)
@@ -64,11 +59,11 @@ class CLVPDataModule(L.LightningDataModule):
         self.loader_settings |= {"persistent_workers": num_workers > 0}
         self.manifest = read_manifest(self.folder)
         self._splits: dict[Split, PairDataset] | None = None
-        self._begin = (0, 0)
+        self._start = (0, 0)
 
     @property
     def splits(self) -> dict[Split, PairDataset]:
-        """Mapped on first use, see `codes.arrow_copies` for what that raises."""
+        """The pairs of each split, mapped on first use. Raises as `pairs.arrow_copies` does."""
         if self._splits is None:
             files = arrow_copies(self.folder)
             self._splits = {split: PairDataset(files, split) for split in SPLITS}
@@ -77,89 +72,110 @@ class CLVPDataModule(L.LightningDataModule):
     @property
     def steps_per_epoch(self) -> int:
         """Batches in an epoch, the same on every rank."""
-        return len(self.splits["train"].candidates) // self.batch_size
+        return len(self.splits["train"].text_index) // self.batch_size
 
     @property
     def served_codes(self) -> int | None:
-        """How many codes a model sees at most; None: all."""
+        """The number of codes that the model sees; None: all."""
         return self.collate.max_codes if self.padding == "tortoise" else None
 
     @property
     def padding(self) -> str:
-        """How loaders made from now on pad, see `Collate`. Setting it raises UserError if the pairs cannot be padded so."""
+        """The padding of loaders created from now on, see `Padding`. The setter raises UserError if the pairs do not allow it."""
         return self.collate.padding
 
     @padding.setter
     def padding(self, padding: str) -> None:
-        size, calm = self.manifest.speech_vocab_size, max(SILENCE_CODE, *SILENCE_TAIL)
-        if padding == "tortoise" and size <= calm:
+        size, silence = self.manifest.speech_vocab_size, max(SILENCE_CODE, *SILENCE_TAIL)
+        if padding == "tortoise" and size <= silence:
             raise UserError(
-                f"padding=tortoise ends codes with {SILENCE_CODE} and {SILENCE_TAIL}, but the pairs of {self.folder} know {size} speech "
-                "codes only: set model.config.padding=mask, or make pairs with a Tortoise whose codes these are"
+                f"padding=tortoise: it ends codes with {SILENCE_CODE} and {SILENCE_TAIL}, but the pairs in {self.folder} have "
+                f"{size} speech codes only. Set model.config.padding=mask, or use pairs of a Tortoise that has these codes."
             )
         self.collate = replace(self.collate, padding=padding)
 
-    def go_on_at(self, epoch: int, batches: int) -> None:
-        """In that epoch, training loaders made from now on leave out the first `batches` batches."""
-        self._begin = (epoch, batches)
+    def resume_at(self, epoch: int, batches: int) -> None:
+        """Makes training loaders created from now on skip the first `batches` batches of that epoch."""
+        self._start = (epoch, batches)
 
     def check(self, world_size: int, evaluated: Sequence[Split] = ("val", "test")) -> None:
-        """Raises UserError if a batch holds a single pair or cannot be shared equally, there are too few training texts for
-        one, or a split that will be evaluated is empty."""
-        num_texts = len(self.splits["train"].candidates)
-        if self.batch_size == 1:
-            raise UserError("data.batch_size=1 leaves a pair nothing to be told apart from: set 2 or more")
+        """Raises UserError if the batch size does not fit the training texts or the number of processes, or if a split that will
+        be evaluated is empty."""
+        num_texts = len(self.splits["train"].text_index)
+        if self.batch_size < 2:
+            raise UserError("data.batch_size must be at least 2: contrastive training needs negatives.")
         if self.batch_size % world_size:
             raise UserError(
-                f"data.batch_size={self.batch_size} is the global batch and cannot be shared by {world_size} processes: "
-                f"set a multiple of {world_size}"
+                f"data.batch_size={self.batch_size}: the global batch is not divisible by {world_size} processes. "
+                f"Set a multiple of {world_size}."
             )
         if self.batch_size > num_texts:
             raise UserError(
-                f"data.batch_size={self.batch_size} is more than the {num_texts} training texts of {self.folder}: "
-                "set a smaller one, or bring more texts"
+                f"data.batch_size={self.batch_size}: larger than the {num_texts} training texts in {self.folder}. "
+                "Set a smaller value, or add texts."
             )
         for split in evaluated:
             self.check_not_empty(split)
         if "test" in evaluated:
-            self.check_tells_apart()
+            self.check_test_split()
 
     def setup(self, stage: str) -> None:
         """Raises UserError if the ranks have different pairs."""
-        sizes = [f"{len(pairs)} {split} pairs of {len(pairs.candidates)} texts" for split, pairs in self.splits.items()]
+        sizes = [f"{len(pairs)} {split} pairs of {len(pairs.text_index)} texts" for split, pairs in self.splits.items()]
         check_same_pairs(str(self.folder), f"fingerprint {self.manifest.fingerprint}, {', '.join(sizes)}")
 
     def train_dataloader(self) -> DataLoader[Any]:
         pairs, (rank, world_size) = self.splits["train"], self._rank()
         items = TrainingPairs(pairs, self.negatives, self.seed, self.served_codes)
         overfits = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        order = EpochOrder(pairs.candidates, self.seed, fixed=overfits)
-        order.set_epoch(self._begin[0])  # loader processes fetch ahead before Lightning sets it
-        batches = GlobalBatchSampler(order, self.batch_size, rank, world_size, self._begin)
+        order = EpochOrder(pairs.text_index, self.seed, fixed=overfits)
+        order.set_epoch(self._start[0])  # loader processes prefetch before Lightning sets it
+        batches = GlobalBatchSampler(order, self.batch_size, rank, world_size, self._start)
         return DataLoader(items, batch_sampler=batches, collate_fn=self.collate, **self.loader_settings)
 
     def val_dataloader(self) -> DataLoader[Any]:
         self.check_not_empty("val")
-        texts = FirstCandidates(self.splits["val"])
+        texts = EvaluationPairs(self.splits["val"])
         sampler = EvaluationSampler(len(texts), *self._rank())
         settings = self.loader_settings | {"batch_size": self.eval_batch_size}
         return DataLoader(texts, sampler=sampler, collate_fn=self.collate, **settings)
 
     def check_not_empty(self, split: Split) -> None:
-        """Raises UserError if a split holds no text."""
-        if not self.splits[split].candidates:
+        """Raises UserError if a split has no texts."""
+        if not self.splits[split].text_index:
             raise UserError(
-                f"the {split} split of {self.folder} is empty: raise split.{split}_percent, or bring more texts"
+                f"{self.folder}: the {split} split is empty. Raise split.{split}_percent, or add texts to the corpus."
             )
 
-    def check_tells_apart(self) -> None:
-        """Raises UserError if the test split holds less than two texts."""
+    def check_test_split(self) -> None:
+        """Raises UserError if the test split has fewer than two texts."""
         self.check_not_empty("test")
-        if len(self.splits["test"].candidates) < 2:
+        if len(self.splits["test"].text_index) < 2:
             raise UserError(
-                f"the test split of {self.folder} holds a single text, which leaves nothing to tell it from: raise "
-                "split.test_percent, or bring more texts"
+                f"{self.folder}: the test split has a single text, which leaves no negatives. Raise split.test_percent, or add "
+                "texts to the corpus."
             )
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+
+def check_same_pairs(folder: str, facts: str) -> None:
+    """Checks that all ranks have the same pairs: otherwise batches would share texts, or one rank would wait for another forever.
+    Does nothing without a process group.
+
+    Args:
+        folder: of this rank's pairs; it may differ between ranks.
+        facts: what must be equal, readable in a message.
+
+    Raises:
+        UserError: a rank has other pairs than rank 0. All ranks raise it.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return
+    reported: list[tuple[str, str]] = [("", "")] * dist.get_world_size()
+    dist.all_gather_object(reported, (folder, facts))
+    first, *others = [f"{folder} ({facts})" for folder, facts in reported]
+    for rank, other in enumerate(others, 1):
+        if reported[rank][1] != reported[0][1]:
+            raise UserError(f"{other}: the pairs of rank {rank} differ from {first} of rank 0. Use the same pairs.")

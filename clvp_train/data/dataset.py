@@ -1,12 +1,14 @@
-"""Pairs by place: ids out of the memory-mapped file, and which are candidates of one text.
+"""Datasets over the memory-mapped pairs of one split, and their views for training and evaluation.
 
 Shapes: T text length, S speech length, L either, N pairs, K hard negatives.
 """
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,46 +17,39 @@ import torch
 from torch.utils.data import Dataset
 
 from clvp_train.corpus import Split
-from clvp_train.data.candidates import Candidates, text_hashes
+from clvp_train.data.collate import Pair
+from clvp_train.data.perturbations import Codes, HardNegatives
+from clvp_train.data.sampler import Item
+from clvp_train.data.text_index import TextIndex, text_hashes
 from clvp_train.pairs import open_copies
 
 
-class Pair(TypedDict):
-    """A pair as `Collate` takes it."""
-
-    input_ids: torch.Tensor  # (T,)
-    speech_ids: torch.Tensor  # (S,)
-    finished: bool  # False: the AR ran into its limit of codes
-    key: NotRequired[int]  # in training: the same for equal texts
-    negatives: NotRequired[list[torch.Tensor]]  # in training: K perturbed copies of the codes
-    text: NotRequired[int]  # in evaluation: the text's number
-
-
-class Ragged:
-    """Lists of ids of different lengths, read where they lie. Chunks stay apart, as Arrow's offsets within one are int32."""
+class RaggedColumn:
+    """Id lists of different lengths, read from the memory map without a copy of the column. Chunks stay separate because Arrow's
+    offsets within a chunk are int32."""
 
     def __init__(self, column: pa.ChunkedArray) -> None:
         self.chunks = [(chunk.offsets.to_numpy(), chunk.values.to_numpy()) for chunk in column.chunks]
-        self.starts = np.cumsum([0, *(len(chunk) for chunk in column.chunks)]).tolist()  # of chunks, in rows
+        self.starts = np.cumsum([0, *(len(chunk) for chunk in column.chunks)]).tolist()  # first row of each chunk
 
     def __getitem__(self, row: int) -> torch.Tensor:
         chunk = bisect_right(self.starts, row) - 1
         offsets, values = self.chunks[chunk]
-        place = row - self.starts[chunk]
-        ids_L = values[offsets[place] : offsets[place + 1]]
+        index = row - self.starts[chunk]
+        ids_L = values[offsets[index] : offsets[index + 1]]
         return torch.from_numpy(ids_L.astype(np.int64))
 
 
 class PairDataset(Dataset[Pair]):
-    """The pairs of one split. Holds 33 bytes a pair; pickled, it takes these and the files' names along, and maps them anew.
+    """The pairs of one split. Takes 33 bytes of memory a pair. A pickled copy maps the files again.
 
     Args:
-        files: as `codes.arrow_copies` gives them.
+        files: as `pairs.arrow_copies` returns them.
         split: which pairs to take.
 
     Attributes:
-        candidates: per distinct text, the places of its pairs.
-        keys_N: int64, the same for equal texts, see `candidates.text_hashes`.
+        text_index: the pairs of each distinct text.
+        keys_N: int64, equal for equal texts, see `text_hashes`.
     """
 
     def __init__(self, files: Sequence[Path], split: Split) -> None:
@@ -67,13 +62,13 @@ class PairDataset(Dataset[Pair]):
             hashes = text_hashes(batch["text"].filter(pc.equal(batch["split"], split)))
             keys_N[end : end + len(hashes)] = hashes
             end += len(hashes)
-        self.candidates = Candidates.of_keys(keys_N)
+        self.text_index = TextIndex.from_keys(keys_N)
         self.keys_N = keys_N.view(np.int64)
         self._map()
 
     def _map(self) -> None:
         table = open_copies(self.files, ["input_ids", "speech_ids"])
-        self.input_ids, self.speech_ids = Ragged(table["input_ids"]), Ragged(table["speech_ids"])
+        self.input_ids, self.speech_ids = RaggedColumn(table["input_ids"]), RaggedColumn(table["speech_ids"])
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("input_ids", "speech_ids")}
@@ -82,23 +77,65 @@ class PairDataset(Dataset[Pair]):
         self.__dict__ |= state
         self._map()
 
-    def column(self, name: str, places: np.ndarray) -> list[Any]:
-        """What a column of `codes.SCHEMA` says of the pairs at these places. Chunk by chunk: Arrow cannot join large ones."""
-        rows, column = self.rows_N[places], open_copies(self.files, [name])[name]
+    def column(self, name: str, indices: np.ndarray) -> list[Any]:
+        """The values of a column of `pairs.SCHEMA` for these pairs. Works chunk by chunk: Arrow cannot join large chunks."""
+        rows, column = self.rows_N[indices], open_copies(self.files, [name])[name]
         starts = np.cumsum([0, *(len(chunk) for chunk in column.chunks)])
-        chunk_of, found = np.searchsorted(starts, rows, side="right") - 1, np.empty(len(rows), dtype=object)
+        chunk_of, values = np.searchsorted(starts, rows, side="right") - 1, np.empty(len(rows), dtype=object)
         for number in np.unique(chunk_of):
-            here = chunk_of == number
-            found[here] = column.chunk(number).take(pa.array(rows[here] - starts[number])).to_pylist()
-        return found.tolist()
+            is_here = chunk_of == number
+            values[is_here] = column.chunk(number).take(pa.array(rows[is_here] - starts[number])).to_pylist()
+        return values.tolist()
 
     def __len__(self) -> int:
         return len(self.rows_N)
 
-    def __getitem__(self, place: int) -> Pair:
-        row = int(self.rows_N[place])
+    def __getitem__(self, index: int) -> Pair:
+        row = int(self.rows_N[index])
         return {
             "input_ids": self.input_ids[row],
             "speech_ids": self.speech_ids[row],
-            "finished": bool(self.finished_N[place]),
+            "finished": bool(self.finished_N[index]),
         }
+
+
+@dataclass(eq=False)
+class TrainingPairs(Dataset[Pair]):
+    """Pairs with the key of their text and hard negatives. The negatives depend on the pairs, the seed, the epoch and the index
+    only: not on the rank, the loader process, or the batch at which a run resumes."""
+
+    pairs: PairDataset
+    negatives: HardNegatives
+    seed: int  # of the hard negatives
+    limit: int | None  # number of codes that the model sees; None: all
+
+    def __getitem__(self, item: Item) -> Pair:
+        index, epoch = item
+        pair = self.pairs[index]
+        pair["key"] = int(self.pairs.keys_N[index])
+        if self.negatives.num_hard_negatives:
+            rng = np.random.default_rng((self.seed, epoch, index))
+            other_codes = partial(self._other_codes, index, rng)
+            pair["negatives"] = self.negatives.draw(pair["speech_ids"].numpy(), rng, other_codes, self.limit)
+        return pair
+
+    def _other_codes(self, index: int, rng: np.random.Generator) -> Codes:
+        """The codes of a pair of another text, if there is another text."""
+        text_index, keys_N = self.pairs.text_index, self.pairs.keys_N
+        text = int(rng.integers(len(text_index)))
+        if keys_N[text_index[text][0]] == keys_N[index]:
+            text = (text + 1) % len(text_index)
+        return self.pairs[text_index[text][rng.integers(len(text_index[text]))]]["speech_ids"].numpy()
+
+
+@dataclass(eq=False)
+class EvaluationPairs(Dataset[Pair]):
+    """The first pair of each text, with the number of the text, which tells where a gathered embedding belongs."""
+
+    pairs: PairDataset
+
+    def __len__(self) -> int:
+        return len(self.pairs.text_index)
+
+    def __getitem__(self, text: int) -> Pair:
+        return {**self.pairs[self.pairs.text_index[text][0]], "text": text}

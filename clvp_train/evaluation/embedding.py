@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from torch.utils.data import DataLoader
 
 from clvp_train.data.collate import Collate
-from clvp_train.data.ranks import check_same_pairs
+from clvp_train.data.datamodule import check_same_pairs
 from clvp_train.data.sampler import EvaluationSampler
 from clvp_train.evaluation.evaluation_data import EvaluationData
 from clvp_train.losses import gather

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from clvp_train.data import CLVPDataModule
+from clvp_train.data.datamodule import CLVPDataModule
 from clvp_train.errors import UserError
 from clvp_train.evaluation.asr import count_word_errors
 from clvp_train.evaluation.held_out import CandidateSets, HeldOut
@@ -62,7 +62,7 @@ def prepare(
     Raises:
         UserError: the test split has fewer than two texts, or the reference has another vocabulary or too few texts.
     """
-    datamodule.check_tells_apart()
+    datamodule.check_test_split()
     pairs, left_out = HeldOut.first_candidates(datamodule.splits["test"], limit), {}
     perturbations, reference_pairs = [], None
     if suite.num_pairs == 0:
@@ -77,7 +77,7 @@ def prepare(
         left_out[REFERENCE] = "set reference to a folder of reference pairs, such as codes of recordings"
     else:
         others = _open_pairs(reference, datamodule, "reference")
-        others.check_tells_apart()
+        others.check_test_split()
         reference_pairs = HeldOut.first_candidates(others.splits["test"], limit)
     return EvaluationData(pairs, perturbations, reference=reference_pairs, left_out=left_out)
 

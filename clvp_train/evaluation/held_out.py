@@ -36,7 +36,7 @@ class HeldOut:
     @classmethod
     def first_candidates(cls, pairs: PairDataset, limit: int | None = None) -> "HeldOut":
         """Reads one pair of each distinct text, so that a repeated text counts once."""
-        return cls.read(pairs, pairs.candidates.first(), limit)
+        return cls.read(pairs, pairs.text_index.first(), limit)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -53,11 +53,11 @@ class CandidateSets:
     @classmethod
     def read(cls, pairs: PairDataset, num_texts: int, limit: int | None = None) -> "CandidateSets | None":
         """Reads the first `num_texts` texts with several candidates, at most `limit` codes each; None if there are none."""
-        several = pairs.candidates.sizes() > 1
+        several = pairs.text_index.sizes() > 1
         texts = np.flatnonzero(several)[:num_texts]
         if not len(texts):
             return None
-        indices = [pairs.candidates[text] for text in texts]
+        indices = [pairs.text_index[text] for text in texts]
         num_single = int((~several[: texts[-1]]).sum())
         return cls(HeldOut.read(pairs, np.concatenate(indices), limit), [len(rows) for rows in indices], num_single)
 

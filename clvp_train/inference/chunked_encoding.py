@@ -1,4 +1,4 @@
-"""Encoding a batch without computing its padding. Shapes: B batch, L length, D width."""
+"""Encodes a batch without computing most of its padding. Shapes: B batch, L length, D width."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,20 +17,20 @@ def encode_in_chunks(
     multiple: int = 8,
     cached: bool = False,
 ) -> torch.Tensor:
-    """Sorts the rows by length, encodes them in chunks, each cut to its own longest row, and restores the order.
+    """Sorts the rows by length, encodes them in chunks, each truncated to its longest row, and restores the order.
 
-    Exact for an encoder that honours the mask: only padding is left out. Both towers may be sorted apart, as the loss sees
-    embeddings alone, and the batch stays as random as it was.
+    Exact for an encoder that honours the mask: only padding is left out. Texts and codes of a batch can be sorted independently
+    because the loss sees embeddings only, so batches stay random.
 
     Args:
         encode: (ids, mask) to (B, D) embeddings; the mask is None where a chunk has no padding.
         ids_BL: right-padded ids.
-        mask_BL: True for what is real. It may have gaps.
-        chunk_size: rows encoded together; 0 takes the whole batch as it is.
-        multiple: lengths are rounded up to it, so that few different shapes occur.
-        cached: keep a chunk's embeddings alone, and encode it again when its gradient is due, with the same dropout. This is
+        mask_BL: True for real positions. It may have gaps.
+        chunk_size: rows encoded together; 0: the batch as it is.
+        multiple: lengths are rounded up to it, which limits the number of shapes.
+        cached: keep only the embeddings of a chunk, and encode it again in the backward pass, with the same dropout. This is
             GradCache (Gao et al. 2021, https://arxiv.org/abs/2101.06983) in one backward pass, which DDP needs: the memory
-            of one chunk and all embeddings for one more forward.
+            of one chunk and all embeddings, for one more forward pass.
 
     Returns:
         (B, D) embeddings in the order of `ids_BL`.
@@ -40,22 +40,21 @@ def encode_in_chunks(
     if chunk_size == 0:
         return encode(ids_BL, mask_BL)
     lengths_B = lengths(mask_BL)
-    # longest first: the memory that they leave is enough for those that follow, where blocks that grow would leave holes
+    # longest first: later chunks fit into the memory that earlier ones free, which avoids fragmentation
     order_B = lengths_B.argsort(descending=True)
     chunks = order_B.split(chunk_size)
     real_B = mask_BL.sum(dim=1)
     bounds = [torch.stack([lengths_B[rows[0]], real_B[rows].min()]) for rows in chunks]
     encoded = []
-    for rows, (longest, fewest) in zip(
-        chunks, torch.stack(bounds).tolist()
-    ):  # one wait for the device, not one a chunk
+    # one synchronisation with the device for all chunks
+    for rows, (longest, fewest) in zip(chunks, torch.stack(bounds).tolist()):
         limit = min(_round_up(longest, multiple), ids_BL.shape[1])
         encoded.append(encode(ids_BL[rows, :limit], None if fewest == limit else mask_BL[rows, :limit]))
     return torch.cat(encoded)[order_B.argsort()]
 
 
 def computed_positions(mask_BL: torch.Tensor, chunk_size: int, multiple: int = 8) -> torch.Tensor:
-    """How many positions `encode_in_chunks` computes, padding included; a scalar on the mask's device."""
+    """The number of positions that `encode_in_chunks` computes, with padding; a scalar on the mask's device."""
     if chunk_size == 0:
         return torch.tensor(mask_BL.numel(), device=mask_BL.device)
     chunks = lengths(mask_BL).sort(descending=True).values.split(chunk_size)
@@ -63,7 +62,7 @@ def computed_positions(mask_BL: torch.Tensor, chunk_size: int, multiple: int = 8
 
 
 def lengths(mask_BL: torch.Tensor) -> torch.Tensor:
-    """(B,) positions up to the last real one of each row."""
+    """(B,) position of the last real token of each row, counted from 1."""
     return (mask_BL * torch.arange(1, mask_BL.shape[1] + 1, device=mask_BL.device)).amax(dim=1)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import normalize
 from transformers import PreTrainedTokenizerBase
 
-from clvp_train.data.padding import Padding
+from clvp_train.data.collate import Padding
 from clvp_train.errors import UserError
 from clvp_train.inference.chunked_encoding import encode_in_chunks
 from clvp_train.metrics import percentile, read_score_table

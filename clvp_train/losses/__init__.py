@@ -1,4 +1,4 @@
-"""Objectives: functions of embeddings that own no model."""
+"""Losses: functions of embeddings, independent of the model."""
 
 from clvp_train.losses.contrastive import ContrastiveOutput, SymmetricContrastiveLoss
 from clvp_train.losses.gather import gather

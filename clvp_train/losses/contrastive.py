@@ -1,38 +1,45 @@
-"""The symmetric contrastive loss. Shapes: B rows a rank, M hard negatives a rank, C rows of a chunk, K columns, D width."""
+"""The symmetric contrastive loss, and the evaluation of any loss some rows at a time.
 
+Shapes: B rows a rank, C rows of a chunk, M hard negatives a rank, D width, N = W B rows over all W ranks, K columns: N partners and the
+hard negatives of all ranks.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
-from clvp_train.errors import check_number
-from clvp_train.losses.gather import gather
-from clvp_train.losses.rows import sum_over_rows
+from clvp_train.losses.gather import gather, rank
+
+# (C, K) logits, (C,) columns of the matches, and a (C, K) mask of columns that are not negatives (None: all are) to a sum over rows
+RowLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
 @dataclass
 class ContrastiveOutput:
-    """The loss of this rank's rows and what is worth logging."""
+    """The loss of this rank's rows and its accuracy."""
 
     loss: torch.Tensor  # scalar
-    accuracy: torch.Tensor  # share of rows whose own partner scores highest
+    accuracy: torch.Tensor  # share of rows whose match scores highest
 
 
 class SymmetricContrastiveLoss(nn.Module):
-    """Cross entropy of picking a text's own codes among all codes of the global batch, and the reverse, averaged.
+    """Cross entropy of picking a text's codes among all codes of the global batch, and the reverse, averaged.
 
-    This is CLIP's objective (Radford et al. 2021, https://arxiv.org/abs/2103.00020), which CLVP was trained with; choose it
-    unless batches are too small to give good negatives. Each rank computes the rows it owns against everybody's embeddings;
-    averaged over ranks, as DDP does, loss and gradients are those of the whole batch in one process.
+    This is CLIP's objective (Radford et al. 2021, https://arxiv.org/abs/2103.00020), which CLVP was trained with. Each rank
+    computes its own rows against the embeddings of all ranks; averaged over ranks, as DDP does, loss and gradients equal those of
+    the global batch in one process.
 
     Args:
-        chunk_size: rows of logits in memory at once; a larger batch has them computed twice.
+        chunk_size: rows of logits in memory at once; the logits of a larger batch are computed twice.
     """
 
     def __init__(self, chunk_size: int = 1024) -> None:
         super().__init__()
-        check_number("loss.chunk_size", chunk_size, 1)
         self.chunk_size = chunk_size
 
     def forward(
@@ -43,25 +50,79 @@ class SymmetricContrastiveLoss(nn.Module):
         keys_B: torch.Tensor | None = None,
         negative_embeds_MD: torch.Tensor | None = None,
     ) -> ContrastiveOutput:
-        """All embeddings L2-normalised.
+        """All embeddings are L2-normalised.
 
         Args:
-            text_embeds_BD: row i belongs to row i of the codes.
+            text_embeds_BD: row i matches row i of the codes.
             speech_embeds_BD: codes.
-            logit_scale: the log of the factor on similarities.
-            keys_B: int64; rows with equal keys are no negatives of one another.
-            negative_embeds_MD: further codes that say none of the texts. Those of all ranks are negatives of every text.
+            logit_scale: log of the factor on similarities.
+            keys_B: int64; rows with equal keys are not negatives of each other.
+            negative_embeds_MD: codes that match none of the texts: negatives of every text on every rank.
         """
         B, scale = len(text_embeds_BD), logit_scale.exp()
         speeches_KD = gather(speech_embeds_BD)
         if negative_embeds_MD is not None:
             speeches_KD = torch.cat([speeches_KD, gather(negative_embeds_MD)])
-        both = (text_embeds_BD, speeches_KD), (speech_embeds_BD, gather(text_embeds_BD))
-        sums, rights = zip(*(sum_over_rows(cross_entropy, *one, scale, keys_B, self.chunk_size) for one in both))
-        return ContrastiveOutput(sum(sums) / (2 * B), sum(rights) / (2 * B))
+        directions = (text_embeds_BD, speeches_KD), (speech_embeds_BD, gather(text_embeds_BD))
+        sums, hits = zip(
+            *(sum_over_rows(cross_entropy, *direction, scale, keys_B, self.chunk_size) for direction in directions)
+        )
+        return ContrastiveOutput(sum(sums) / (2 * B), sum(hits) / (2 * B))
 
 
-def cross_entropy(logits_CK: torch.Tensor, own_C: torch.Tensor, hidden_CK: torch.Tensor | None) -> torch.Tensor:
-    """Summed over rows."""
-    shown_CK = logits_CK if hidden_CK is None else logits_CK.masked_fill(hidden_CK, -torch.inf)
-    return functional.cross_entropy(shown_CK, own_C, reduction="sum")
+def cross_entropy(logits_CK: torch.Tensor, match_C: torch.Tensor, ignored_CK: torch.Tensor | None) -> torch.Tensor:
+    """Cross entropy, summed over rows."""
+    logits_CK = logits_CK if ignored_CK is None else logits_CK.masked_fill(ignored_CK, -torch.inf)
+    return functional.cross_entropy(logits_CK, match_C, reduction="sum")
+
+
+def sum_over_rows(
+    row_loss: RowLoss,
+    rows_BD: torch.Tensor,
+    columns_KD: torch.Tensor,
+    scale: torch.Tensor,
+    keys_B: torch.Tensor | None,
+    chunk_size: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the sum of a loss over this rank's rows, and the number of rows whose match scores highest.
+
+    Holds the logits of one chunk in memory; the backward pass computes them again.
+
+    Args:
+        row_loss: the loss of some rows.
+        rows_BD: this rank's embeddings.
+        columns_KD: what they are scored against: the matches of all ranks' rows in order of ranks, then hard negatives.
+        scale: factor on cosine similarities.
+        keys_B: int64; rows with equal keys are not negatives of each other. None: all keys differ.
+        chunk_size: rows of logits in memory at once.
+    """
+    B = len(rows_BD)
+    match_B = torch.arange(rank() * B, (rank() + 1) * B, device=rows_BD.device)
+    keys_N = None if keys_B is None else gather(keys_B)
+    of_chunk = partial(_sum_over_chunk, row_loss, columns_KD, scale, keys_N)
+    if chunk_size < B:
+        of_chunk = partial(checkpoint, of_chunk, use_reentrant=False, preserve_rng_state=False)
+    chunks = [slice(start, start + chunk_size) for start in range(0, B, chunk_size)]
+    parts = [of_chunk(rows_BD[rows], match_B[rows], None if keys_B is None else keys_B[rows]) for rows in chunks]
+    sums, hits = zip(*parts)
+    return torch.stack(sums).sum(), torch.stack(hits).sum()
+
+
+def _sum_over_chunk(
+    row_loss: RowLoss,
+    columns_KD: torch.Tensor,
+    scale: torch.Tensor,
+    keys_N: torch.Tensor | None,
+    rows_CD: torch.Tensor,
+    match_C: torch.Tensor,
+    keys_C: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    logits_CK = scale * rows_CD @ columns_KD.T
+    ignored_CK = None
+    if keys_N is not None and keys_C is not None:
+        same_CN = (keys_C[:, None] == keys_N).scatter(1, match_C[:, None], False)
+        ignored_CK = functional.pad(same_CN, (0, len(columns_KD) - len(keys_N)))
+    with torch.no_grad():
+        shown_CK = logits_CK if ignored_CK is None else logits_CK.masked_fill(ignored_CK, -torch.inf)
+        hits = (shown_CK.argmax(dim=1) == match_C).sum()
+    return row_loss(logits_CK, match_C, ignored_CK), hits

@@ -1,14 +1,16 @@
-"""Gathering embeddings over ranks without losing their gradients. Shapes: B rows a rank, W ranks, D width."""
+"""Gathers embeddings of all ranks with their gradients. Shapes: B rows a rank, W ranks, D width."""
 
 import torch
 import torch.distributed as dist
 
 
 def world_size() -> int:
+    """The number of ranks of the process group; 1 without one."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
+    """This process's rank in the process group; 0 without one."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
@@ -21,12 +23,12 @@ class _GatherWithGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
-        # every rank's loss reads this rank's rows, so what reaches them is the sum over ranks
+        # every rank's loss depends on this rank's rows, so their gradient is the sum over ranks
         gradient = gradient.contiguous()
         dist.all_reduce(gradient)
         return gradient.chunk(world_size())[rank()]
 
 
 def gather(local_BD: torch.Tensor) -> torch.Tensor:
-    """(B, D) on every rank to (W B, D) in the order of ranks, with the exact gradient. All ranks must hold the same B."""
+    """(B, D) on every rank to (W B, D) in order of ranks, with the exact gradient. B must be equal on all ranks."""
     return local_BD if world_size() == 1 else _GatherWithGradient.apply(local_BD)

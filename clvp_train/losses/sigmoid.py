@@ -4,29 +4,24 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from clvp_train.errors import check_number
-from clvp_train.losses.contrastive import ContrastiveOutput
+from clvp_train.losses.contrastive import ContrastiveOutput, sum_over_rows
 from clvp_train.losses.gather import gather
-from clvp_train.losses.rows import sum_over_rows
 
 
 class SigmoidLoss(nn.Module):
-    """Every text and every codes of the global batch judged apart: do they belong together or not?
+    """Binary cross entropy of every text with every codes of the global batch: do they match?
 
-    This is SigLIP's objective (Zhai et al. 2023, https://arxiv.org/abs/2303.15343): a sum over all pairs of binary cross
-    entropies, divided by the number of texts. As no row is normalised over the others, it is the one to try with small batches,
-    and its scores mean the same whatever they are compared with. Averaged over ranks, loss and gradients are those of the whole
-    batch in one process.
+    This is SigLIP's objective (Zhai et al. 2023, https://arxiv.org/abs/2303.15343): a sum over all pairs, divided by the number of
+    texts. No row is normalised over the others, so it suits small batches, and its scores do not depend on what they are compared
+    with. Averaged over ranks, loss and gradients equal those of the global batch in one process.
 
     Args:
-        bias: start of the learned bias on the logits. As nearly all pairs do not belong together, it starts low.
-        chunk_size: rows of logits in memory at once; a larger batch has them computed twice.
+        bias: initial value of the learned bias on the logits. It is low because nearly all pairs are mismatched.
+        chunk_size: rows of logits in memory at once; the logits of a larger batch are computed twice.
     """
 
     def __init__(self, bias: float = -10.0, chunk_size: int = 1024) -> None:
         super().__init__()
-        check_number("loss.bias", bias, -float("inf"), whole=False)
-        check_number("loss.chunk_size", chunk_size, 1)
         self.bias, self.chunk_size = nn.Parameter(torch.tensor(float(bias))), chunk_size
 
     def forward(
@@ -37,17 +32,16 @@ class SigmoidLoss(nn.Module):
         keys_B: torch.Tensor | None = None,
         negative_embeds_MD: torch.Tensor | None = None,
     ) -> ContrastiveOutput:
-        """As `SymmetricContrastiveLoss.forward`; rows with equal keys are left out of one another's sums. `accuracy` is that of
-        the texts."""
+        """As `SymmetricContrastiveLoss.forward`; pairs of rows with equal keys are left out. `accuracy` is that of the texts."""
         speeches_KD = gather(speech_embeds_BD)
         if negative_embeds_MD is not None:
             speeches_KD = torch.cat([speeches_KD, gather(negative_embeds_MD)])
-        total, right = sum_over_rows(
+        total, hits = sum_over_rows(
             self._binary, text_embeds_BD, speeches_KD, logit_scale.exp(), keys_B, self.chunk_size
         )
-        return ContrastiveOutput(total / len(text_embeds_BD), right / len(text_embeds_BD))
+        return ContrastiveOutput(total / len(text_embeds_BD), hits / len(text_embeds_BD))
 
-    def _binary(self, logits_CK: torch.Tensor, own_C: torch.Tensor, hidden_CK: torch.Tensor | None) -> torch.Tensor:
-        signs_CK = torch.full_like(logits_CK, -1.0).scatter(1, own_C[:, None], 1.0)
+    def _binary(self, logits_CK: torch.Tensor, match_C: torch.Tensor, ignored_CK: torch.Tensor | None) -> torch.Tensor:
+        signs_CK = torch.full_like(logits_CK, -1.0).scatter(1, match_C[:, None], 1.0)
         terms_CK = functional.logsigmoid(signs_CK * (logits_CK + self.bias))
-        return -(terms_CK if hidden_CK is None else terms_CK.masked_fill(hidden_CK, 0.0)).sum()
+        return -(terms_CK if ignored_CK is None else terms_CK.masked_fill(ignored_CK, 0.0)).sum()

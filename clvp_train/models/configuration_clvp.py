@@ -161,7 +161,7 @@ class CLVPConfig(PreTrainedConfig):
     """
 
     model_type = "clvp_train"
-    sub_configs_defaults: ClassVar = {  # type: ignore[dict-item]
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {
         "text_config": CLVPTextConfig,
         "speech_config": CLVPSpeechConfig,
     }

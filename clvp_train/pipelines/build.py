@@ -8,13 +8,14 @@ from typing import Any, cast
 import lightning as L
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from clvp_train import pairs as pairs_
 from clvp_train.corpus import Texts
-from clvp_train.data import CLVPDataModule
+from clvp_train.data.datamodule import CLVPDataModule
 from clvp_train.errors import UserError
 from clvp_train.evaluation import RerankConfig
 from clvp_train.models import CLVPModel
@@ -76,7 +77,7 @@ def candidates(cfg: DictConfig, datamodule: CLVPDataModule, rerank: RerankConfig
     # in one voice, as Tortoise re-ranks; in small shards, so that all ranks draw
     settings = {"num_candidates": rerank.num_candidates, "num_eval_candidates": rerank.num_candidates}
     settings |= {"one_voice": True, "shard_size": 16}
-    texts = test.column("text", test.candidates.first()[: rerank.num_texts])
+    texts = test.column("text", test.text_index.first()[: rerank.num_texts])
     drawn = pairs_.generate(
         Texts(texts, f"{manifest.corpus} test"),
         tortoise,
@@ -96,7 +97,7 @@ def check_tokenizer(checkpoint: str, datamodule: CLVPDataModule) -> None:
     if not (folder / "tokenizer_config.json").exists():
         return
     own, test = read_saved_tokenizer(folder), datamodule.splits["test"]
-    places = test.candidates.first()[:100]
+    places = test.text_index.first()[:100]
     for place, text in zip(places, test.column("text", places)):
         ids = own(text)["input_ids"]
         if ids != test[place]["input_ids"].tolist():
@@ -174,7 +175,11 @@ def run_state(
 
 
 def callbacks(cfg: DictConfig) -> list[L.Callback]:
-    return [instantiate(callback) for callback in cfg.callbacks.values() if callback is not None]
+    return [instantiate(callback) for callback in (cfg.get("callbacks") or {}).values() if callback is not None]
+
+
+def loggers(cfg: DictConfig) -> list[Logger]:
+    return [instantiate(logger) for logger in (cfg.get("logger") or {}).values() if logger is not None]
 
 
 def evaluation_trainer(cfg: DictConfig) -> L.Trainer:

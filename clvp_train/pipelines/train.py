@@ -9,9 +9,10 @@ from typing import Any, cast
 import lightning as L
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from transformers.utils.logging import disable_progress_bar
 
 from clvp_train import pairs
-from clvp_train.data import CLVPDataModule
+from clvp_train.data.datamodule import CLVPDataModule
 from clvp_train.io import MODEL, REPORT
 from clvp_train.models import CLVPModel, load_clvp
 from clvp_train.pipelines import build
@@ -22,8 +23,11 @@ from clvp_train.training import AtomicCheckpointIO, CLVPModule, RunState, WandbL
 
 log = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of a deprecated torch name
+warnings.filterwarnings("ignore", message=".*exists and is not empty.*")  # true whenever a run resumes
 warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # the metrics are those of all ranks already
 warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")  # the DataModule starts where it should
+
+disable_progress_bar()  # "Writing model shards" for a single file
 
 
 def train(cfg: DictConfig) -> float | None:
@@ -41,8 +45,9 @@ def train(cfg: DictConfig) -> float | None:
     loss, optim, training = instantiate(cfg.loss), instantiate(cfg.optim), instantiate(cfg.training)
     trainer = build.trainer(
         cfg,
-        logger=instantiate(cfg.logger),
+        logger=build.loggers(cfg) or False,
         callbacks=build.callbacks(cfg),
+        enable_model_summary=bool(cfg.trainer.get("enable_model_summary")),
         plugins=[AtomicCheckpointIO()],
         default_root_dir=cfg.paths.output,
     )
@@ -54,12 +59,15 @@ def train(cfg: DictConfig) -> float | None:
     module = CLVPModule(model, loss, optim, total_steps, training, cfg.seed)
     data = evaluation_data(cfg, datamodule, perturbations, rerank, datamodule.served_codes) if cfg.test else None
     state = build.run_state(cfg, overrides, trainer, datamodule, model, total_steps)
-    trainer.callbacks.append(state)  # type: ignore[attr-defined]
+    trainer.callbacks.insert(0, state)  # type: ignore[attr-defined]
+    parameters = sum(p.numel() for p in module.parameters() if p.requires_grad) / 1e6
+    device, precision = trainer.strategy.root_device.type, trainer.precision
+    log.info("training %.1f M parameters for %d steps on %s, %s", parameters, total_steps, device, precision)
     # run
     if cfg.resume:
         _resume(cfg, state, trainer, datamodule)
-    if trainer.is_global_zero and trainer.logger is not None:
-        trainer.logger.log_hyperparams(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)))
+    for logger in trainer.loggers:
+        logger.log_hyperparams(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)))
     trainer.fit(module, datamodule, ckpt_path=cfg.resume, weights_only=True)
     # report
     output, best = Path(cfg.paths.output), _best_checkpoint(trainer)
@@ -91,8 +99,8 @@ def _total_steps(trainer: L.Trainer, datamodule: CLVPDataModule) -> int:
 
 
 def _resume(cfg: DictConfig, state: RunState, trainer: L.Trainer, datamodule: CLVPDataModule) -> None:
-    (epoch, batches), changes = state.go_on(cfg.resume, trainer, datamodule.steps_per_epoch)
-    datamodule.go_on_at(epoch, batches)
+    (epoch, batches), changes = state.resume(cfg.resume, trainer, datamodule.steps_per_epoch)
+    datamodule.resume_at(epoch, batches)
     log.info("resuming from %s at epoch %d, batch %d%s", cfg.resume, epoch, batches, "".join(f"; {c}" for c in changes))
 
 

@@ -1,14 +1,12 @@
-"""The training loop's parts."""
+"""What a run trains with: LightningModule, optimiser and schedule, checkpoints, callbacks and loggers."""
 
+from clvp_train.training.callbacks import EMA, ValidationPictures, log_report
 from clvp_train.training.checkpointing import AtomicCheckpointIO, LastCheckpoint
-from clvp_train.training.config import TrainingConfig
-from clvp_train.training.csv_log import CSVLog
-from clvp_train.training.ema import EMA
-from clvp_train.training.figures import ValidationPictures, log_report
-from clvp_train.training.module import CLVPModule
-from clvp_train.training.optim import OptimConfig
+from clvp_train.training.loggers import CSVLog, TensorBoardLog, WandbLog
+from clvp_train.training.module import CLVPModule, TrainingConfig
+from clvp_train.training.optim import OptimConfig, warmup_cosine
+from clvp_train.training.progress import TrainingProgress
 from clvp_train.training.run_state import RunState
-from clvp_train.training.wandb_log import WandbLog
 
 __all__ = [
     "EMA",
@@ -18,8 +16,11 @@ __all__ = [
     "LastCheckpoint",
     "OptimConfig",
     "RunState",
+    "TensorBoardLog",
     "TrainingConfig",
+    "TrainingProgress",
     "ValidationPictures",
     "WandbLog",
     "log_report",
+    "warmup_cosine",
 ]

@@ -1,6 +1,7 @@
 """The LightningModule. Shapes: B rows a rank, M hard negatives a rank, L length, N gallery, D width."""
 
 import math
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import lightning as L
@@ -8,33 +9,64 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from clvp_train.data.collate import Batch
 from clvp_train.errors import UserError
 from clvp_train.inference.chunked_encoding import encode_in_chunks
 from clvp_train.losses import SymmetricContrastiveLoss, gather
-from clvp_train.metrics import RetrievalRanks, rank_summary, retrieval_ranks
+from clvp_train.metrics import PRIMARY, RetrievalRanks, rank_summary, retrieval_ranks
 from clvp_train.models import CLVPModel
 from clvp_train.models.loading import CONFIG_KEY
-from clvp_train.training.config import TrainingConfig
-from clvp_train.training.optim import OptimConfig, adamw, freeze, warmup_cosine
+from clvp_train.training.optim import OptimConfig, build_optimizer, build_scheduler, freeze
 from clvp_train.training.throughput import Throughput
-from clvp_train.training.token_masking import hide
 
 MAX_LOG_SCALE = math.log(100)  # as in CLIP
-Batch = dict[str, torch.Tensor]
 Tower = Literal["text", "speech"]
 
 
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a batch is turned into gradients. Only the two mask settings change what is learned."""
+
+    chunk_size: int = 32  # rows that an encoder takes at once, sorted by length; 0: the batch with all of its padding
+    cached_gradients: bool = False  # needs the memory of one chunk and the embeddings, for one more forward pass
+    gradient_checkpointing: bool = False  # needs the memory of one layer of a chunk, for one more forward pass
+    compile: bool = False  # layer by layer
+    text_mask_percentage: float = 0.0  # share of text tokens that are masked, 0 to 1; the name is Tortoise's
+    voice_mask_percentage: float = 0.0  # share of speech codes that are masked
+
+    def __post_init__(self) -> None:
+        if self.cached_gradients and self.chunk_size == 0:
+            raise UserError("training.cached_gradients=true: needs chunks. Set training.chunk_size to 1 or more.")
+
+
+def mask_tokens(mask_BL: torch.Tensor, share: float) -> torch.Tensor:
+    """Removes a random share of the tokens from an attention mask, for attention and pooling, so that the model cannot rely on any
+    single one. A row's first token stays because positions count from it.
+
+    Source: `text_mask_percentage` and `voice_mask_percentage` in tortoise-tts' `tortoise/models/clvp.py`.
+    """
+    if share == 0:
+        return mask_BL
+    kept_BL = torch.rand(mask_BL.shape, device=mask_BL.device) >= share
+    kept_BL[:, 0] = True
+    return mask_BL & kept_BL
+
+
 class CLVPModule(L.LightningModule):
-    """Trains a `CLVPModel` by contrast over the global batch and evaluates it by retrieval.
+    """Trains a `CLVPModel` with a contrastive loss over the global batch and validates it by retrieval.
 
     Args:
         model: what is trained.
-        loss: objective over the two sets of embeddings, see `losses`.
+        loss: of the two sets of embeddings, see `losses`.
         optim: optimiser and schedule.
         total_steps: length of the schedule in optimiser steps.
         training: how a batch is turned into gradients.
-        seed: of dropout and hidden tokens.
+        seed: of dropout and token masking.
+
+    Attributes:
+        validated: (N, D) texts, (N, D) codes and their ranks, for callbacks during validation; otherwise None.
     """
 
     def __init__(
@@ -50,10 +82,10 @@ class CLVPModule(L.LightningModule):
         self.model, self.loss = model, loss or SymmetricContrastiveLoss()
         self.optim, self.total_steps = optim or OptimConfig(), total_steps
         self.settings, self.seed = training or TrainingConfig(), seed
-        # with padding="tortoise" the codes come padded as tortoise-tts pads them, under a mask of ones; texts, which it takes
-        # one at a time and unpadded, need theirs to come to the same beside others
-        for half in (model.config.text_config, model.config.speech_config):
-            half.padding = "mask"
+        # with padding="tortoise" the codes are padded as tortoise-tts pads them, under a mask of ones; texts, which it encodes
+        # one at a time and unpadded, need a mask to give the same result in a batch
+        for config in (model.config.text_config, model.config.speech_config):
+            config.padding = "mask"
         freeze(model, self.optim.freeze)
         if self.settings.gradient_checkpointing:
             model.gradient_checkpointing_enable()
@@ -61,38 +93,38 @@ class CLVPModule(L.LightningModule):
             for layer in (*model.text_model.layers, *model.speech_model.layers):
                 layer.compile(dynamic=True)  # chunks have many lengths
         self.throughput = Throughput(model, self.settings.chunk_size)
-        self.validated: tuple[torch.Tensor, torch.Tensor, RetrievalRanks] | None = (
-            None  # (N, D) texts and codes, and how they rank, for callbacks
-        )
+        self.validated: tuple[torch.Tensor, torch.Tensor, RetrievalRanks] | None = None
         self._embeds: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        self._batch_index = 0
 
     def embed(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """L2-normalised (B, D) embeddings of texts and (B + M, D) of codes and their hard negatives, at least in float32."""
         text_mask, (speech_ids, speech_mask) = batch["text_attention_mask"], _speech(batch)
         if self.training:
-            text_mask = hide(text_mask, self.settings.text_mask_percentage)
-            speech_mask = hide(speech_mask, self.settings.voice_mask_percentage)
+            text_mask = mask_tokens(text_mask, self.settings.text_mask_percentage)
+            speech_mask = mask_tokens(speech_mask, self.settings.voice_mask_percentage)
         return (
             nn.functional.normalize(self.project("text", batch["input_ids"], text_mask), dim=-1),
             nn.functional.normalize(self.project("speech", speech_ids, speech_mask), dim=-1),
         )
 
-    def project(self, half: Tower, ids_BL: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
-        """(B, D) projections of one half, not normalised, at least in float32."""
-        encode = self.model.get_text_features if half == "text" else self.model.get_speech_features
+    def project(self, tower: Tower, ids_BL: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
+        """(B, D) projections of one tower, not normalised, at least in float32."""
+        encode = self.model.get_text_features if tower == "text" else self.model.get_speech_features
         settings = self.settings
         embeds_BD = encode_in_chunks(encode, ids_BL, mask_BL, settings.chunk_size, cached=settings.cached_gradients)
         return embeds_BD.to(torch.promote_types(embeds_BD.dtype, torch.float32))
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
-        # a batch's noise is its own, so a run that goes on has no states of generators to restore
+        self._batch_index = batch_index
+        # seeded for each batch, so that a run that resumes has no generator state to restore
         noise = np.random.SeedSequence((self.seed, self.current_epoch, batch_index, self.global_rank))
         torch.manual_seed(int(noise.generate_state(1, np.uint64)[0]))
 
     def training_step(self, batch: Batch, batch_index: int) -> torch.Tensor:
         text_BD, speech_BD = self.embed(batch)
         speech_BD, negatives_MD = speech_BD.split([len(text_BD), len(speech_BD) - len(text_BD)])
-        # half precision keeps 3 digits: with a scale of 100 that would be half a logit
+        # bfloat16 has 3 digits: with a scale of 100 the error would be half a logit
         with torch.autocast(self.device.type, enabled=False):
             output = self.loss(
                 text_BD,
@@ -101,7 +133,7 @@ class CLVPModule(L.LightningModule):
                 batch.get("key"),
                 negatives_MD if len(negatives_MD) else None,
             )
-        # the mean over ranks of a loss over own rows is the loss of the whole batch
+        # the mean over ranks of a loss over own rows is the loss of the global batch
         self.log("train/loss", output.loss, prog_bar=True, sync_dist=True)
         self.log("train/accuracy", output.accuracy, prog_bar=True, sync_dist=True)
         self.log("train/scale", self.model.logit_scale.detach().exp())
@@ -118,7 +150,7 @@ class CLVPModule(L.LightningModule):
         self.throughput.start()
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        # in full precision whatever training runs in, so that train.py and evaluate.py report the same figures
+        # in full precision whatever the training precision, so that train.py and evaluate.py report the same values
         with torch.autocast(self.device.type, enabled=False):
             self._embeds.append((batch["text"], *self.embed(batch)))
 
@@ -127,35 +159,45 @@ class CLVPModule(L.LightningModule):
         self._embeds.clear()
         size = int(numbers.max()) + 1
         text_ND, speech_ND = texts.new_zeros(size, texts.shape[1]), speeches.new_zeros(size, speeches.shape[1])
-        text_ND[numbers], speech_ND[numbers] = texts, speeches  # a text embedded twice lands in one place
-        found = retrieval_ranks(text_ND, speech_ND)
-        both = rank_summary(found.text_to_speech), rank_summary(found.speech_to_text)
+        text_ND[numbers], speech_ND[numbers] = texts, speeches  # a text that two ranks embedded has one row
+        ranks = retrieval_ranks(text_ND, speech_ND)
+        both = rank_summary(ranks.text_to_speech), rank_summary(ranks.speech_to_text)
         for name in both[0]:
             self.log(f"val/{name}", (both[0][name] + both[1][name]) / 2, prog_bar=name == "R@1")
-        self.validated = (text_ND, speech_ND, found)
+        self.validated = (text_ND, speech_ND, ranks)
 
     def on_validation_end(self) -> None:
-        self.validated = None  # the callbacks have seen it
+        self.validated = None  # the callbacks have used it
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[CONFIG_KEY] = self.model.config.to_dict()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        # under a loss scale the fused optimiser unscales inside its step, too late for the clipping below
-        optimizer = adamw(self, self.optim, fused=self.trainer.precision != "16-mixed")
-        schedule = warmup_cosine(optimizer, self.optim, self.total_steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        # with a loss scale a fused optimiser unscales inside its step, too late for the clipping below
+        optimizer = build_optimizer(self, self.optim, fused=self.trainer.precision != "16-mixed")
+        schedule = build_scheduler(optimizer, self.optim, self.total_steps)
+        if schedule is None:
+            return optimizer
+        settings: dict[str, Any] = {"scheduler": schedule, "interval": "step"}
+        if isinstance(schedule, ReduceLROnPlateau):
+            every = self.trainer.check_val_every_n_epoch
+            settings |= {"interval": "epoch", "frequency": every or 1, "monitor": PRIMARY, "strict": False}
+        return {"optimizer": optimizer, "lr_scheduler": settings}  # type: ignore[return-value]
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        # Lightning's own accepts subclasses of torch's LRScheduler only by default
+        scheduler.step() if metric is None else scheduler.step(metric)
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
-        # by hand, because Lightning's own clipping refuses a fused optimiser under mixed precision
+        # Lightning's own clipping refuses a fused optimiser under mixed precision
         gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
-        # with 16-mixed the scaler leaves such a step out and lowers its scale
+        # with 16-mixed the scaler skips such a step and lowers its scale
         if not norm.isfinite() and self.trainer.precision != "16-mixed":
             raise UserError(
-                f"training has diverged: the gradients of epoch {self.current_epoch}, batch {self.trainer.fit_loop.batch_idx} "
-                f"are not finite (loss {self.trainer.callback_metrics.get('train/loss', norm):.4g}, step {self.global_step}); "
-                "nothing of it was applied or saved: lower optim.lr, or look at the batch"
+                f"training has diverged: the gradients of epoch {self.current_epoch}, batch {self._batch_index} are not finite "
+                f"(loss {self.trainer.callback_metrics.get('train/loss', norm):.4g}, step {self.global_step}). Nothing of this "
+                "batch was applied or saved; lower optim.lr, or inspect the batch."
             )
         if self.optim.gradient_clip_norm > 0:
             nn.utils.clip_grads_with_norm_(self.parameters(), self.optim.gradient_clip_norm, norm)

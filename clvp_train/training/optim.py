@@ -1,92 +1,121 @@
-"""The optimiser and its schedule."""
+"""Optimiser, schedule, learning rates and weight decay by parameter group."""
 
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
-from clvp_train.errors import UserError, check_number
+from clvp_train.errors import UserError
 from clvp_train.models import CLVPModel
 
 TOWERS = ("text", "speech")
+FUSED_BY_DEFAULT = (torch.optim.Adam, torch.optim.AdamW)
+
+
+def warmup_cosine(
+    optimizer: torch.optim.Optimizer, total_steps: int, warmup_ratio: float = 0.05, min_lr_ratio: float = 0.01
+) -> LambdaLR:
+    """Linear warm-up from 0, then half a cosine down to `min_lr_ratio` times the learning rate at `total_steps`."""
+    warmup = max(1, round(warmup_ratio * total_steps))
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
+        return min_lr_ratio + (1 - min_lr_ratio) * (1 + math.cos(math.pi * progress)) / 2
+
+    return LambdaLR(optimizer, factor)
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW with linear warm-up and cosine decay."""
+    """Which optimiser and schedule train which parameters.
 
-    lr: float = 1e-3  # at the end of warm-up
-    min_lr_ratio: float = 0.01  # of `lr`, at the last step
+    In YAML `optimizer` and `scheduler` are partial objects that refer to the fields above them, such as `lr: ${..lr}`.
+    """
+
+    lr: float = 1e-3  # of the default optimiser, at the end of warm-up
+    weight_decay: float = 0.1  # of the default optimiser; see `parameter_groups`
+    betas: tuple[float, float] = (0.9, 0.98)  # of the default optimiser
+    eps: float = 1e-6  # of the default optimiser
     warmup_ratio: float = 0.05  # share of all steps
-    weight_decay: float = 0.1  # on matrices; never on norms, biases, embeddings and the logit scale
-    betas: tuple[float, float] = (0.9, 0.98)
-    eps: float = 1e-6
-    gradient_clip_norm: float = 1.0  # 0 does not clip
-    text_lr: float | None = None  # of the text half and its projection; None: lr
-    speech_lr: float | None = None  # of the speech half and its projection; None: lr
-    freeze: tuple[str, ...] = ()  # halves that stay as they are, without dropout: "text", "speech"
+    min_lr_ratio: float = 0.01  # of the learning rate, at the last step
+    optimizer: Callable[..., torch.optim.Optimizer] | None = None  # of parameter groups; None: AdamW
+    scheduler: Callable[..., Any] | None = warmup_cosine  # see `build_scheduler`; None: a constant learning rate
+    gradient_clip_norm: float = 1.0  # 0: no clipping
+    text_lr: float | None = None  # of the text encoder and its projection; None: as the optimiser says
+    speech_lr: float | None = None  # of the speech encoder and its projection; None: as the optimiser says
+    freeze: Sequence[str] = ()  # towers that are not trained and have no dropout: "text" or "speech"
 
     def __post_init__(self) -> None:
-        for name in ("lr", "min_lr_ratio", "warmup_ratio", "weight_decay", "eps", "gradient_clip_norm"):
-            check_number(f"optim.{name}", getattr(self, name), 0, whole=False)
-        for name in ("text_lr", "speech_lr"):
-            if getattr(self, name) is not None:
-                check_number(f"optim.{name}", getattr(self, name), 0, whole=False)
-        try:
-            fits = all(0 <= beta < 1 for beta in self.betas) and len(self.betas) == 2
-        except TypeError:
-            fits = False
-        if not fits:
-            raise UserError(f"optim.betas={self.betas}: set it to two numbers of 0 or more and less than 1")
         if isinstance(self.freeze, str) or not set(self.freeze) < set(TOWERS):
-            raise UserError(f"optim.freeze={self.freeze}: set it to [], [text] or [speech]; one half must learn")
+            raise UserError(f"optim.freeze={self.freeze}: must be [], [text] or [speech]. One tower must be trained.")
 
 
 def freeze(model: CLVPModel, towers: Sequence[str]) -> None:
-    """Takes these halves and their projections out of training, and their dropout away."""
+    """Excludes these towers and their projections from training and turns their dropout off."""
     for tower in towers:
         for part in (getattr(model, f"{tower}_model"), getattr(model, f"{tower}_projection")):
             part.requires_grad_(False).eval()
 
 
 def parameter_groups(module: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
-    """One group a half and the rest, with its learning rate; in each, matrices of linear layers decay and nothing else does."""
+    """Returns up to two groups for each tower and for the rest. Matrices of linear layers have the optimiser's weight decay;
+    norms, biases, embeddings and the logit scale have none."""
     embeddings = {id(child.weight) for child in module.modules() if isinstance(child, nn.Embedding)}
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            tower = next(
-                (tower for tower in TOWERS if f"{tower}_model." in name or f"{tower}_projection." in name), None
-            )
-            lr = getattr(config, f"{tower}_lr") if tower else None
-            decays = parameter.dim() >= 2 and id(parameter) not in embeddings
-            key = f"{tower or 'shared'}{'' if decays else ', no decay'}"
-            group: dict[str, Any] = {"params": [], "lr": config.lr if lr is None else lr, "name": key}
-            group["weight_decay"] = config.weight_decay if decays else 0.0
-            groups.setdefault(key, group)["params"].append(parameter)
+        if not parameter.requires_grad:
+            continue
+        tower = next((tower for tower in TOWERS if f"{tower}_model." in name or f"{tower}_projection." in name), None)
+        decays = parameter.dim() >= 2 and id(parameter) not in embeddings
+        key = f"{tower or 'shared'}{'' if decays else ', no decay'}"
+        group: dict[str, Any] = {"params": [], "name": key}
+        lr = getattr(config, f"{tower}_lr") if tower else None
+        # what is missing here, the optimiser fills in
+        group |= ({} if lr is None else {"lr": lr}) | ({} if decays else {"weight_decay": 0.0})
+        groups.setdefault(key, group)["params"].append(parameter)
     return list(groups.values())
 
 
-def adamw(module: nn.Module, config: OptimConfig, fused: bool = True) -> torch.optim.AdamW:
-    groups = parameter_groups(module, config)
-    return torch.optim.AdamW(
-        groups, lr=config.lr, betas=(config.betas[0], config.betas[1]), eps=config.eps, fused=fused
+def build_optimizer(module: nn.Module, config: OptimConfig, fused: bool = True) -> torch.optim.Optimizer:
+    """The optimiser of the parameters that are trained.
+
+    Args:
+        module: its parameters.
+        config: settings.
+        fused: use the fused kernels of Adam and AdamW, unless `config.optimizer` says otherwise.
+    """
+    build = config.optimizer or partial(
+        torch.optim.AdamW, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay
     )
+    is_fusible = getattr(build, "func", build) in FUSED_BY_DEFAULT
+    settings = {"fused": fused} if is_fusible and "fused" not in getattr(build, "keywords", {}) else {}
+    return build(parameter_groups(module, config), **settings)
 
 
-def warmup_cosine(
-    optimizer: torch.optim.Optimizer, config: OptimConfig, total_steps: int
-) -> torch.optim.lr_scheduler.LambdaLR:
-    """Linear from 0 to `lr`, then half a cosine down to `min_lr_ratio` · `lr` at `total_steps`."""
-    warmup = max(1, round(config.warmup_ratio * total_steps))
+def build_scheduler(optimizer: torch.optim.Optimizer, config: OptimConfig, total_steps: int) -> Any:
+    """The learning rate schedule, stepped after every optimiser step; None without one.
 
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
-        return config.min_lr_ratio + (1 - config.min_lr_ratio) * (1 + math.cos(math.pi * progress)) / 2
-
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    Schedules name the length of training differently, so each gets the arguments that it has a parameter for and that the
+    config does not set: `total_steps`, `num_training_steps` (transformers) or `T_max`; `warmup_ratio` or `num_warmup_steps`;
+    `min_lr_ratio`; `max_lr`, the learning rate of each group (OneCycleLR).
+    """
+    if config.scheduler is None:
+        return None
+    known = {
+        **dict.fromkeys(("total_steps", "num_training_steps", "T_max"), total_steps),
+        "warmup_ratio": config.warmup_ratio,
+        "num_warmup_steps": max(1, round(config.warmup_ratio * total_steps)),
+        "min_lr_ratio": config.min_lr_ratio,
+        "max_lr": [group["lr"] for group in optimizer.param_groups],
+    }
+    accepted = inspect.signature(config.scheduler).parameters
+    is_set = getattr(config.scheduler, "keywords", {})
+    return config.scheduler(optimizer, **{k: v for k, v in known.items() if k in accepted and k not in is_set})

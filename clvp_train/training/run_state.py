@@ -1,7 +1,7 @@
-"""What a checkpoint knows of its run beyond Lightning's own state, and how a run goes on from it.
+"""What a checkpoint stores about its run beyond Lightning's own state, and how a run resumes from it.
 
-Lightning restores weights, optimiser, schedule and callbacks. The rest is here: the place in the epoch, which the DataModule
-needs, the rows of the log, and the facts that must not change on the way.
+Lightning restores weights, optimiser, schedule and callbacks. Stored here: epoch and batch, which the DataModule needs, the number of
+rows in each log, and the settings that must not change.
 """
 
 from pathlib import Path
@@ -9,43 +9,56 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from clvp_train.errors import UserError
-from clvp_train.training.csv_log import CSVLog
-from clvp_train.training.wandb_log import WandbLog
-
-KEY = "clvp_run"  # in a .ckpt
-COUNTING = (CSVLog, WandbLog)  # loggers that know how many rows they hold
+from clvp_train.training.checkpointing import RUN_KEY, read_checkpoint
+from clvp_train.training.loggers import CSVLog, WandbLog
 
 
 class RunState(L.Callback):
-    """Writes the facts of the run and the place in its log into every checkpoint.
+    """Stores the facts of the run and its position in every checkpoint. It must come before callbacks that save checkpoints.
 
     Args:
-        fixed: settings that a run cannot go on with if they change, by the names that a user gives them; plain values.
-        free: those that may change.
-        overrides: what the run was started with, for `stored_overrides`.
+        fixed: settings that must not change when the run resumes, by the names that a user types; plain values.
+        free: settings that may change.
+        overrides: the overrides that the run was started with, for `stored_overrides`.
     """
 
     def __init__(self, fixed: dict[str, Any], free: dict[str, Any], overrides: list[str]) -> None:
         self.fixed, self.free, self.overrides = fixed, free, overrides
+        self._position = (0, 0)  # epoch and number of its batches that are done
+        self._row_is_due = False
         self._log: dict[str, Any] = {}
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_index: int
+    ) -> None:
+        epoch, batches = trainer.current_epoch, batch_index + 1
+        self._position = (epoch, batches) if batches < trainer.num_training_batches else (epoch + 1, 0)
+        # Lightning logs the row of a batch after the callbacks at its end, which may save a checkpoint
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        self._row_is_due = bool(every) and (trainer.global_step % every == 0 or trainer.should_stop)
+
+    def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._row_is_due = False
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._position, self._row_is_due = (trainer.current_epoch + 1, 0), False
 
     def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         for logger in trainer.loggers:
-            logger.save()  # what is not on the disk yet would be lost with a kill
-        log: dict[str, Any] = {"rows": next((one.rows for one in trainer.loggers if isinstance(one, COUNTING)), 0)}
-        connector, epoch_loop = trainer._logger_connector, trainer.fit_loop.epoch_loop
-        progress: Any = epoch_loop.batch_progress.current
-        # at the end of a batch its own row is not logged yet
-        if progress.completed < progress.processed and connector.should_update_logs:
-            log["step"] = epoch_loop._batches_that_stepped
-            log["waiting"] = {name: float(value) for name, value in connector.metrics["log"].items()}
-        checkpoint[KEY] = {"fixed": self.fixed, "free": self.free, "overrides": self.overrides, "log": log}
+            logger.save()  # what is not on the disk yet would be lost if the process is killed
+        rows = {type(log).__name__: log.rows for log in trainer.loggers if isinstance(log, (CSVLog, WandbLog))}
+        log: dict[str, Any] = {"rows": rows}
+        if self._row_is_due:
+            log["step"] = trainer.global_step - 1
+            metrics = trainer.callback_metrics.items()
+            log["waiting"] = {name: value.item() for name, value in metrics if name.startswith("train/")}
+        state = {"fixed": self.fixed, "free": self.free, "overrides": self.overrides, "log": log}
+        checkpoint[RUN_KEY] = state | {"position": list(self._position)}
 
     def on_load_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._log = checkpoint[KEY]["log"]
+        self._log = checkpoint[RUN_KEY]["log"]
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if "waiting" in self._log:
@@ -53,51 +66,55 @@ class RunState(L.Callback):
                 logger.log_metrics(self._log["waiting"], self._log["step"])
         self._log = {}
 
-    def go_on(self, path: str, trainer: L.Trainer, steps_per_epoch: int) -> tuple[tuple[int, int], list[str]]:
-        """Readies the loggers, before training starts.
+    def resume(self, path: str, trainer: L.Trainer, steps_per_epoch: int) -> tuple[tuple[int, int], list[str]]:
+        """Prepares this callback and the loggers to resume, before training starts.
 
         Args:
-            path: a whole checkpoint.
-            trainer: the one that will go on.
+            path: a complete checkpoint.
+            trainer: of the run that resumes.
             steps_per_epoch: batches in an epoch.
 
         Returns:
-            The epoch and how many of its batches are done, and what has changed since, in words.
+            The epoch and the number of its batches that are done; and what has changed since, in words.
 
         Raises:
-            UserError: it is no checkpoint of a run, or of one that cannot go on with these settings.
+            UserError: not a checkpoint of a run, or of one with other settings.
         """
-        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        if not isinstance(stored, dict) or KEY not in stored:
-            raise UserError(f"resume={path} is no checkpoint of a run: start from its weights with model=pretrained")
-        told = stored[KEY]
-        changed = _differences(told["fixed"], self.fixed)
+        checkpoint = read_checkpoint(path)
+        stored = checkpoint[RUN_KEY]
+        changed = _differences(stored["fixed"], self.fixed)
         if changed:
             raise UserError(
-                f"resume={path} cannot go on with another {'; '.join(changed)}: set it as it was, or start anew from its "
-                f"weights with model=pretrained model.checkpoint={path}"
+                f"resume={path}: these settings cannot change in a run: {'; '.join(changed)}. Restore them, or start a new run "
+                f"from the weights with model=pretrained model.checkpoint={path}."
             )
+        rows = stored["log"]["rows"]
         for logger in trainer.loggers:
-            if isinstance(logger, COUNTING) and trainer.is_global_zero:
-                logger.keep(told["log"]["rows"])
-            if isinstance(logger, TensorBoardLogger):
-                logger._kwargs["purge_step"] = told["log"].get("step", stored["global_step"])
-        return _place(stored["loops"]["fit_loop"], steps_per_epoch), _differences(told["free"], self.free)
+            if isinstance(logger, (CSVLog, WandbLog)) and trainer.is_global_zero:
+                # checkpoints of earlier versions, which had a single logger, store one number
+                logger.keep(rows if isinstance(rows, int) else rows.get(type(logger).__name__, 0))
+        if "position" in stored:
+            self._position = tuple(stored["position"])
+        else:
+            self._position = _lightning_position(checkpoint["loops"]["fit_loop"], steps_per_epoch)
+        return self._position, _differences(stored["free"], self.free)
 
 
-def _place(loop: dict[str, Any], steps_per_epoch: int) -> tuple[int, int]:
+def _lightning_position(loop: dict[str, Any], steps_per_epoch: int) -> tuple[int, int]:
+    """The position in a checkpoint of an earlier version, from Lightning's progress counters."""
     epoch, batches = loop["epoch_progress"]["current"], loop["epoch_loop.batch_progress"]["current"]["ready"]
-    if epoch["processed"] == epoch["started"]:  # saved after the epoch's end
+    if epoch["processed"] == epoch["started"]:  # saved after the end of the epoch
         return epoch["processed"], 0
     return (epoch["processed"], batches) if batches < steps_per_epoch else (epoch["processed"] + 1, 0)
 
 
-def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    names = [name for name in dict.fromkeys([*there, *here]) if there.get(name) != here.get(name)]
-    return [f"{name} ({there.get(name)} then, {here.get(name)} now)" for name in names]
+def _differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs, in words. Settings that only one of two versions of this package has do not count."""
+    names = [name for name in then if name in now and then[name] != now[name]]
+    return [f"{name} ({then[name]} then, {now[name]} now)" for name in names]
 
 
 def stored_overrides(path: Path) -> list[str] | None:
     """The overrides that the run of a checkpoint was started with; None if the checkpoint does not say."""
     stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    return stored.get(KEY, {}).get("overrides") if isinstance(stored, dict) else None
+    return stored.get(RUN_KEY, {}).get("overrides") if isinstance(stored, dict) else None

@@ -1,4 +1,4 @@
-"""How much of a step was work. Shapes: B batch, L length."""
+"""Throughput of training steps. Shapes: B batch, L length."""
 
 import time
 
@@ -10,12 +10,12 @@ from clvp_train.models import CLVPModel
 
 
 class Throughput:
-    """Pairs and real tokens a second, share of computed positions that were padding, and model FLOPs utilisation.
+    """Measures pairs and real tokens per second, the share of computed positions that are padding, and model FLOPs utilisation.
 
     Args:
         model: whose FLOPs are counted: 6 a weight and real token, and 12 times layers, inner width and length for its
-            attention, forward and backward (Chowdhery et al. 2022, https://arxiv.org/abs/2204.02311, appendix B). What is
-            computed twice to save memory is not counted.
+            attention, forward and backward (Chowdhery et al. 2022, https://arxiv.org/abs/2204.02311, appendix B). Recomputation
+            that saves memory is not counted.
         chunk_size: rows that an encoder takes at once.
     """
 
@@ -29,18 +29,18 @@ class Throughput:
         self._last = 0.0
 
     def start(self) -> None:
-        """Before an interval that shall not count the time since the last batch, such as validation."""
+        """Excludes the time since the last batch from the next measurement, for example the time of a validation."""
         self._last = 0.0
 
     def measure(
         self, masks: list[torch.Tensor], world_size: int, dtype: torch.dtype
     ) -> dict[str, torch.Tensor | float]:
-        """What to log of a step, of all ranks as if they were like this one; nothing of a step after a pause.
+        """The metrics of a step, for all ranks as if they were like this one; none for the first step after `start`.
 
         Args:
-            masks: (B, L) of the texts, (B, L) of the codes.
-            world_size: how many ranks there are.
-            dtype: that matrices are multiplied in.
+            masks: (B, L) of texts and (B, L) of codes.
+            world_size: number of ranks.
+            dtype: of matrix multiplications.
         """
         now = time.monotonic()
         seconds, self._last = now - self._last, now
@@ -52,12 +52,12 @@ class Throughput:
             tokens = tokens + lengths_B.sum()
             positions = positions + computed_positions(mask_BL, self.chunk_size)
             flops = flops + 6 * weights * lengths_B.sum() + 12 * width * (lengths_B**2).sum()
-        found: dict[str, torch.Tensor | float] = {
+        metrics: dict[str, torch.Tensor | float] = {
             "train/pairs_per_second": len(masks[0]) * world_size / seconds,
             "train/tokens_per_second": tokens * world_size / seconds,
             "train/padding": 1 - tokens / positions,
         }
         peak = get_available_flops(masks[0].device, dtype) if masks[0].is_cuda else None
         if peak:
-            found["train/mfu"] = flops / seconds / peak
-        return found
+            metrics["train/mfu"] = flops / seconds / peak
+        return metrics

@@ -2,7 +2,7 @@
 
 import pytest
 
-from clvp_train.data import CLVPDataModule
+from clvp_train.data.datamodule import CLVPDataModule
 from clvp_train.errors import UserError
 from tests.distributed.ranks import on_ranks
 from tests.unit.pairs_folder import write_folder

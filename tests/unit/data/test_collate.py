@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from clvp_train.data.collate import Collate
-from clvp_train.data.padding import pad
+from clvp_train.data.collate import Collate, pad
 from clvp_train.tortoise.silence_padding import SILENCE_CODE, SILENCE_TAIL
 
 
@@ -15,7 +14,7 @@ def pair(text_length, speech_ids, finished=True, **more):
     }
 
 
-def test_masks_are_true_exactly_on_what_is_real():
+def test_masks_are_true_exactly_on_real_positions():
     ids, mask = pad([torch.tensor([3, 0, 4]), torch.tensor([5]), torch.arange(9)])
     assert ids.shape == mask.shape == (3, 16) and mask.dtype == torch.bool
     assert mask.sum(dim=1).tolist() == [3, 1, 9]
@@ -31,7 +30,7 @@ def test_lengths_round_up_to_the_multiple_and_no_further():
     assert pad([torch.arange(8)], zeros=1)[0].shape == (1, 16)
 
 
-def test_both_sides_are_padded_apart_and_texts_keep_their_numbers():
+def test_texts_and_codes_are_padded_independently():
     pairs = [pair(3, [1] * 20, text=7), pair(10, [1, 1], text=4)]
     batch = Collate()(pairs)
     assert {key: tuple(value.shape) for key, value in batch.items()} == {
@@ -62,7 +61,7 @@ TAIL = list(SILENCE_TAIL)
     [
         ([7, 8], True, [7, 8, *[SILENCE_CODE] * 5, *TAIL], 10),
         ([7] * 6, True, [*[7] * 6, SILENCE_CODE, *TAIL], 10),
-        ([7] * 9, True, [*[7] * 7, *TAIL], 10),  # the tail takes the place of codes, as in tortoise-tts
+        ([7] * 9, True, [*[7] * 7, *TAIL], 10),  # the tail replaces codes, as in tortoise-tts
         ([7] * 10, True, [7] * 10, 10),
         ([7] * 14, True, [7] * 10, 10),
         ([7] * 14, False, [7] * 10, 10),

@@ -2,15 +2,15 @@ import lightning as L
 import pytest
 import torch
 
-from clvp_train.data import CLVPDataModule
+from clvp_train.data.datamodule import CLVPDataModule
 from clvp_train.errors import UserError
 
 
 def test_pairs_come_out_as_they_were_written(write_pairs):
     module = CLVPDataModule(write_pairs(train=6, candidates=2))
     train = module.splits["train"]
-    assert len(train) == 12 and len(train.candidates) == 6
-    for text, places in enumerate(train.candidates):
+    assert len(train) == 12 and len(train.text_index) == 6
+    for text, places in enumerate(train.text_index):
         for candidate, place in enumerate(places):
             pair = train[place]
             assert pair["input_ids"].tolist() == [1 + text] * (1 + text % 5)
@@ -18,14 +18,14 @@ def test_pairs_come_out_as_they_were_written(write_pairs):
             assert pair["speech_ids"].dtype == torch.int64
 
 
-def test_texts_that_say_the_same_count_once_and_share_their_candidates(write_pairs):
+def test_equal_texts_count_once_and_share_their_candidates(write_pairs):
     folder = write_pairs(train=6, candidates=2, extra=("TRAIN 0!", "train  1", "another"))
     train = CLVPDataModule(folder, batch_size=7).splits["train"]
-    assert len(train) == 15 and len(train.candidates) == 7
-    assert [len(places) for places in train.candidates] == [3, 3, 2, 2, 2, 2, 1]
+    assert len(train) == 15 and len(train.text_index) == 7
+    assert [len(places) for places in train.text_index] == [3, 3, 2, 2, 2, 2, 1]
 
 
-def test_loaders_give_whole_batches_and_first_candidates(write_pairs):
+def test_loaders_give_complete_batches_and_first_candidates(write_pairs):
     module = CLVPDataModule(write_pairs(), batch_size=8, eval_batch_size=3)
     batches = list(module.train_dataloader())
     assert len(batches) == module.steps_per_epoch == 2 and all(len(batch["input_ids"]) == 8 for batch in batches)
@@ -53,20 +53,20 @@ def test_workers_give_the_batches_of_a_single_process(write_pairs, start, num_wo
     assert {"key", "negative_ids", "negative_attention_mask"} < drawn(alone)[0].keys()
 
 
-@pytest.mark.parametrize("left_out", [0, 2, 3])
-def test_a_run_goes_on_with_the_same_batches_and_negatives(write_pairs, left_out):
+@pytest.mark.parametrize("skipped", [0, 2, 3])
+def test_a_run_resumes_with_the_same_batches_and_negatives(write_pairs, skipped):
     folder = write_pairs()
-    whole, resumed = (CLVPDataModule(folder, batch_size=6, num_hard_negatives=2) for _ in range(2))
-    resumed.go_on_at(0, left_out)
-    assert drawn(resumed) == drawn(whole)[left_out:] and len(resumed.train_dataloader()) == 3
-    resumed.go_on_at(1, left_out)
-    loaders = [module.train_dataloader() for module in (whole, resumed)]
-    early = lists(loaders[1])  # as loader processes fetch them before anybody says which epoch it is
-    for epoch, begin in ((1, left_out), (2, 0)):
+    complete, resumed = (CLVPDataModule(folder, batch_size=6, num_hard_negatives=2) for _ in range(2))
+    resumed.resume_at(0, skipped)
+    assert drawn(resumed) == drawn(complete)[skipped:] and len(resumed.train_dataloader()) == 3
+    resumed.resume_at(1, skipped)
+    loaders = [module.train_dataloader() for module in (complete, resumed)]
+    early = lists(loaders[1])  # as loader processes prefetch them, before set_epoch
+    for epoch, start in ((1, skipped), (2, 0)):
         for loader in loaders:
             loader.batch_sampler.sampler.set_epoch(epoch)
         every, others = map(lists, loaders)
-        assert others == every[begin:], "another epoch is whole"
+        assert others == every[start:], "another epoch is complete"
         assert epoch == 2 or others == early
 
 
@@ -77,7 +77,7 @@ def test_training_has_keys_and_negatives_and_evaluation_has_texts(write_pairs):
     assert evaluated.keys() == batch.keys() - {"key", "negative_ids", "negative_attention_mask"} | {"text"}
 
 
-def test_all_loaders_pad_as_the_model_is_served(write_pairs):
+def test_all_loaders_use_the_padding(write_pairs):
     module = CLVPDataModule(write_pairs(speech_vocab_size=249), batch_size=8, num_hard_negatives=1, max_codes=20)
     module.padding = "tortoise"
     for loader in (module.train_dataloader(), module.val_dataloader()):
@@ -87,9 +87,9 @@ def test_all_loaders_pad_as_the_model_is_served(write_pairs):
     assert next(iter(module.train_dataloader()))["speech_ids"].shape[1] == 16
 
 
-def test_codes_that_the_pairs_do_not_know_cannot_be_served(write_pairs):
+def test_tortoise_padding_needs_its_codes_in_the_pairs(write_pairs):
     module = CLVPDataModule(write_pairs(speech_vocab_size=248))
-    with pytest.raises(UserError, match="padding=tortoise .* 83 .* 248.* know 248 speech codes only: set model"):
+    with pytest.raises(UserError, match="padding=tortoise: .* 83 .* 248.* have 248 speech codes"):
         module.padding = "tortoise"
     assert module.padding == "mask"
 
@@ -97,10 +97,9 @@ def test_codes_that_the_pairs_do_not_know_cannot_be_served(write_pairs):
 @pytest.mark.parametrize(
     ("settings", "world_size", "message"),
     [
-        ({"batch_size": 1}, 1, "data.batch_size=1 leaves a pair nothing to be told apart from: set 2 or more"),
-        ({"batch_size": 2}, 4, "cannot be shared by 4 processes: set a multiple of 4"),
-        ({"batch_size": 21}, 1, "data.batch_size=21 is more than the 20 training texts"),
-        ({"batch_size": 9}, 2, "cannot be shared by 2 processes: set a multiple of 2"),
+        ({"batch_size": 1}, 1, "data.batch_size must be at least 2"),
+        ({"batch_size": 2}, 4, "data.batch_size=2: .* not divisible by 4 processes"),
+        ({"batch_size": 21}, 1, "data.batch_size=21: larger than the 20 training texts"),
     ],
 )
 def test_a_batch_that_does_not_fit_is_refused(write_pairs, settings, world_size, message):
@@ -108,32 +107,22 @@ def test_a_batch_that_does_not_fit_is_refused(write_pairs, settings, world_size,
         CLVPDataModule(write_pairs(), **settings).check(world_size)
 
 
-@pytest.mark.parametrize("name", ["batch_size", "eval_batch_size", "num_workers", "num_hard_negatives", "max_codes"])
-@pytest.mark.parametrize("value", [-1, "abc", 1.5, True])
-def test_a_size_that_is_no_whole_number_is_refused(write_pairs, name, value):
-    with pytest.raises(UserError, match=f"data.{name}={value}"):
-        CLVPDataModule(write_pairs(), **{name: value})
-
-
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_an_empty_split_is_named_with_its_setting(write_pairs, split):
+def test_an_empty_split_is_reported_with_its_setting(write_pairs, split):
     module = CLVPDataModule(write_pairs(**{split: 0}), batch_size=4)
     for act in (lambda: module.check(1), lambda: module.check_not_empty(split)):
-        with pytest.raises(UserError, match=f"the {split} split of .* is empty: raise split.{split}_percent"):
+        with pytest.raises(UserError, match=f"the {split} split is empty. Raise split.{split}_percent"):
             act()
 
 
-def test_an_empty_split_that_is_not_evaluated_does_no_harm(write_pairs):
+def test_an_empty_split_matters_only_if_it_is_evaluated(write_pairs):
     CLVPDataModule(write_pairs(test=0), batch_size=4).check(1, ("val",))
-
-
-def test_no_training_texts_at_all_are_refused(write_pairs):
-    with pytest.raises(UserError, match="more than the 0 training texts"):
-        CLVPDataModule(write_pairs(train=0), batch_size=4).check(1)
+    with pytest.raises(UserError, match="test split has a single text"):
+        CLVPDataModule(write_pairs(test=1, name="single"), batch_size=4).check(1)
 
 
 class Recorder(L.LightningModule):
-    """Notes what the trainer hands it."""
+    """Records the batches of each epoch."""
 
     def __init__(self):
         super().__init__()

@@ -8,15 +8,14 @@ import pytest
 import torch
 
 from clvp_train.corpus import text_key
-from clvp_train.data import PairDataset
-from clvp_train.data.candidates import text_hashes
-from clvp_train.data.dataset import Ragged
+from clvp_train.data.dataset import PairDataset, RaggedColumn
 from clvp_train.data.sampler import EpochOrder
+from clvp_train.data.text_index import text_hashes
 from clvp_train.pairs import SCHEMA, arrow_copies, read_pairs
 
 
 def anonymous_memory():
-    """Bytes of this process that no file backs."""
+    """Bytes of this process that are not backed by a file."""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.split("RssAnon:")[1].split()[0])
 
@@ -27,8 +26,8 @@ def test_a_split_holds_its_rows_in_order(write_pairs, split):
     rows = [row for row in read_pairs(folder).to_pylist() if row["split"] == split]
     pairs = PairDataset(arrow_copies(folder), split)
     assert len(pairs) == len(rows) > 0
-    for place, row in enumerate(rows):
-        pair = pairs[place]
+    for index, row in enumerate(rows):
+        pair = pairs[index]
         assert pair.pop("finished") is row["finished"]
         assert {name: ids.tolist() for name, ids in pair.items()} == {
             name: row[name] for name in ("input_ids", "speech_ids")
@@ -37,48 +36,48 @@ def test_a_split_holds_its_rows_in_order(write_pairs, split):
     assert pairs.keys_N.tolist() == text_hashes(pa.array([row["text"] for row in rows])).view(np.int64).tolist()
 
 
-def test_texts_and_candidates_are_those_of_a_dictionary_of_all_texts(write_pairs):
+def test_texts_and_candidates_equal_those_of_a_dictionary(write_pairs):
     folder = write_pairs(train=50, extra=("TRAIN 3?", "new", "train  49!", "New."))
-    places = {}
+    indices = {}
     texts = [row["text"] for row in read_pairs(folder).to_pylist() if row["split"] == "train"]
-    for place, text in enumerate(texts):
-        places.setdefault(text_key(text), []).append(place)
-    candidates, naive = PairDataset(arrow_copies(folder), "train").candidates, list(places.values())
-    assert [candidates[text].tolist() for text in range(len(candidates))] == naive
-    order = EpochOrder(candidates, 9)
+    for index, text in enumerate(texts):
+        indices.setdefault(text_key(text), []).append(index)
+    text_index, naive = PairDataset(arrow_copies(folder), "train").text_index, list(indices.values())
+    assert [text_index[text].tolist() for text in range(len(text_index))] == naive
+    order = EpochOrder(text_index, 9)
     for epoch in range(3):
         order.set_epoch(epoch)
         texts = np.random.default_rng((9, epoch)).permutation(len(naive)).tolist()
-        assert order.places(order.texts()) == [naive[text][(epoch + text) % len(naive[text])] for text in texts]
+        assert order.indices(order.texts()) == [naive[text][(epoch + text) % len(naive[text])] for text in texts]
 
 
-def test_chunks_and_slices_of_a_column_count_on():
+def test_a_column_is_read_across_chunks_and_slices():
     lists = [[number] * (number % 4) for number in range(30)]
-    whole = pa.chunked_array([pa.array(part, pa.list_(pa.int32())) for part in (lists[:9], [], lists[9:])])
-    assert [ids.tolist() for ids in map(Ragged(whole).__getitem__, range(30))] == lists
-    assert [ids.tolist() for ids in map(Ragged(whole.slice(5, 20)).__getitem__, range(20))] == lists[5:25]
+    column = pa.chunked_array([pa.array(part, pa.list_(pa.int32())) for part in (lists[:9], [], lists[9:])])
+    assert [ids.tolist() for ids in map(RaggedColumn(column).__getitem__, range(30))] == lists
+    assert [ids.tolist() for ids in map(RaggedColumn(column.slice(5, 20)).__getitem__, range(20))] == lists[5:25]
 
 
-def test_a_pair_may_be_changed_without_harm_to_the_next_epoch(write_pairs):
+def test_a_pair_can_be_modified_without_changing_the_data(write_pairs):
     pairs = PairDataset(arrow_copies(write_pairs()), "train")
     before = pairs[3]["speech_ids"].clone()
     pairs[3]["speech_ids"].zero_()
     assert torch.equal(pairs[3]["speech_ids"], before)
 
 
-def test_a_pickle_holds_no_ids_and_reads_on(write_pairs):
+def test_a_pickle_holds_no_ids_and_maps_the_files_again(write_pairs):
     folder = write_pairs(train=400, candidates=5)
     pairs = PairDataset(arrow_copies(folder), "train")
     pickled = pickle.dumps(pairs)
     assert len(pickled) < 33 * len(pairs) + 10_000 < read_pairs(folder, ["input_ids", "speech_ids"]).nbytes
     copy = pickle.loads(pickled)
-    assert all(torch.equal(copy[place]["speech_ids"], pairs[place]["speech_ids"]) for place in range(len(pairs)))
-    assert copy.candidates[7].tolist() == pairs.candidates[7].tolist()
+    assert all(torch.equal(copy[index]["speech_ids"], pairs[index]["speech_ids"]) for index in range(len(pairs)))
+    assert copy.text_index[7].tolist() == pairs.text_index[7].tolist()
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads Linux's own counts")
-def test_an_epoch_of_large_pairs_stays_out_of_memory(tmp_path):
-    """64 MB of codes are read, and no more than the rows at hand are held."""
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs Linux")
+def test_an_epoch_of_large_pairs_is_not_held_in_memory(tmp_path):
+    """64 MB of codes are read, but only the current rows are in memory."""
     size = 4000
     speech_ids = pa.ListArray.from_arrays(
         np.arange(0, size * size + 1, size, dtype=np.int32), np.zeros(size * size, dtype=np.int32)

@@ -1,4 +1,4 @@
-"""Which pairs are candidates of one text. Shapes: N pairs, U distinct texts."""
+"""Which pairs belong to which text. Shapes: N pairs, U distinct texts, B batch."""
 
 import hashlib
 
@@ -8,21 +8,21 @@ import pyarrow as pa
 from clvp_train.corpus import text_key
 
 
-class Candidates:
-    """Per distinct text, the places of its pairs: 16 bytes a pair, whatever the texts.
+class TextIndex:
+    """The indices of the pairs of each distinct text: 16 bytes a pair, whatever the length of the texts.
 
     Args:
-        places_N: int64, those of the first text first.
-        offsets: (U + 1,) int64; text u's places are places_N[offsets[u] : offsets[u + 1]].
+        indices_N: int64 indices of pairs, grouped by text.
+        offsets: (U + 1,) int64; the pairs of text u are indices_N[offsets[u] : offsets[u + 1]].
     """
 
-    def __init__(self, places_N: np.ndarray, offsets: np.ndarray) -> None:
-        self.places_N, self.offsets = places_N, offsets
+    def __init__(self, indices_N: np.ndarray, offsets: np.ndarray) -> None:
+        self.indices_N, self.offsets = indices_N, offsets
 
     @classmethod
-    def of_keys(cls, keys_N: np.ndarray) -> "Candidates":
-        """Pairs with equal keys are of one text. Texts are numbered as they first appear, and keep the order of their pairs."""
-        order_N = np.argsort(keys_N, kind="stable")  # by key, within one as they appear
+    def from_keys(cls, keys_N: np.ndarray) -> "TextIndex":
+        """Groups pairs with equal keys. Texts are numbered by first appearance, and the pairs of a text keep their order."""
+        order_N = np.argsort(keys_N, kind="stable")
         sorted_N = keys_N[order_N]
         is_first_N = np.ones(len(keys_N), dtype=bool)
         np.not_equal(sorted_N[1:], sorted_N[:-1], out=is_first_N[1:])
@@ -40,27 +40,26 @@ class Candidates:
         return len(self.offsets) - 1
 
     def __getitem__(self, text: int) -> np.ndarray:
-        """The places of one text's pairs; int64."""
-        return self.places_N[self.offsets[text] : self.offsets[text + 1]]
+        """The indices of one text's pairs; int64."""
+        return self.indices_N[self.offsets[text] : self.offsets[text + 1]]
 
     def first(self) -> np.ndarray:
-        """(U,) the place of each text's first pair."""
-        return self.places_N[self.offsets[:-1]]
+        """(U,) the index of each text's first pair."""
+        return self.indices_N[self.offsets[:-1]]
 
     def sizes(self) -> np.ndarray:
-        """(U,) how many pairs each text has."""
+        """(U,) the number of pairs of each text."""
         return np.diff(self.offsets)
 
     def pick(self, texts_B: np.ndarray, turns_B: np.ndarray) -> np.ndarray:
-        """(B,) places: of each text the candidate whose turn it is, from the first again after the last."""
+        """(B,) indices: for each text its pair number `turn`, modulo the number of its pairs."""
         starts_B = self.offsets[texts_B]
-        return self.places_N[starts_B + turns_B % (self.offsets[texts_B + 1] - starts_B)]
+        return self.indices_N[starts_B + turns_B % (self.offsets[texts_B + 1] - starts_B)]
 
 
 def text_hashes(texts: pa.Array) -> np.ndarray:
-    """(N,) uint64 of each text's `corpus.text_key`, computed once for texts that are equal. Among ten million texts the chance
-    that any two share one is 3e-6."""
-    encoded = texts.dictionary_encode()
+    """(N,) uint64 hash of each text's `corpus.text_key`. Among ten million texts the probability of any collision is 3e-6."""
+    encoded = texts.dictionary_encode()  # hashes equal texts once
     digests = [hashlib.blake2b(text_key(text).encode(), digest_size=8) for text in encoded.dictionary.to_pylist()]
     hashes = np.frombuffer(b"".join(digest.digest() for digest in digests), dtype=np.uint64)
     return hashes[encoded.indices.to_numpy()]

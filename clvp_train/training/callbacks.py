@@ -1,32 +1,50 @@
-"""Tables and pictures to TensorBoard and W&B."""
+"""Moving average of the weights, and tables and figures for TensorBoard and W&B."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
 import numpy as np
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from matplotlib.figure import Figure
 from PIL.Image import Image
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from clvp_train.report import FigureData, draw, png, table_lines, tables
 from clvp_train.training.module import CLVPModule
 
 
+class EMA(WeightAveraging):
+    """Validates, saves and returns an exponential moving average of the weights. Training continues with the weights themselves.
+
+    Args:
+        decay: share of the average that is kept in a step. In step n it is at most (1 + n) / (10 + n), so that a short run does
+            not average its random initialisation.
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        def ema(averaged, current, num_averaged) -> None:
+            n = int(num_averaged)
+            get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averaged, current, num_averaged)
+
+        super().__init__(use_buffers=False, multi_avg_fn=ema)
+
+
 class ValidationPictures(L.Callback):
-    """Draws every validation: recall, ranks, scores, similarities."""
+    """Draws recall, ranks, scores and similarities of every validation."""
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, CLVPModule)
         if module.validated is None or trainer.sanity_checking:
             return
         if trainer.is_global_zero and _shows_pictures(trainer.loggers):
-            step = trainer.global_step - 1  # beside the metrics of this validation
+            step = trainer.global_step - 1  # that of the metrics of this validation
             _log_figures(trainer.loggers, draw(FigureData.from_retrieval(*module.validated)), "val", step)
 
 
 def log_report(loggers: Sequence[Logger], metrics: dict[str, Any], pictures: FigureData, step: int) -> None:
-    """What the report of the test split shows, and its numbers as `test/…`; on rank 0."""
+    """Logs the tables and figures of the test report, and its numbers as `test/…`. For rank 0."""
     both = metrics["text_to_speech"], metrics["speech_to_text"]
     for logger in loggers:
         logger.log_metrics({f"test/{name}": (both[0][name] + both[1][name]) / 2 for name in both[0]}, step)
