@@ -23,9 +23,9 @@ def setting(default: Any = MISSING, **rules: Any) -> Any:
 
     Args:
         default: its value; a list is copied.
-        rules: `ge`, `gt`, `le`, `lt`: bounds of a number. `choices`: the allowed values. `min_length`, `max_length`: of a list. `why`: the reason,
-            for the message. `only` and `instead`: the one allowed value of a Trainer flag that this package sets itself, and
-            which setting to use.
+        rules: `ge`, `gt`, `le`, `lt`: bounds of a number. `choices`: the allowed values. `min_length`, `max_length`: of a list.
+            `why`: the reason, for the message. `only` and `instead`: the one allowed value of a Trainer flag that this package
+            sets itself, and which setting to use.
     """
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=rules)

@@ -23,6 +23,7 @@ from clvp_train.training import AtomicCheckpointIO, CLVPModule, RunState, WandbL
 
 log = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of a deprecated torch name
+warnings.filterwarnings("ignore", message=".*exists and is not empty.*")  # true whenever a run resumes
 warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # the metrics are those of all ranks already
 warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")  # the DataModule starts where it should
 

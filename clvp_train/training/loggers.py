@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import wandb
 from lightning.pytorch.core.saving import save_hparams_to_yaml
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import Logger
@@ -159,6 +158,8 @@ class WandbLog(WandbLogger):
         artifact: bool = False,
         **settings: Any,
     ) -> None:
+        import wandb  # here and in `end`: it is slow to import and needed only with logger=wandb
+
         if wandb.run is not None:
             wandb.finish()  # a failed job of the same sweep; this run would log into its W&B run
         if offline is None:
@@ -191,6 +192,8 @@ class WandbLog(WandbLogger):
         The folder is not copied: offline, `wandb sync` reads it where it is.
         """
         if self.artifact:
+            import wandb
+
             artifact = wandb.Artifact(f"model-{self.version}", "model")
             artifact.add_dir(str(model), policy="immutable")
             self.experiment.log_artifact(artifact)

@@ -16,7 +16,7 @@ from tests.e2e.test_resume import PAIR, WAITING, started
 from tests.e2e.wandb_files import of_kind, rows
 from tests.e2e.wandb_stand_in import stand_in
 
-OFFLINE = ["logger=wandb", "logger.offline=true"]
+OFFLINE = ["logger=wandb", "logger.wandb.offline=true"]
 WAITING_RUN = [*CORPUS, *BUDGET, "logger=wandb", "trainer.max_steps=6", "hydra.run.dir=run"]
 WAITING_RUN += ["callbacks.checkpoint.every_n_train_steps=2", "+callbacks.at._target_=waiting.At"]
 KEY = {"WANDB_API_KEY": "0123456789" * 4}
@@ -27,7 +27,7 @@ def folders(output: Path) -> list[Path]:
 
 
 def copy_of(trained, cwd: Path) -> Path:
-    """A folder to type commands in, where the pairs lie already and a run can be made to wait."""
+    """A working directory with pairs, in which a run can be made to wait."""
     shutil.copy(trained.cwd / "sentences.txt", cwd)
     shutil.copytree(trained.cwd / "outputs" / "codes", cwd / "outputs" / "codes")
     (cwd / "waiting.py").write_text(WAITING)
@@ -39,23 +39,23 @@ def kill(process: subprocess.Popen) -> None:
     process.communicate()
 
 
-def go_on(cwd: Path, **extra: str) -> None:
+def resume(cwd: Path, **extra: str) -> None:
     done = run(TRAIN, ["resume=run"], cwd, PYTHONPATH=f"{ROOT}{os.pathsep}{cwd}", **extra)
     assert done.status == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
 def twice(trained, tmp_path_factory) -> Path:
-    """The folder of a run that was killed between two checkpoints, and went on to its end."""
+    """The folder of a run that was killed between two checkpoints and resumed."""
     cwd = copy_of(trained, tmp_path_factory.mktemp("twice"))
-    process = started([*WAITING_RUN, "logger.offline=true", "logger.artifact=true"], cwd, wait_at=5)
+    process = started([*WAITING_RUN, "logger.wandb.offline=true", "logger.wandb.artifact=true"], cwd, wait_at=5)
     time.sleep(1)  # ten times as long as the client may hold rows back
     kill(process)
-    go_on(cwd, **KEY)
+    resume(cwd, **KEY)
     return cwd / "run"
 
 
-def test_a_run_that_is_killed_and_goes_on_is_one_run_without_a_gap(twice):
+def test_a_run_that_is_killed_and_resumed_is_one_run_without_a_gap(twice):
     before, after = folders(twice)
     id = (twice / "logs/wandb_id").read_text().strip()
     assert before.name.endswith(id) and after.name.endswith(id) and before.name.startswith("offline-run-")
@@ -67,7 +67,7 @@ def test_a_run_that_is_killed_and_goes_on_is_one_run_without_a_gap(twice):
     assert 0 < began <= len(first) and [row["_step"] for row in second] == list(range(began, began + len(second)))
     losses = [(row["trainer/global_step"], row["train/loss"]) for row in first[:began] + second if "train/loss" in row]
     assert [step for step, _ in losses] == list(range(6))
-    # what the killed process logged behind its checkpoint, the next logs again
+    # what the killed process logged after its checkpoint, the next one logs again
     assert {row["trainer/global_step"]: row["train/loss"] for row in first if "train/loss" in row}.items() <= dict(
         losses
     ).items()
@@ -78,7 +78,7 @@ def test_tables_pictures_and_the_model_are_in_the_run(twice):
     row = {key: value for row in rows(after) for key, value in row.items()}
     assert row["test/Perturbation detection/_type"] == "table-file"
     assert row["val/recall_curve/_type"] == row["test/detection_rates/_type"] == "images/separated"
-    (model,) = [one for one in of_kind(after, "artifact") if one.type == "model"]
+    (model,) = [artifact for artifact in of_kind(after, "artifact") if artifact.type == "model"]
     assert model.name == f"model-{(twice / 'logs/wandb_id').read_text().strip()}"
     files = {entry.path: Path(entry.local_path) for entry in model.manifest.contents}
     assert files == {file.name: file for file in (twice / "model").iterdir()}
@@ -109,8 +109,8 @@ def test_wandb_sync_makes_one_run_of_both_folders(twice):
     assert any("media/images/test/detection_rates" in path for path in server.uploads)
 
 
-def test_a_run_that_is_watched_goes_on_where_wandb_has_it(trained, tmp_path):
-    """Rows between the last checkpoint and the kill are there once."""
+def test_an_online_run_resumes_after_the_rows_that_wandb_has(trained, tmp_path):
+    """Rows between the last checkpoint and the kill occur once."""
     cwd = copy_of(trained, tmp_path)
     with stand_in() as server:
         extra = {**KEY, "WANDB_BASE_URL": server.url, "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "0.5"}
@@ -120,7 +120,7 @@ def test_a_run_that_is_watched_goes_on_where_wandb_has_it(trained, tmp_path):
             assert time.monotonic() < deadline
             time.sleep(0.1)
         kill(process)
-        go_on(cwd, **extra)
+        resume(cwd, **extra)
     (id,) = server.streams
     assert id == (cwd / "run/logs/wandb_id").read_text().strip()
     history = server.history(id)
