@@ -5,9 +5,9 @@ import csv
 import pytest
 
 from tests.e2e.commands import TRAIN, run
-from tests.e2e.conftest import CORPUS, JUDGE
+from tests.e2e.conftest import CORPUS, FEW_CANDIDATES
 
-TINY = [*CORPUS, *JUDGE, "data.batch_size=32", "trainer.precision=32-true", "hydra.run.dir=run"]
+TINY = [*CORPUS, *FEW_CANDIDATES, "data.batch_size=32", "trainer.precision=32-true", "hydra.run.dir=run"]
 
 
 @pytest.mark.parametrize(
