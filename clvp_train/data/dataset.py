@@ -130,7 +130,7 @@ class TrainingPairs(Dataset[Pair]):
 
 @dataclass(eq=False)
 class EvaluationPairs(Dataset[Pair]):
-    """The first pair of each text, with the number of the text, which tells where a gathered embedding belongs."""
+    """The first pair of each text, with the number of the text, which is the position of its gathered embedding."""
 
     pairs: PairDataset
 

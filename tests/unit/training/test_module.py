@@ -80,7 +80,7 @@ def test_metrics_are_those_of_all_texts_whatever_their_order_and_doubles(model, 
     text, speech = module.embed(batches[0])
     order = torch.tensor([4, 1, 0, 5, 2, 3, 4, 1])
     shuffled = {key: value[order] for key, value in batches[0].items()}
-    halves = [{key: value[part] for key, value in shuffled.items()} for part in (slice(0, 3), slice(3, 8))]
+    parts = [{key: value[part] for key, value in shuffled.items()} for part in (slice(0, 3), slice(3, 8))]
 
     class Look(L.Callback):
         def on_validation_end(self, trainer, module):
@@ -88,9 +88,9 @@ def test_metrics_are_those_of_all_texts_whatever_their_order_and_doubles(model, 
 
     look, expected = Look(), (text.detach(), speech.detach())
     trainer = L.Trainer(callbacks=[look], **trainer_settings)
-    trainer.validate(module, loader(halves), verbose=False)
+    trainer.validate(module, loader(parts), verbose=False)
     found = look.found
-    assert module.validated is None, "it is not kept while training goes on"
+    assert module.validated is None, "it is not kept during training"
     torch.testing.assert_close(found[:2], expected, atol=1e-6, rtol=0)
     both = [
         retrieval_summary(retrieval_ranks(*expected))[direction]["MRR"]

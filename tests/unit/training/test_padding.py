@@ -1,4 +1,4 @@
-"""A model that is served without masks, beside what tortoise-tts computes with it: one text at a time, codes of one length."""
+"""Scores with padding=tortoise against those of tortoise-tts: one text at a time, codes of one length."""
 
 import pytest
 import torch
@@ -13,9 +13,9 @@ MAX_CODES = 20
 @pytest.fixture
 def served() -> CLVPModel:
     torch.manual_seed(0)
-    half = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
-    half |= {"num_attention_heads": 1, "initializer_range": 0.2}
-    return CLVPModel(CLVPConfig(text_config=half, speech_config=half, projection_dim=16, padding="tortoise")).eval()
+    tower = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    tower |= {"num_attention_heads": 1, "initializer_range": 0.2}
+    return CLVPModel(CLVPConfig(text_config=tower, speech_config=tower, projection_dim=16, padding="tortoise")).eval()
 
 
 def pairs():
@@ -26,7 +26,7 @@ def pairs():
 
 
 def as_served(pair):
-    """By tortoise-tts' `api.py`: one 0 behind the text; codes in a row of calm that ends in 45, 45, 248."""
+    """By tortoise-tts' `api.py`: one 0 after the text; codes padded with silence that ends in 45, 45, 248."""
     text = torch.cat([pair["input_ids"], torch.zeros(1, dtype=torch.long)])
     codes = torch.full((MAX_CODES,), 83)
     codes[: len(pair["speech_ids"])] = pair["speech_ids"]

@@ -43,8 +43,8 @@ def test_flops_are_those_that_torch_counts(model):
     from torch.utils.flop_counter import FlopCounterMode
 
     model.config._attn_implementation = "eager"
-    for half in (model.text_model, model.speech_model):
-        half.config._attn_implementation = "eager"
+    for tower in (model.text_model, model.speech_model):
+        tower.config._attn_implementation = "eager"
     masks = [torch.ones(2, 8, dtype=torch.bool), torch.ones(2, 24, dtype=torch.bool)]
     with FlopCounterMode(display=False) as counter:
         outputs = [
