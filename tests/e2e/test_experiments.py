@@ -67,7 +67,7 @@ def test_a_new_language_from_its_recordings_to_a_model_with_its_own_tokenizer(tm
     [
         (["output_dir=outputs"], "output_dir=outputs: not empty"),
         (["output_dir=new", "vocab_size=9"], "vocab_size=9: too few"),
-        ([], "output_dir must be set"),
+        ([], "output_dir: not set"),
     ],
 )
 def test_a_tokenizer_that_cannot_be_made(workplace, overrides, words):
