@@ -7,7 +7,7 @@ from clvp_train.models import CLVPConfig, CLVPModel
 @pytest.fixture
 def model() -> CLVPModel:
     torch.manual_seed(0)
-    half = {
+    tower = {
         "vocab_size": 40,
         "hidden_size": 32,
         "intermediate_size": 48,
@@ -15,7 +15,7 @@ def model() -> CLVPModel:
         "num_attention_heads": 1,
         "initializer_range": 0.2,
     }
-    return CLVPModel(CLVPConfig(text_config=half, speech_config=half, projection_dim=16))
+    return CLVPModel(CLVPConfig(text_config=tower, speech_config=tower, projection_dim=16))
 
 
 @pytest.fixture
