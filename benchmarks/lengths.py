@@ -38,6 +38,6 @@ def batch(corpus: str, size: int, vocabularies: tuple[int, int], seed: int) -> d
         ("input_ids", "text_attention_mask", lengths[0], MAX_TEXT, vocabularies[0]),
         ("speech_ids", "speech_attention_mask", lengths[1], MAX_SPEECH, vocabularies[1]),
     ):
-        whole = [min(limit, max(3, math.ceil(length))) for length in length_B.tolist()]
-        found[name], found[mask] = pad([torch.randint(1, vocabulary, (length,), generator=draw) for length in whole])
+        rounded = [min(limit, max(3, math.ceil(length))) for length in length_B.tolist()]
+        found[name], found[mask] = pad([torch.randint(1, vocabulary, (length,), generator=draw) for length in rounded])
     return found

@@ -14,7 +14,7 @@ from torch import nn
 
 from clvp_train.models import CLVPConfig, CLVPModel
 from clvp_train.training import CLVPModule, OptimConfig, TrainingConfig
-from clvp_train.training.optim import adamw
+from clvp_train.training.optim import build_optimizer
 
 START = time.monotonic()
 
@@ -46,7 +46,7 @@ def main() -> None:
     model = CLVPModel(CLVPConfig(text_config=tower, speech_config=tower))
     settings = TrainingConfig(chunk_size=args.chunk_size, cached_gradients=not args.plain)
     module = CLVPModule(model, training=settings).train()
-    optimizer = adamw(module, OptimConfig())
+    optimizer = build_optimizer(module, OptimConfig())
     print_memory(f"model of {model.num_parameters() / 1e6:.0f} M parameters")
     rows = batch("ljspeech", args.pairs, (256, 8192), seed=0)
     with torch.autocast("cpu", torch.bfloat16, enabled=args.dtype == "bfloat16"):

@@ -30,7 +30,7 @@ from clvp_train.inference.chunked_encoding import computed_positions
 from clvp_train.models import CLVPConfig, CLVPModel
 from clvp_train.models.convert_transformers import transformers_state_dict
 from clvp_train.training import CLVPModule, OptimConfig, TrainingConfig
-from clvp_train.training.optim import adamw
+from clvp_train.training.optim import build_optimizer
 from clvp_train.training.throughput import Throughput
 
 ROOT = Path(__file__).parents[1]
@@ -174,7 +174,7 @@ def implementations(args: argparse.Namespace) -> dict[str, tuple[Callable[[], tu
 
 def stepper(args: argparse.Namespace, model: nn.Module, loss: Loss) -> Callable[[Batch], tuple[float, float]]:
     """Returns a function that runs one step on a batch and returns its loss and duration in seconds."""
-    optimizer = adamw(model, OptimConfig(lr=1e-5))
+    optimizer = build_optimizer(model, OptimConfig(lr=1e-5))
 
     def step(rows: Batch) -> tuple[float, float]:
         start = time.perf_counter()

@@ -15,10 +15,3 @@ class Stopped(SystemExit):
     def __init__(self, signal_number: int, message: str) -> None:
         super().__init__(128 + signal_number)
         self.signal_number, self.message = signal_number, message
-
-
-def check_number(setting: str, value: object, least: float, whole: bool = True) -> None:
-    """Raises UserError if a setting is no number, or less than it may be."""
-    number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-    if not number or not value >= least:
-        raise UserError(f"{setting}={value}: set it to a {'whole ' if whole else ''}number, {least} or more")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
-# in a clone conf/ and data/ lie next to the package; a wheel carries them inside
+# in a clone conf/ and data/ are next to the package; a wheel carries them inside
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 DATA = PACKAGE / "bundled" if (PACKAGE / "bundled").is_dir() else PACKAGE.parent / "data"
 MODEL, REPORT, CHECKPOINTS = "model", "report", "checkpoints"  # folders in a run folder

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 class Hub(Corpus):
     """A Hub data set, a folder written by `save_to_disk`, or a folder of files that `load_dataset` supports.
 
-    Audio is returned as stored, without decoding, so that neither torchcodec nor FFmpeg is needed. Only the "audiofolder" format
-    of `datasets` (loose audio files) requires torchcodec: read such files with `ManifestCorpus`, or use the Hub's revision
-    `refs/convert/parquet`.
+    Audio is returned as stored, without decoding, so that neither torchcodec nor FFmpeg is needed. Only the "audiofolder"
+    format of `datasets` (loose audio files) requires torchcodec: read such files with `ManifestCorpus`, or use the Hub's
+    revision `refs/convert/parquet`.
 
     Attributes:
         name: a Hub id such as `user/corpus`, or the path of a local folder.

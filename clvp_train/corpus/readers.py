@@ -111,8 +111,8 @@ class Folder(LocalCorpus):
 class Asterisk(LocalCorpus):
     """The telephone prompts of Debian's Asterisk packages: 8 kHz speech of Allison Smith, CC BY-SA 3.0.
 
-    The transcripts are `id: text` lines. Stage directions in brackets are removed; lines without other text (beeps, silence) and
-    lines without a wav are skipped.
+    The transcripts are `id: text` lines. Stage directions in brackets are removed; lines without other text (beeps, silence)
+    and lines without a wav are skipped.
 
     Attributes:
         root: the folder of wavs.

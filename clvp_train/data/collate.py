@@ -64,9 +64,9 @@ class Padding:
 class Collate(Padding):
     """Collates pairs into a batch.
 
-    The batch has "input_ids" and "text_attention_mask" (B, T), "speech_ids" and "speech_attention_mask" (B, S); "key" and "text"
-    (B,) if the pairs have them; "negative_ids" and "negative_attention_mask" (M, S) if they have negatives, those of a pair in
-    consecutive rows. S may differ between codes and negatives.
+    The batch has "input_ids" and "text_attention_mask" (B, T), "speech_ids" and "speech_attention_mask" (B, S); "key" and
+    "text" (B,) if the pairs have them; "negative_ids" and "negative_attention_mask" (M, S) if they have negatives, those of a
+    pair in consecutive rows. S may differ between codes and negatives.
     """
 
     def __call__(self, pairs: Sequence[Pair]) -> Batch:

@@ -81,7 +81,8 @@ class CLVPDataModule(L.LightningDataModule):
 
     @property
     def padding(self) -> str:
-        """The padding of loaders created from now on, see `Padding`. The setter raises UserError if the pairs do not allow it."""
+        """The padding of loaders created from now on, see `Padding`. The setter raises UserError if the pairs do not allow
+        it."""
         return self.collate.padding
 
     @padding.setter
@@ -99,8 +100,8 @@ class CLVPDataModule(L.LightningDataModule):
         self._start = (epoch, batches)
 
     def check(self, world_size: int, evaluated: Sequence[Split] = ("val", "test")) -> None:
-        """Raises UserError if the batch size does not fit the training texts or the number of processes, or if a split that will
-        be evaluated is empty."""
+        """Raises UserError if the batch size does not fit the training texts or the number of processes, or if a split that
+        will be evaluated is empty."""
         num_texts = len(self.splits["train"].text_index)
         if self.batch_size < 2:
             raise UserError("data.batch_size must be at least 2: contrastive training needs negatives.")
@@ -161,8 +162,8 @@ class CLVPDataModule(L.LightningDataModule):
 
 
 def check_same_pairs(folder: str, facts: str) -> None:
-    """Checks that all ranks have the same pairs: otherwise batches would share texts, or one rank would wait for another forever.
-    Does nothing without a process group.
+    """Checks that all ranks have the same pairs: otherwise batches would share texts, or one rank would wait for another
+    forever. Does nothing without a process group.
 
     Args:
         folder: of this rank's pairs; it may differ between ranks.

@@ -25,8 +25,8 @@ from clvp_train.pairs import open_copies
 
 
 class RaggedColumn:
-    """Id lists of different lengths, read from the memory map without a copy of the column. Chunks stay separate because Arrow's
-    offsets within a chunk are int32."""
+    """Id lists of different lengths, read from the memory map without a copy of the column. Chunks stay separate because
+    Arrow's offsets within a chunk are int32."""
 
     def __init__(self, column: pa.ChunkedArray) -> None:
         self.chunks = [(chunk.offsets.to_numpy(), chunk.values.to_numpy()) for chunk in column.chunks]
@@ -130,7 +130,7 @@ class TrainingPairs(Dataset[Pair]):
 
 @dataclass(eq=False)
 class EvaluationPairs(Dataset[Pair]):
-    """The first pair of each text, with the number of the text, which tells where a gathered embedding belongs."""
+    """The first pair of each text, with the number of the text, which is the position of its gathered embedding."""
 
     pairs: PairDataset
 

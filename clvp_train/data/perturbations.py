@@ -1,4 +1,5 @@
-"""Perturbations: speech codes with an error that an autoregressive model makes, and the hard negatives made of them. Shapes: S codes.
+"""Perturbations: speech codes with an error that an autoregressive model makes, and the hard negatives made of them. Shapes: S
+codes.
 
 A perturbation maps the codes of a sentence to different codes, at least one, without changing its argument:
 
@@ -59,8 +60,8 @@ def drop(codes_S: Codes, rng: np.random.Generator, length: int, other_S: Codes |
 
 @_by_share
 def swap(codes_S: Codes, rng: np.random.Generator, length: int, other_S: Codes | None) -> Codes:
-    """Two neighbouring spans are exchanged, each at most half of the codes; single codes where no two such spans differ. Codes that
-    are all equal are cut off instead."""
+    """Two neighbouring spans are exchanged, each at most half of the codes; single codes where no two such spans differ. Codes
+    that are all equal are cut off instead."""
     for size in (min(length, len(codes_S) // 2), 1):
         starts = np.flatnonzero(sliding_window_view(codes_S[size:] != codes_S[:-size], size).any(axis=1))
         if len(starts):
@@ -80,8 +81,8 @@ def foreign_tail(codes_S: Codes, rng: np.random.Generator, length: int, other_S:
 
 @_by_share
 def foreign_stretch(codes_S: Codes, rng: np.random.Generator, length: int, other_S: Codes | None) -> Codes:
-    """A span is replaced by one of the same length from another sentence, or by all of a shorter sentence; it is left out if both are
-    equal."""
+    """A span is replaced by one of the same length from another sentence, or by all of a shorter sentence; it is left out if
+    both are equal."""
     other_S = _required(other_S, "foreign_stretch")
     start, other = rng.integers(len(codes_S) - length + 1), rng.integers(max(len(other_S) - length, 0) + 1)
     head_S, tail_S = codes_S[:start], codes_S[start + length :]

@@ -25,10 +25,11 @@ FORMATS = {
     "finished": "{}",
 }
 INTRODUCTION = """# CLVP re-ranking demo
-Tortoise samples {count} candidates for a sentence, and the trained CLVP ranks them. The audio is decoded by the DVAE and Griffin-Lim,
-which is intelligible but far below the quality of Tortoise's diffusion decoder."""
-LEGEND = """Select a row to play it. **score**: cosine similarity of text and codes · **percentile**: percentage of true pairs that score
-lower · **log p**: nats per code under Tortoise's autoregressive model · **finished**: the candidate ended with a stop token"""
+Tortoise samples {count} candidates for a sentence, and the trained CLVP ranks them. The audio is decoded by the DVAE
+and Griffin-Lim, which is intelligible but far below the quality of Tortoise's diffusion decoder."""
+LEGEND = """Select a row to play it. **score**: cosine similarity of text and codes · **percentile**: percentage of
+true pairs that score lower · **log p**: nats per code under Tortoise's autoregressive model ·
+**finished**: the candidate ended with a stop token"""
 # system fonts, so that the page requests none from a server
 THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["system-ui", "sans-serif"])
 CSS = Path(__file__).with_name("page.css")

@@ -63,7 +63,8 @@ def check_recognizer(asr: str) -> None:
 
 
 def word_errors(transcript: str, text: str) -> int:
-    """Returns the number of words to insert, delete or replace to get from a text, normalised by `text_key`, to a transcript."""
+    """Returns the number of words to insert, delete or replace to get from a text, normalised by `text_key`, to a
+    transcript."""
     transcript = text_key(transcript) if transcript.strip() else ""
     words = words_of(text)
     if text_of(words, like=text) == text and " ".join(words) != text:  # written without spaces
@@ -81,6 +82,7 @@ def _open(asr: str, device: torch.device) -> Any:
 def _loading_error(asr: str, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:300]
     return UserError(
-        f"rerank.asr={asr}: cannot be opened as a speech recognition model ({reason}). Set it to a folder or Hub id of one that "
+        f"rerank.asr={asr}: cannot be opened as a speech recognition model ({reason}). Set it to a folder or "
+        "Hub id of one that "
         "transformers supports."
     )

@@ -1,4 +1,5 @@
-"""Embedding of everything that an evaluation needs, on all processes. Shapes: N sequences, B batch, L length, X indices, D width."""
+"""Embedding of everything that an evaluation needs, on all processes. Shapes: N sequences, B batch, L length, X indices, D
+width."""
 
 import hashlib
 from collections.abc import Callable, Sequence

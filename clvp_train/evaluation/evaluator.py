@@ -79,8 +79,8 @@ def compare(per_text: Sequence[PerText]) -> list[dict[str, Any]]:
     """Compares checkpoints that were evaluated on the same data, paired over texts, by every quantity that all of them have.
 
     Returns:
-        [{"quantity", "values": one per checkpoint, "differences": {"value", "interval"} of each but the first to the first}, …].
-        If an interval does not contain 0, the texts suffice to distinguish the two.
+        [{"quantity", "values": one per checkpoint, "differences": {"value", "interval"} of each but the first to the first},
+        …]. If an interval does not contain 0, the texts suffice to distinguish the two.
     """
     first, *others = per_text
     return [

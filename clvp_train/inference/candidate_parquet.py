@@ -83,7 +83,7 @@ class CandidateFile:
         Raises:
             UserError: the file can no longer be read, or the folder cannot be written to.
         """
-        # drop the schema of `datasets`, which lacks the new columns and would hide them
+        # drop the schema of `datasets`, which would omit the new columns
         kept = {name: value for name, value in (self.schema.metadata or {}).items() if name != b"huggingface"}
         fields = [*self.schema, *(pa.field(name, kind) for name, kind in ADDED.items())]
         schema = pa.schema(fields, kept | {SOURCE_KEY: json.dumps(source).encode()})

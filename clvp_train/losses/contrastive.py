@@ -1,6 +1,7 @@
 """The symmetric contrastive loss, and the evaluation of any loss some rows at a time.
 
-Shapes: B rows a rank, C rows of a chunk, M hard negatives a rank, D width, N = W B rows over all W ranks, K columns: N partners and the
+Shapes: B rows a rank, C rows of a chunk, M hard negatives a rank, D width, N = W B rows over all W ranks, K columns: N partners
+    and the
 hard negatives of all ranks.
 """
 
@@ -15,7 +16,8 @@ from torch.utils.checkpoint import checkpoint
 
 from clvp_train.losses.gather import gather, rank
 
-# (C, K) logits, (C,) columns of the matches, and a (C, K) mask of columns that are not negatives (None: all are) to a sum over rows
+# (C, K) logits, (C,) columns of the matches, and a (C, K) mask of columns that are not negatives (None: all are) to a
+# sum over rows
 RowLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
@@ -31,8 +33,8 @@ class SymmetricContrastiveLoss(nn.Module):
     """Cross entropy of picking a text's codes among all codes of the global batch, and the reverse, averaged.
 
     This is CLIP's objective (Radford et al. 2021, https://arxiv.org/abs/2103.00020), which CLVP was trained with. Each rank
-    computes its own rows against the embeddings of all ranks; averaged over ranks, as DDP does, loss and gradients equal those of
-    the global batch in one process.
+    computes its own rows against the embeddings of all ranks; averaged over ranks, as DDP does, loss and gradients equal those
+    of the global batch in one process.
 
     Args:
         chunk_size: rows of logits in memory at once; the logits of a larger batch are computed twice.

@@ -11,9 +11,9 @@ from clvp_train.losses.gather import gather
 class SigmoidLoss(nn.Module):
     """Binary cross entropy of every text with every codes of the global batch: do they match?
 
-    This is SigLIP's objective (Zhai et al. 2023, https://arxiv.org/abs/2303.15343): a sum over all pairs, divided by the number of
-    texts. No row is normalised over the others, so it suits small batches, and its scores do not depend on what they are compared
-    with. Averaged over ranks, loss and gradients equal those of the global batch in one process.
+    This is SigLIP's objective (Zhai et al. 2023, https://arxiv.org/abs/2303.15343): a sum over all pairs, divided by the number
+    of texts. No row is normalised over the others, so it suits small batches, and its scores do not depend on what they are
+    compared with. Averaged over ranks, loss and gradients equal those of the global batch in one process.
 
     Args:
         bias: initial value of the learned bias on the logits. It is low because nearly all pairs are mismatched.
@@ -32,7 +32,8 @@ class SigmoidLoss(nn.Module):
         keys_B: torch.Tensor | None = None,
         negative_embeds_MD: torch.Tensor | None = None,
     ) -> ContrastiveOutput:
-        """As `SymmetricContrastiveLoss.forward`; pairs of rows with equal keys are left out. `accuracy` is that of the texts."""
+        """As `SymmetricContrastiveLoss.forward`; pairs of rows with equal keys are left out. `accuracy` is that of the
+        texts."""
         speeches_KD = gather(speech_embeds_BD)
         if negative_embeds_MD is not None:
             speeches_KD = torch.cat([speeches_KD, gather(negative_embeds_MD)])

@@ -30,9 +30,9 @@ def reranking_metrics(candidates: CandidateScores) -> dict[str, Any]:
     """Compares the candidate with the highest score with a random one, the AR's most likely one and the best one.
 
     Returns:
-        {"texts": N, "candidates": mean number per text}, and as far as they are known: "finished", "log_probability_per_code" and
-        "word_error_rate", see `_by_picker`; "agreement": Spearman's correlation of the scores with the AR's log-probabilities
-        within a text; "picks_likeliest": how often the pick is the AR's most likely candidate.
+        {"texts": N, "candidates": mean number per text}, and as far as they are known: "finished", "log_probability_per_code"
+        and "word_error_rate", see `_by_picker`; "agreement": Spearman's correlation of the scores with the AR's
+        log-probabilities within a text; "picks_likeliest": how often the pick is the AR's most likely candidate.
     """
     scores_NK, per_code_NK = candidates.scores_NK, candidates.log_probabilities_per_code_NK
     known = bool(np.isfinite(per_code_NK[np.isfinite(scores_NK)]).all())

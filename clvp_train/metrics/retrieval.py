@@ -142,8 +142,8 @@ class _Counts:
         self.text_ND, self.speech_ND = text_ND, speech_ND
         self.own_N = _exact_scores(text_ND, speech_ND)
         # Upper bound on the rounding error of a difference of two dot products (Higham and Mary 2019, A New Approach to
-        # Probabilistic Rounding Error Analysis, theorem 3.1: exceeded once in 1e11). Scores that differ by less in float64 count
-        # as equal.
+        # Probabilistic Rounding Error Analysis, theorem 3.1: exceeded once in 1e11). Scores that differ by less in
+        # float64 count as equal.
         norms = (text_ND.norm(dim=1).max() * speech_ND.norm(dim=1).max()).item()
         units = (SIGMAS * text_ND.shape[1] ** 0.5 + 1) * norms
         self.equal = units * torch.finfo(torch.float64).eps

@@ -108,7 +108,8 @@ def _target_error(error: InstantiationException) -> str | None:
 
 
 def _type_error(message: str) -> str | None:
-    """The line for a value of a wrong type, which OmegaConf's message describes; None if the message is about something else."""
+    """The line for a value of a wrong type, which OmegaConf's message describes; None if the message is about something
+    else."""
     found = re.search(r"(.*(?:Value|value) '(.*?)'.*)\n\s*full_key: (\S+)\n\s*object_type=(\w+)", message)
     if found is None:
         return None

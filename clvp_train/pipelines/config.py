@@ -46,11 +46,12 @@ def _check(node: DictConfig, schema: Any, prefix: str = "") -> list[str]:
 def _check_fields(node: DictConfig, schema: Any, prefix: str) -> Iterator[str]:
     known = {field.name: field for field in fields(schema)} if schema else {}
     hints = typing.get_type_hints(schema) if schema else {}
+    is_closed = schema and prefix and not getattr(schema, "takes_more", False)
     for key in map(str, node):
         name, hint = f"{prefix}{key}", hints.get(key, Any)
         if OmegaConf.is_missing(node, key):
             yield f"{name}: not set. Add {name}=… to the command."
-        elif schema and prefix and key not in known and not key.startswith("_"):
+        elif is_closed and key not in known and not key.startswith("_"):
             close = difflib.get_close_matches(key, known, n=1)
             yield f"{name}: no such setting. " + (f"Did you mean {prefix}{close[0]}?" if close else "See --help.")
         elif (hint is Any or is_dataclass(hint)) and not (key in known and known[key].metadata):

@@ -101,7 +101,8 @@ def _command(cfg: DictConfig) -> list[str]:
 
 
 def _start(command: list[str], count: int) -> int:
-    """Runs `python COMMAND` on `count` ranks of this node and returns the exit status. When one rank fails, the others are ended."""
+    """Runs `python COMMAND` on `count` ranks of this node and returns the exit status. When one rank fails, the others are
+    ended."""
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // count)))
     os.chdir(HydraConfig.get().runtime.cwd)  # hydra.job.chdir may have changed it
     logging.disable(logging.CRITICAL)  # the agent logs many lines about a failed rank; one is printed below
@@ -135,7 +136,8 @@ def _start(command: list[str], count: int) -> int:
 
 
 def _forward_signals(folder: Path, count: int) -> None:
-    """Forwards SIGTERM and SIGUSR1, so that the ranks save and exit; the agent's own handlers would kill them after 30 seconds."""
+    """Forwards SIGTERM and SIGUSR1, so that the ranks save and exit; the agent's own handlers would kill them after 30
+    seconds."""
     os.environ |= {RANKS: str(folder), "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGINT,SIGHUP,SIGQUIT"}
 
     def forward(number: int, frame: Any) -> None:

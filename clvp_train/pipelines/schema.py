@@ -10,7 +10,7 @@ user's own, is not checked. Nothing here imports torch.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
@@ -23,9 +23,9 @@ def setting(default: Any = MISSING, **rules: Any) -> Any:
 
     Args:
         default: its value; a list is copied.
-        rules: `ge`, `gt`, `le`, `lt`: bounds of a number. `choices`: the allowed values. `min_length`, `max_length`: of a list. `why`: the reason,
-            for the message. `only` and `instead`: the one allowed value of a Trainer flag that this package sets itself, and
-            which setting to use.
+        rules: `ge`, `gt`, `le`, `lt`: bounds of a number. `choices`: the allowed values. `min_length`, `max_length`: of a list.
+            `why`: the reason, for the message. `only` and `instead`: the one allowed value of a Trainer flag that this package
+            sets itself, and which setting to use.
     """
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=rules)
@@ -97,6 +97,31 @@ class Data:
     def conflict(data: Any) -> str | None:
         least, most = data.perturbation_share
         return "perturbation_share must be [LEAST,MOST], in this order." if least > most else None
+
+
+@dataclass
+class Encoder:
+    """`model.config.text_config` and `speech_config`: what is checked; `CLVPConfig` knows more."""
+
+    takes_more: ClassVar[bool] = True
+    vocab_size: int = setting(256, ge=1)
+    hidden_size: int = setting(768, ge=1)
+    intermediate_size: int = setting(1536, ge=1)
+    num_hidden_layers: int = setting(20, ge=1)
+    num_attention_heads: int = setting(12, ge=1)
+    dropout: float = setting(0.1, ge=0, lt=1)
+    attention_dropout: float = setting(0.1, ge=0, lt=1)
+
+
+@dataclass
+class ModelConfig:
+    takes_more: ClassVar[bool] = True
+    _target_: str = "clvp_train.models.CLVPConfig"
+    projection_dim: int = setting(768, ge=1)
+    logit_scale_init_value: float = 2.6592
+    padding: str = setting("mask", choices=("mask", "tortoise"))
+    text_config: Encoder = field(default_factory=Encoder)
+    speech_config: Encoder = field(default_factory=Encoder)
 
 
 @dataclass
@@ -315,6 +340,7 @@ class Trainer:
 
 SCHEMAS = [
     Data,
+    ModelConfig,
     Training,
     Optim,
     Contrastive,

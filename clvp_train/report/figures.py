@@ -1,4 +1,5 @@
-"""Figures of a report, drawn with matplotlib on a transparent background for light and dark pages. Shapes: N gallery, D width."""
+"""Figures of a report, drawn with matplotlib on a transparent background for light and dark pages. Shapes: N gallery, D
+width."""
 
 import io
 import itertools

@@ -81,7 +81,8 @@ class Codebook(nn.Module):
 
 
 class DiscreteVAE(nn.Module):
-    """From mel features to codes and back (Ramesh et al. 2021; the layers are those of DL-Art-School's `lucidrains_dvae.py`)."""
+    """From mel features to codes and back (Ramesh et al. 2021; the layers are those of DL-Art-School's
+    `lucidrains_dvae.py`)."""
 
     def __init__(self, config: DVAEConfig) -> None:
         super().__init__()

@@ -16,7 +16,8 @@ from clvp_train.training.module import CLVPModule
 
 
 class EMA(WeightAveraging):
-    """Validates, saves and returns an exponential moving average of the weights. Training continues with the weights themselves.
+    """Validates, saves and returns an exponential moving average of the weights. Training continues with the weights
+    themselves.
 
     Args:
         decay: share of the average that is kept in a step. In step n it is at most (1 + n) / (10 + n), so that a short run does

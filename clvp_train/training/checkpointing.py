@@ -85,8 +85,8 @@ def next_log_step(path: str | Path) -> int:
 class LastCheckpoint(Checkpoint):
     """Keeps `last.ckpt` at the newest weights and the one before it as `before-last.ckpt`.
 
-    It saves when training ends, and before it stops for a SIGTERM or SIGUSR1. All ranks agree on when to save: a signal may reach
-    one of them only, and clocks differ.
+    It saves when training ends, and before it stops for a SIGTERM or SIGUSR1. All ranks agree on when to save: a signal may
+    reach one of them only, and clocks differ.
 
     Args:
         dirpath: folder of the checkpoints.

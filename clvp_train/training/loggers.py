@@ -120,7 +120,7 @@ class CSVLog(Logger):
 
 
 class TensorBoardLog(TensorBoardLogger):
-    """TensorBoard events. A resumed run hides the events that were logged after its checkpoint.
+    """TensorBoard events. A resumed run discards the events that were logged after its checkpoint.
 
     Args:
         save_dir: the run folder.

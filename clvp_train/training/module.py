@@ -42,8 +42,8 @@ class TrainingConfig:
 
 
 def mask_tokens(mask_BL: torch.Tensor, share: float) -> torch.Tensor:
-    """Removes a random share of the tokens from an attention mask, for attention and pooling, so that the model cannot rely on any
-    single one. A row's first token stays because positions count from it.
+    """Removes a random share of the tokens from an attention mask, for attention and pooling, so that the model cannot rely on
+    any single one. A row's first token stays because positions count from it.
 
     Source: `text_mask_percentage` and `voice_mask_percentage` in tortoise-tts' `tortoise/models/clvp.py`.
     """

@@ -1,7 +1,7 @@
 """What a checkpoint stores about its run beyond Lightning's own state, and how a run resumes from it.
 
-Lightning restores weights, optimiser, schedule and callbacks. Stored here: epoch and batch, which the DataModule needs, the number of
-rows in each log, and the settings that must not change.
+Lightning restores weights, optimiser, schedule and callbacks. Stored here: epoch and batch, which the DataModule needs, the
+number of rows in each log, and the settings that must not change.
 """
 
 from pathlib import Path

@@ -8,9 +8,9 @@ from tests.e2e.commands import ROOT, TRAIN, Finished, execute
 
 CORPUS = ["corpus=text", "corpus.path=sentences.txt", "split.test_percent=20", "split.val_percent=15"]
 CORPUS += ["codes.num_candidates=1", "tortoise.sampling.max_codes=16"]
-JUDGE = ["rerank.num_texts=9", "rerank.num_candidates=3"]
+FEW_CANDIDATES = ["rerank.num_texts=9", "rerank.num_candidates=3"]
 BUDGET = [
-    *JUDGE,
+    *FEW_CANDIDATES,
     "data.batch_size=32",
     "trainer.max_steps=4",
     "trainer.precision=32-true",

@@ -1,7 +1,7 @@
-"""A Hub on loopback, for the real `huggingface_hub`: accounts, repositories, LFS uploads, commits, downloads.
+"""A stand-in for the Hub on loopback: accounts, repositories, LFS uploads, commits and downloads.
 
-It answers as the Hub's API does as far as this package and transformers use it, checks what it receives (tokens, sizes,
-SHA-256, that a commit names uploaded objects only), and can break off uploads.
+It implements the part of the Hub's API that `huggingface_hub` uses for this package and transformers, checks tokens, sizes and
+SHA-256, that a commit refers to uploaded objects only, and can interrupt uploads.
 """
 
 import base64
@@ -32,16 +32,23 @@ class Repository:
         return hashlib.sha1(repr(self.commits).encode()).hexdigest()
 
 
+class RequestError(Exception):
+    """Ends a request with a status, a message and perhaps one of the Hub's error codes."""
+
+    def __init__(self, status: int, message: str, code: str = "") -> None:
+        self.status, self.message, self.code = status, message, code
+
+
 @dataclass
 class Hub:
-    """What the Hub holds, and what it has seen.
+    """The state of the stand-in.
 
     Fields:
-        accounts: token -> what whoami says of it.
-        break_uploads: how many uploads of objects still break off in the middle.
-        gate: what uploads wait for.
+        accounts: token -> the answer of whoami.
+        break_uploads: the number of uploads of objects that are still to be cut off.
+        gate: uploads wait for it.
         refuse: status and message with which the next commit is refused.
-        requests: method and path of all that was asked for.
+        requests: method and path of every request.
     """
 
     url: str = ""
@@ -55,21 +62,15 @@ class Hub:
 
     def account(self, token: str, name: str, role: str = "write", organizations: dict[str, str] | None = None) -> None:
         orgs = [{"name": org, "roleInOrg": role, "type": "org"} for org, role in (organizations or {}).items()]
-        access = {"displayName": "test", "role": role}
-        self.accounts[token] = {
-            "type": "user",
-            "name": name,
-            "fullname": name,
-            "orgs": orgs,
-            "auth": {"type": "access_token", "accessToken": access},
-        }
+        auth = {"type": "access_token", "accessToken": {"displayName": "test", "role": role}}
+        self.accounts[token] = {"type": "user", "name": name, "fullname": name, "orgs": orgs, "auth": auth}
 
-    def writers(self, token: str | None) -> set[str]:
-        """The namespaces that the bearer of a token may write to."""
-        who = self.accounts.get(token or "")
-        if who is None or who["auth"]["accessToken"]["role"] != "write":
+    def namespaces(self, token: str, write: bool = False) -> set[str]:
+        """The namespaces in which a token may read or write."""
+        user = self.accounts.get(token)
+        if user is None or (write and user["auth"]["accessToken"]["role"] != "write"):
             return set()
-        return {who["name"], *(org["name"] for org in who["orgs"] if org["roleInOrg"] in ("admin", "write"))}
+        return {user["name"], *(org["name"] for org in user["orgs"] if not write or org["roleInOrg"] != "read")}
 
 
 @contextmanager
@@ -79,8 +80,7 @@ def hub_stand_in() -> Iterator[Hub]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("BoundHandler", (Handler,), {"hub": hub}))
     server.daemon_threads = True
     hub.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield hub
     finally:
@@ -96,36 +96,32 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        self._route("GET")
+        self._route(self.command.replace("HEAD", "GET"))
 
-    do_HEAD = do_GET
-
-    def do_POST(self) -> None:
-        self._route("POST")
-
-    def do_PUT(self) -> None:
-        self._route("PUT")
+    do_HEAD = do_POST = do_PUT = do_GET
 
     def _route(self, method: str) -> None:
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append(f"{self.command} {path}")
-        for wanted, pattern, answer in ROUTES:
-            if wanted == method and (match := re.fullmatch(pattern, path)):
-                answer(self, **match.groupdict())
-                return
-        self._error(404, f"no such page: {method} {path}")
-
-    # what is asked and what is answered
+        routes = ((handler, re.fullmatch(pattern, path)) for m, pattern, handler in ROUTES if m == method)
+        handler, match = next(((handler, match) for handler, match in routes if match), (None, None))
+        try:
+            if handler is None:
+                raise RequestError(404, f"no such page: {method} {path}")
+            handler(self, **match.groupdict())
+        except RequestError as error:
+            headers = {"X-Error-Message": error.message} | ({"X-Error-Code": error.code} if error.code else {})
+            self._json({"error": error.message}, error.status, headers)
 
     @property
-    def token(self) -> str | None:
-        return (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
+    def token(self) -> str:
+        return (self.headers.get("Authorization") or "").removeprefix("Bearer ")
 
     def _body(self) -> bytes:
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
-    def _json(self, value: object, status: int = 200) -> None:
-        self._bytes(json.dumps(value).encode(), status, {"Content-Type": "application/json"})
+    def _json(self, value: object, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        self._bytes(json.dumps(value).encode(), status, {"Content-Type": "application/json"} | (headers or {}))
 
     def _bytes(self, data: bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
@@ -135,98 +131,78 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(data)
 
-    def _error(self, status: int, message: str, code: str = "") -> None:
-        headers = {"X-Error-Message": message, "Content-Type": "application/json"}
-        self._bytes(json.dumps({"error": message}).encode(), status, headers | ({"X-Error-Code": code} if code else {}))
-
-    def _repository(self, kind: str, name: str) -> Repository | None:
-        """None, and the answer is given, if there is none that this token may see."""
+    def _repository(self, kind: str, name: str, write: bool = False) -> Repository:
+        """The repository, if it exists and the token may read it, or write to it."""
         repository = self.hub.repositories.get(f"{kind}/{name}")
-        if repository is None or (repository.private and name.split("/")[0] not in self._readable()):
-            self._error(404, "Repository not found", "RepoNotFound")
-            return None
+        is_visible = repository and (not repository.private or name.split("/")[0] in self.hub.namespaces(self.token))
+        if not is_visible:
+            raise RequestError(404, "Repository not found", "RepoNotFound")
+        if write:
+            self._check_write(name)
         return repository
 
-    def _readable(self) -> set[str]:
-        who = self.hub.accounts.get(self.token or "")
-        return {who["name"], *(org["name"] for org in who["orgs"])} if who else set()
-
-    def _may_write(self, name: str) -> bool:
-        if name.split("/")[0] in self.hub.writers(self.token):
-            return True
-        status = 403 if self.token in self.hub.accounts else 401
-        self._error(status, f"You don't have the rights to write to {name}")
-        return False
-
-    # the API
+    def _check_write(self, name: str) -> None:
+        if name.split("/")[0] not in self.hub.namespaces(self.token, write=True):
+            status = 403 if self.token in self.hub.accounts else 401
+            raise RequestError(status, f"You don't have the rights to write to {name}")
 
     def whoami(self) -> None:
-        who = self.hub.accounts.get(self.token or "")
-        if who is None:
-            self._error(401, "Invalid username or password.")
-        else:
-            self._json(who)
+        if self.token not in self.hub.accounts:
+            raise RequestError(401, "Invalid username or password.")
+        self._json(self.hub.accounts[self.token])
 
     def validate(self) -> None:
         content = json.loads(self._body())["content"]
         try:
-            metadata = yaml.safe_load(content.split("---")[1])
-            assert isinstance(metadata, dict) and metadata["license"]
-        except (IndexError, KeyError, AssertionError, yaml.YAMLError) as error:
-            self._json({"errors": [{"message": f"bad metadata: {error!r}"}], "warnings": []}, 400)
-        else:
-            self._json({"errors": [], "warnings": []})
+            valid = bool(yaml.safe_load(content.split("---")[1])["license"])
+        except (IndexError, KeyError, TypeError, yaml.YAMLError):
+            valid = False
+        errors = [] if valid else [{"message": "bad metadata"}]
+        self._json({"errors": errors, "warnings": []}, 200 if valid else 400)
 
     def create(self) -> None:
-        asked = json.loads(self._body())
-        name = f"{asked['organization'] or self.hub.accounts[self.token]['name']}/{asked['name']}"
-        key = f"{asked.get('type', 'model')}s/{name}"
-        if not self._may_write(name):
-            return
-        if key in self.hub.repositories:
-            self._bytes(json.dumps({"error": "exists", "url": f"{self.hub.url}/{name}"}).encode(), 409)
-            return
-        self.hub.repositories[key] = Repository(asked.get("visibility") == "private" or asked.get("private") is True)
-        self._json({"url": f"{self.hub.url}/{KINDS[key.split('/')[0]]}{name}"})
+        body = json.loads(self._body())
+        name = f"{body['organization'] or self.hub.accounts[self.token]['name']}/{body['name']}"
+        kind = f"{body.get('type', 'model')}s"
+        self._check_write(name)
+        exists = f"{kind}/{name}" in self.hub.repositories
+        if not exists:
+            is_private = body.get("visibility") == "private" or body.get("private") is True
+            self.hub.repositories[f"{kind}/{name}"] = Repository(is_private)
+        self._json({"url": f"{self.hub.url}/{KINDS[kind]}{name}"}, 409 if exists else 200)
 
     def info(self, kind: str, name: str, revision: str = "main") -> None:
-        if repository := self._repository(kind, name):
-            siblings = [{"rfilename": path} for path in repository.files]
-            self._json(
-                {"id": name, "sha": repository.sha, "private": repository.private, "siblings": siblings, "tags": []}
-            )
+        repository = self._repository(kind, name)
+        siblings = [{"rfilename": path} for path in repository.files]
+        answer = {"id": name, "sha": repository.sha, "private": repository.private, "siblings": siblings, "tags": []}
+        self._json(answer)
 
     def tree(self, kind: str, name: str, revision: str) -> None:
-        if repository := self._repository(kind, name):
-            entries = []
-            for path, data in repository.files.items():
-                entries.append({"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()})
-                if path.endswith(LFS_SUFFIXES):
-                    digest = hashlib.sha256(data).hexdigest()
-                    entries[-1]["lfs"] = {"size": len(data), "oid": digest, "pointerSize": 130}
-            self._json(entries)
+        entries = []
+        for path, data in self._repository(kind, name).files.items():
+            entries.append({"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()})
+            if path.endswith(LFS_SUFFIXES):
+                digest = hashlib.sha256(data).hexdigest()
+                entries[-1]["lfs"] = {"size": len(data), "oid": digest, "pointerSize": 130}
+        self._json(entries)
 
     def auth_check(self, kind: str, name: str, write: str | None) -> None:
-        body = self._body()
-        if self._repository(kind, name) and (not (write or b"write" in body) or self._may_write(name)):
-            self._json({})
+        self._repository(kind, name, write=b"write" in self._body() or write is not None)
+        self._json({})
 
     def preupload(self, kind: str, name: str, revision: str) -> None:
-        files = json.loads(self._body())["files"]
-        if self._repository(kind, name) and self._may_write(name):
-            modes = [("lfs" if item["path"].endswith(LFS_SUFFIXES) else "regular", item["path"]) for item in files]
-            self._json({"files": [{"path": p, "uploadMode": mode, "shouldIgnore": False} for mode, p in modes]})
+        paths = [file["path"] for file in json.loads(self._body())["files"]]
+        self._repository(kind, name, write=True)
+        modes = {path: "lfs" if path.endswith(LFS_SUFFIXES) else "regular" for path in paths}
+        self._json({"files": [{"path": p, "uploadMode": mode, "shouldIgnore": False} for p, mode in modes.items()]})
 
     def lfs_batch(self, name: str) -> None:
-        asked = json.loads(self._body())["objects"]
-        if self._may_write(name.removeprefix("datasets/")):
-            url = f"{self.hub.url}/lfs-objects/"
-            objects = [
-                {"oid": item["oid"], "size": item["size"]}
-                | ({} if item["oid"] in self.hub.objects else {"actions": {"upload": {"href": url + item["oid"]}}})
-                for item in asked
-            ]
-            self._json({"transfer": "basic", "objects": objects})
+        objects = json.loads(self._body())["objects"]
+        self._check_write(name.removeprefix("datasets/"))
+        for item in objects:
+            if item["oid"] not in self.hub.objects:
+                item["actions"] = {"upload": {"href": f"{self.hub.url}/lfs-objects/{item['oid']}"}}
+        self._json({"transfer": "basic", "objects": objects})
 
     def upload(self, oid: str) -> None:
         length = int(self.headers["Content-Length"])
@@ -239,51 +215,43 @@ class Handler(BaseHTTPRequestHandler):
             return
         data = self.rfile.read(length)
         if hashlib.sha256(data).hexdigest() != oid:
-            self._error(400, "the object has another digest than its name")
-            return
+            raise RequestError(400, "the digest of the object is not its name")
         self.hub.objects[oid] = data
         self._bytes(b"")
 
     def commit(self, kind: str, name: str, revision: str) -> None:
         lines = [json.loads(line) for line in self._body().splitlines()]
-        repository = self._repository(kind, name)
-        if repository is None or not self._may_write(name):
-            return
+        repository = self._repository(kind, name, write=True)
         if self.hub.refuse is not None:
             refused, self.hub.refuse = self.hub.refuse, None
-            self._error(*refused)
-            return
+            raise RequestError(*refused)
         files, title = dict(repository.files), ""
         for line in lines:
-            value = line["value"]
-            if line["key"] == "header":
-                title = value["summary"]
-            elif line["key"] == "file":
-                files[value["path"]] = base64.b64decode(value["content"], validate=True)
-            elif line["key"] == "lfsFile":
-                if len(self.hub.objects.get(value["oid"], b"")) != value["size"]:
-                    self._error(400, f"{value['path']} names an object that was not uploaded")
-                    return
-                files[value["path"]] = self.hub.objects[value["oid"]]
-            elif line["key"] == "deletedFile":
-                del files[value["path"]]
-            else:
-                self._error(400, f"unknown operation {line['key']}")
-                return
+            match line["key"], line["value"]:
+                case "header", value:
+                    title = value["summary"]
+                case "file", value:
+                    files[value["path"]] = base64.b64decode(value["content"], validate=True)
+                case "lfsFile", value:
+                    files[value["path"]] = self.hub.objects.get(value["oid"], b"")
+                    if len(files[value["path"]]) != value["size"]:
+                        raise RequestError(400, f"{value['path']}: the object was not uploaded")
+                case "deletedFile", value:
+                    del files[value["path"]]
+                case operation, _:
+                    raise RequestError(400, f"unknown operation {operation}")
         repository.files, repository.commits = files, [*repository.commits, title]
         url = f"{self.hub.url}/{KINDS[kind]}{name}/commit/{repository.sha}"
         self._json({"success": True, "commitOid": repository.sha, "commitUrl": url})
 
     def resolve(self, prefix: str | None, name: str, revision: str, path: str) -> None:
         repository = self._repository("datasets" if prefix else "models", name)
-        if repository is None:
-            return
-        headers = {"X-Repo-Commit": repository.sha}
-        if path not in repository.files:
+        headers, data = {"X-Repo-Commit": repository.sha}, repository.files.get(path)
+        if data is None:
             self._bytes(b"", 404, headers | {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
-            return
-        data = repository.files[path]
-        self._bytes(data, 200, headers | {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "Accept-Ranges": "none"})
+        else:
+            digest = hashlib.sha256(data).hexdigest()
+            self._bytes(data, 200, headers | {"ETag": f'"{digest}"', "Accept-Ranges": "none"})
 
 
 NAME = r"(?P<name>[^/]+/[^/]+)"
@@ -294,8 +262,7 @@ ROUTES = (
     ("POST", "/api/repos/create", Handler.create),
     ("GET", rf"{REPOSITORY}(?:/revision/(?P<revision>[^/]+))?", Handler.info),
     ("GET", rf"{REPOSITORY}/tree/(?P<revision>[^/]+)/?", Handler.tree),
-    ("GET", rf"{REPOSITORY}/auth-check(?P<write>/write)?", Handler.auth_check),
-    ("POST", rf"{REPOSITORY}/auth-check(?P<write>/write)?", Handler.auth_check),
+    *((method, rf"{REPOSITORY}/auth-check(?P<write>/write)?", Handler.auth_check) for method in ("GET", "POST")),
     ("POST", rf"{REPOSITORY}/preupload/(?P<revision>[^/]+)", Handler.preupload),
     ("POST", r"/(?P<name>(?:datasets/)?[^/]+/[^/]+)\.git/info/lfs/objects/batch", Handler.lfs_batch),
     ("PUT", r"/lfs-objects/(?P<oid>[0-9a-f]{64})", Handler.upload),

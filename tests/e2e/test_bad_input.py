@@ -1,4 +1,4 @@
-"""What a user gets wrong ends in one clear line on stderr, without a traceback, and with a status that is not 0."""
+"""A bad setting or a bad file ends in one line on stderr, without a traceback, and with exit status 2."""
 
 import shutil
 
@@ -16,7 +16,7 @@ def refused(script, overrides, cwd, *words):
     assert done.status == 2, done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and done.stderr.rstrip().endswith(errors[0]), done.stderr
+    assert len(errors) == 1, done.stderr
     for word in words:
         assert word in errors[0], errors[0]
     assert not list(cwd.glob("outputs/train/*/model"))
@@ -25,49 +25,30 @@ def refused(script, overrides, cwd, *words):
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["trainer.max_epoch=3"], ["trainer.max_epoch", "did you mean trainer.max_epochs?"]),
+        (["trainer.max_epoch=3"], ["trainer.max_epoch", "Did you mean trainer.max_epochs?"]),
         (["trianer=cpu"], ["'trianer'", "did you mean trainer?"]),
         (["data.batchsize=8"], ["data.batchsize", "did you mean data.batch_size?"]),
         (["zzz=1"], ["'zzz'", "--help lists the settings"]),
         (["trainer=gpus"], ["trainer/gpus", "cpu ddp ddp_cpu gpu"]),
-        (["corpus=nowhere"], ["corpus/nowhere", "ljspeech"]),
         (["optim.lr=[1"], ["'[1'"]),
-        (["trainer.max_epochs=abc"], ["trainer.max_epochs=abc", "whole number"]),
-        (["trainer.max_steps=1.5"], ["trainer.max_steps=1.5", "whole number"]),
-        (["trainer.precision=17"], ["trainer", "17"]),
-        (["trainer.devices=0"], ["trainer", "devices"]),
-        (["optim.lr=abc"], ["optim.lr=abc", "number"]),
-        (["optim.lr=-1"], ["optim.lr=-1"]),
-        (["optim.betas=0.9"], ["optim.betas=0.9"]),
-        (["seed=abc"], ["seed=abc"]),
-        (["training.chunk_size=-1"], ["training.chunk_size=-1"]),
-        (["training.chunk_size=0", "training.cached_gradients=true"], ["training.cached_gradients", "chunk_size"]),
-        (["training.voice_mask_percentage=15"], ["training.voice_mask_percentage=15", "less than 1"]),
-        (["optim.freeze=[text,speech]"], ["optim.freeze", "one half must learn"]),
-        (["data.batch_size=1"], ["data.batch_size=1", "2 or more"]),
-        (["data.num_hard_negatives=1", "data.hard_negatives=[mumble]"], ["mumble", "cut_off"]),
-        (["codes.num_candidates=0"], ["codes.num_candidates=0", "1 or more"]),
-        (["codes.batch_size=abc"], ["codes.batch_size=abc"]),
-        (["codes.voices=nowhere"], ["codes.voices=nowhere", "not a directory"]),
-        (["data.batch_size=0"], ["data.batch_size=0", "1 or more"]),
-        (["data.batch_size=abc"], ["data.batch_size=abc"]),
-        (["data.batch_size=5000"], ["data.batch_size=5000", "training texts", "set a smaller one"]),
+        (["trainer.max_epochs=abc"], ["trainer.max_epochs must be an integer", "got abc"]),
+        (["trainer.num_nodes=null"], ["trainer.num_nodes"]),
+        (["data.batch_size=1", "seed=-1"], ["data.batch_size must be an integer ≥ 2", "seed must be an integer ≥ 0"]),
+        (["trainer.gradient_clip_val=1"], ["trainer.gradient_clip_val", "optim.gradient_clip_norm"]),
+        (["model=pretrained"], ["model.checkpoint: not set. Add model.checkpoint="]),
+        (["loss._target_=nowhere.Loss"], ["loss._target_=nowhere.Loss", "No module named 'nowhere'"]),
+        (["trainer.precision=17"], ["trainer: Precision 17"]),
+        (["trainer.devices=0"], ["trainer: ", "devices"]),
+        (["codes.voices=nowhere"], ["codes.voices=nowhere"]),
+        (["data.batch_size=5000"], ["data.batch_size=5000", "training texts"]),
         (["data.batch_size=33", "trainer=ddp_cpu"], ["data.batch_size=33", "2 processes"]),
-        (["data.eval_batch_size=0"], ["data.eval_batch_size=0"]),
-        (["split.test_percent=abc"], ["split.test_percent=abc"]),
-        (["split.test_percent=90"], ["test_percent=90"]),
-        (["split.test_percent=0"], ["test split", "raise split.test_percent"]),
-        (["perturbations.shares=[2]"], ["perturbations.shares", "between 0 and 1"]),
-        (["perturbations.num_pairs=-1"], ["perturbations.num_pairs=-1"]),
-        (["rerank.num_candidates=1"], ["rerank.num_candidates=1", "2 or more"]),
-        (["split.val_percent=0"], ["val split", "raise split.val_percent"]),
-        (["tortoise.sampling.top_q=1"], ["top_q", "top_p"]),
+        (["split.test_percent=0"], ["split.test_percent"]),
+        (["split.val_percent=0"], ["split.val_percent"]),
         (["tortoise.name_or_path=nowhere/at/all"], ["nowhere/at/all"]),
         (["model.config.projection_dim=0"], ["projection_dim"]),
-        (["+model.config.text_config.vocab_size=7"], ["model has 7 text tokens", "256"]),
-        (["model=pretrained"], ["model.checkpoint must be set: add model.checkpoint="]),
-        (["pairs=nowhere"], ["nowhere: contains no manifest.json", "clvp_train.generate"]),
-        (["corpus.path=nowhere.txt"], ["nowhere.txt: does not exist", "corpus.path"]),
+        (["+model.config.text_config.vocab_size=7"], ["7 text tokens", "256"]),
+        (["pairs=nowhere"], ["nowhere", "clvp_train.generate"]),
+        (["corpus.path=nowhere.txt"], ["nowhere.txt", "corpus.path"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and "=" in value[0] else "",
 )
@@ -114,7 +95,7 @@ def test_a_bad_manifest(tmp_path, manifest, words):
 
 
 def test_evaluate_asks_for_its_checkpoint(workplace):
-    refused(EVALUATE, CORPUS, workplace, "checkpoint must be set: add checkpoint=")
+    refused(EVALUATE, CORPUS, workplace, "checkpoint: not set. Add checkpoint=")
 
 
 @pytest.mark.parametrize("name", ["missing.ckpt", "./missing", "other.ckpt", "notes.pth", "bert", "sentences.txt"])
@@ -135,9 +116,7 @@ def test_a_model_that_knows_other_codes_than_the_pairs(trained, workplace):
     model.speech_model.resize_token_embeddings(100)
     model.config.speech_config.vocab_size = 100
     model.save_pretrained(checkpoint)
-    refused(
-        EVALUATE, [f"checkpoint={checkpoint}", *CORPUS], workplace, "has 100 speech tokens", "have 512", "tortoise="
-    )
+    refused(EVALUATE, [f"checkpoint={checkpoint}", *CORPUS], workplace, "100 speech tokens", "have 512", "tortoise=")
 
 
 def test_a_damaged_shard_is_named_where_it_cannot_be_made_again_and_made_again_where_it_can(workplace):

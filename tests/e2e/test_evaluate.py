@@ -17,7 +17,7 @@ from transformers import (
 
 from clvp_train.metrics import percentile
 from tests.e2e.commands import EVALUATE, GENERATE, ROOT, TRAIN, execute, run
-from tests.e2e.conftest import BUDGET, CORPUS, JUDGE
+from tests.e2e.conftest import BUDGET, CORPUS, FEW_CANDIDATES
 from tests.e2e.test_bad_input import refused
 from tests.e2e.test_train_and_evaluate import report
 
@@ -25,7 +25,7 @@ CANDIDATES = [*CORPUS[:2], "tortoise.sampling.max_codes=16", "split.test_percent
 
 
 def evaluate(cwd, *overrides):
-    done = run(EVALUATE, [*CORPUS, *JUDGE, "hydra.run.dir=evaluated", *overrides], cwd)
+    done = run(EVALUATE, [*CORPUS, *FEW_CANDIDATES, "hydra.run.dir=evaluated", *overrides], cwd)
     assert done.status == 0, done.stderr
     return done
 
@@ -107,7 +107,7 @@ def test_word_error_rates_of_an_asr_model_of_transformers(model, workplace):
 
 def test_two_processes_give_the_same_metrics_as_one(trained, model, workplace):
     pair = ["trainer=ddp_cpu", "trainer.devices=2", "hydra.run.dir=evaluated"]
-    done = execute([str(ROOT / EVALUATE), model, *CORPUS, *JUDGE, *pair], workplace)
+    done = execute([str(ROOT / EVALUATE), model, *CORPUS, *FEW_CANDIDATES, *pair], workplace)
     assert done.status == 0, done.stderr
     alone, together = report(trained.output), report(workplace / "evaluated")
     for name in ("text_to_speech", "speech_to_text", "intervals", "breakdown"):
@@ -155,14 +155,14 @@ def test_bad_settings_are_refused(model, workplace, overrides, words):
     if "single" in overrides[0]:
         made = [*CANDIDATES, "num_candidates=1", "output_dir=single"]
         assert run(GENERATE, made, workplace).status == 0
-    refused(EVALUATE, [model, *CORPUS, *JUDGE, *overrides], workplace, *words)
+    refused(EVALUATE, [model, *CORPUS, *FEW_CANDIDATES, *overrides], workplace, *words)
 
 
 def test_a_single_text_is_refused(model, workplace):
     lines = (workplace / "sentences.txt").read_text().splitlines()
     (workplace / "one.txt").write_text(lines[0] + "\n")
     corpus = ["corpus=text", "corpus.path=one.txt", "split.test_percent=100", "split.val_percent=0"]
-    refused(EVALUATE, [model, *corpus, *JUDGE], workplace, "single text")
+    refused(EVALUATE, [model, *corpus, *FEW_CANDIDATES], workplace, "single text")
 
 
 def test_texts_with_a_single_candidate_are_counted(model, workplace):

@@ -1,4 +1,4 @@
-"""The files of conf/experiment, cut down to seconds, and what lies on their way."""
+"""The files of conf/experiment, shortened to seconds, and commands that prepare their inputs."""
 
 import shutil
 import sqlite3

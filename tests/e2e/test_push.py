@@ -11,7 +11,7 @@ import yaml
 
 from clvp_train import CLVPModel
 from tests.e2e.commands import EVALUATE, ROOT, TRAIN, execute, run, start
-from tests.e2e.conftest import BUDGET, CORPUS, JUDGE
+from tests.e2e.conftest import BUDGET, CORPUS, FEW_CANDIDATES
 from tests.e2e.hub_stand_in import Repository, hub_stand_in
 
 PUSH = "clvp_train/push.py"
@@ -72,7 +72,7 @@ def test_round_trip(trained, workplace, hub, online):
     # the model loaded by its Hub id gives the same numbers
     cached = {"HF_HOME": str(workplace / "other")}
     evaluated = run(
-        EVALUATE, ["checkpoint=me/clvp", *CORPUS, *JUDGE, "hydra.run.dir=remote"], workplace, **online | cached
+        EVALUATE, ["checkpoint=me/clvp", *CORPUS, *FEW_CANDIDATES, "hydra.run.dir=remote"], workplace, **online | cached
     )
     assert evaluated.status == 0, evaluated.stderr
     remote, local = (

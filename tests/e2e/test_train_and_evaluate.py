@@ -11,7 +11,7 @@ from transformers import ClvpTokenizer
 from clvp_train import CLVPModel
 from clvp_train.models import load_clvp, weights_digest
 from tests.e2e.commands import EVALUATE, ROOT, TRAIN, execute, run
-from tests.e2e.conftest import BUDGET, CORPUS, JUDGE
+from tests.e2e.conftest import BUDGET, CORPUS, FEW_CANDIDATES
 
 RECALLS = ["R@1", "R@5", "R@10", "MRR"]
 CHECKPOINTS = {"last.ckpt", "before-last.ckpt", "best-step=3.ckpt"}
@@ -97,7 +97,7 @@ def test_config_and_logs_record_the_run(trained):
 @pytest.mark.parametrize("checkpoint", ["checkpoints/best-step=3.ckpt", "model"])
 def test_evaluate_reproduces_the_metrics_of_the_training_run(trained, workplace, checkpoint):
     path = trained.output / checkpoint
-    done = run(EVALUATE, [f"checkpoint='{path}'", *CORPUS, *JUDGE, "hydra.run.dir=evaluated"], workplace)
+    done = run(EVALUATE, [f"checkpoint='{path}'", *CORPUS, *FEW_CANDIDATES, "hydra.run.dir=evaluated"], workplace)
     assert done.status == 0, done.stderr
     metrics = report(workplace / "evaluated")
     assert numbers(metrics) == numbers(report(trained.output)) and metrics["checkpoint"] == str(path)
@@ -105,7 +105,7 @@ def test_evaluate_reproduces_the_metrics_of_the_training_run(trained, workplace,
 
 def test_another_checkpoint_has_other_metrics(trained, workplace):
     path = trained.output / "checkpoints/last.ckpt"
-    done = run(EVALUATE, [f"checkpoint={path}", *CORPUS, *JUDGE, "hydra.run.dir=evaluated"], workplace)
+    done = run(EVALUATE, [f"checkpoint={path}", *CORPUS, *FEW_CANDIDATES, "hydra.run.dir=evaluated"], workplace)
     assert done.status == 0 and numbers(report(workplace / "evaluated")) != numbers(report(trained.output))
 
 
@@ -133,7 +133,7 @@ def test_two_processes_train_and_evaluate_as_one(trained, workplace):
     assert logged(output) == pytest.approx(logged(trained.output), abs=2e-4)
     assert logged(output)[0] == pytest.approx(logged(trained.output)[0], abs=1e-5)
     checkpoint = [f"checkpoint='{output}/checkpoints/best-step=3.ckpt'", "hydra.run.dir=evaluated"]
-    assert run(EVALUATE, [*checkpoint, *CORPUS, *JUDGE], workplace).status == 0
+    assert run(EVALUATE, [*checkpoint, *CORPUS, *FEW_CANDIDATES], workplace).status == 0
     alone, together = report(workplace / "evaluated"), report(output)
     assert alone["gallery"] == together["gallery"] == report(trained.output)["gallery"]
     for direction in ("text_to_speech", "speech_to_text"):

@@ -9,7 +9,7 @@ import torch
 
 from clvp_train.models import load_clvp
 from tests.e2e.commands import EVALUATE, TRAIN, run
-from tests.e2e.conftest import BUDGET, CORPUS, JUDGE
+from tests.e2e.conftest import BUDGET, CORPUS, FEW_CANDIDATES
 from tests.e2e.test_train_and_evaluate import report
 
 
@@ -86,7 +86,7 @@ def test_a_model_with_tortoise_padding_is_evaluated_with_it(workplace):
     )
     done = run(
         EVALUATE,
-        [f"checkpoint={output / 'model'}", *CORPUS, *JUDGE, "data.max_codes=24", "hydra.run.dir=again"],
+        [f"checkpoint={output / 'model'}", *CORPUS, *FEW_CANDIDATES, "data.max_codes=24", "hydra.run.dir=again"],
         workplace,
     )
     assert done.status == 0, done.stderr

@@ -13,15 +13,15 @@ from clvp_train.report import draw, tables
 
 
 class Perfect:
-    """Embeds a text and its codes as the same vector: token counts of the first and the second half."""
+    """Embeds a text and its codes as the same vector: token counts of the first and the second part."""
 
     def __init__(self, module):
         self.module = module
 
     @staticmethod
     def _counts(sequence):
-        halves = np.array_split(sequence, 2)
-        return torch.from_numpy(np.concatenate([np.bincount(tower, minlength=30)[:30] for tower in halves])).float()
+        parts = np.array_split(sequence, 2)
+        return torch.from_numpy(np.concatenate([np.bincount(tower, minlength=30)[:30] for tower in parts])).float()
 
     def texts(self, sequences):
         return torch.stack([self._counts(sequence) for sequence in sequences])

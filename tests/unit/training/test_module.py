@@ -16,7 +16,7 @@ def loader(batches):
 
 
 class GradientNorms(L.Callback):
-    """The gradient norm of each step but the last."""
+    """The norm of the gradients that each step but the last was taken with."""
 
     def __init__(self):
         self.found = []
@@ -73,8 +73,8 @@ def test_embeddings_are_unit_vectors_and_no_chunk_size_changes_them(model, batch
     torch.testing.assert_close(text.norm(dim=1), torch.ones(6))
 
 
-def test_metrics_do_not_depend_on_order_and_duplicates(model, batches, trainer_settings):
-    """On several ranks a text may occur twice, at any position."""
+def test_metrics_are_those_of_all_texts_whatever_their_order_and_doubles(model, batches, trainer_settings):
+    """As on ranks that come out short, a text may come twice, and anywhere."""
     model.eval()
     module = CLVPModule(model)
     text, speech = module.embed(batches[0])
@@ -90,7 +90,7 @@ def test_metrics_do_not_depend_on_order_and_duplicates(model, batches, trainer_s
     trainer = L.Trainer(callbacks=[look], **trainer_settings)
     trainer.validate(module, loader(parts), verbose=False)
     found = look.found
-    assert module.validated is None, "it is released after validation"
+    assert module.validated is None, "it is not kept during training"
     torch.testing.assert_close(found[:2], expected, atol=1e-6, rtol=0)
     both = [
         retrieval_summary(retrieval_ranks(*expected))[direction]["MRR"]
@@ -99,7 +99,7 @@ def test_metrics_do_not_depend_on_order_and_duplicates(model, batches, trainer_s
     assert trainer.callback_metrics["val/MRR"].item() == pytest.approx(sum(both) / 2)
 
 
-def test_a_diverged_model_is_reported(model, batches, trainer_settings):
+def test_a_diverged_model_is_reported_in_words(model, batches, trainer_settings):
     with torch.no_grad():
         model.text_projection.weight.fill_(float("nan"))
     with pytest.raises(UserError, match="diverged"):
@@ -123,7 +123,7 @@ def test_gradients_that_are_not_finite_stop_training_before_they_are_applied(mod
     assert torch.equal(model.text_projection.weight, spoil.before)
 
 
-def test_hard_negatives_are_embedded_with_the_codes(model, batches):
+def test_hard_negatives_are_embedded_beside_the_codes(model, batches):
     batch, other = batches[0], batches[1]
     negatives = {
         "negative_ids": torch.nn.functional.pad(other["speech_ids"], (0, 8)),
@@ -136,7 +136,7 @@ def test_hard_negatives_are_embedded_with_the_codes(model, batches):
     torch.testing.assert_close(speech, expected, atol=1e-5, rtol=0)
 
 
-def test_the_noise_of_a_batch_depends_on_epoch_and_batch_only(model, batches, trainer_settings):
+def test_the_noise_of_a_batch_depends_on_its_place_and_not_on_what_came_before(model, batches, trainer_settings):
     class Seeds(L.Callback):
         def __init__(self):
             self.found = []
@@ -155,7 +155,7 @@ def test_the_noise_of_a_batch_depends_on_epoch_and_batch_only(model, batches, tr
 
 
 class Look(L.Callback):
-    """The step in last.ckpt at the start of each batch."""
+    """Which step last.ckpt holds whenever a batch starts."""
 
     def __init__(self, path):
         self.path, self.found = path, []
@@ -173,7 +173,7 @@ class Look(L.Callback):
         (5, [None, None, None, None, None, 5, 5, 5, 5], 9),
     ],
 )
-def test_last_ckpt_is_updated_during_training(model, batches, trainer_settings, tmp_path, every, held, end):
+def test_last_ckpt_is_kept_new_while_training_runs(model, batches, trainer_settings, tmp_path, every, held, end):
     path = tmp_path / "made" / "last.ckpt"
     last, look = LastCheckpoint(path.parent, every), Look(path)
     trainer = L.Trainer(max_steps=9, callbacks=[last, look], **trainer_settings | {"enable_checkpointing": True})
@@ -184,7 +184,7 @@ def test_last_ckpt_is_updated_during_training(model, batches, trainer_settings, 
     assert sorted(file.name for file in path.parent.iterdir()) == ["before-last.ckpt", "last.ckpt"]
 
 
-def test_without_training_there_is_no_checkpoint(model, batches, trainer_settings, tmp_path):
+def test_nothing_trained_means_no_checkpoint(model, batches, trainer_settings, tmp_path):
     last = LastCheckpoint(tmp_path)
     L.Trainer(max_epochs=0, callbacks=[last], **trainer_settings | {"enable_checkpointing": True}).fit(
         CLVPModule(model), loader(batches)

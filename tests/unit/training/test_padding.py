@@ -1,4 +1,4 @@
-"""A model that is used without masks, against what tortoise-tts computes with it: one text at a time, codes of one length."""
+"""Scores with padding=tortoise against those of tortoise-tts: one text at a time, codes of one length."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def pairs():
 
 
 def as_served(pair):
-    """By tortoise-tts' `api.py`: one 0 after the text; codes followed by silence that ends in 45, 45, 248."""
+    """By tortoise-tts' `api.py`: one 0 after the text; codes padded with silence that ends in 45, 45, 248."""
     text = torch.cat([pair["input_ids"], torch.zeros(1, dtype=torch.long)])
     codes = torch.full((MAX_CODES,), 83)
     codes[: len(pair["speech_ids"])] = pair["speech_ids"]
@@ -36,7 +36,7 @@ def as_served(pair):
 
 
 @pytest.mark.parametrize("chunk_size", [0, 2, 32])
-def test_a_batch_is_embedded_as_each_pair_alone(served, chunk_size):
+def test_a_batch_is_embedded_as_each_pair_is_served_alone(served, chunk_size):
     with torch.no_grad():
         alone = [served(*as_served(pair)) for pair in pairs()]
         module = CLVPModule(served, training=TrainingConfig(chunk_size=chunk_size)).eval()
@@ -45,14 +45,14 @@ def test_a_batch_is_embedded_as_each_pair_alone(served, chunk_size):
     torch.testing.assert_close(speech, torch.cat([output.speech_embeds for output in alone]), atol=1e-5, rtol=0)
 
 
-def test_masks_give_other_embeddings(served):
+def test_masks_would_come_to_something_else(served):
     with torch.no_grad():
         alone = torch.cat([served(*as_served(pair)).speech_embeds for pair in pairs()])
         _, speech = CLVPModule(served).eval().embed(Collate("mask")(pairs()))
     assert (alone - speech).abs().max() > 0.05
 
 
-def test_the_saved_config_keeps_the_padding(served, tmp_path):
+def test_what_is_saved_says_that_it_is_served_without_masks(served, tmp_path):
     CLVPModule(served)
     served.save_pretrained(tmp_path / "model")
     for loaded in (load_clvp(tmp_path / "model"), CLVPModel(CLVPConfig(**served.config.to_dict()))):

@@ -21,11 +21,11 @@ def test_pairs_and_real_tokens_are_those_of_all_ranks(model):
     found, _ = measured(model, chunk_size=1, world_size=3)
     assert found["train/pairs_per_second"] == pytest.approx(3 * 2 / 0.05, rel=0.5)
     assert found["train/tokens_per_second"] / found["train/pairs_per_second"] == pytest.approx(41 / 2)
-    assert "train/mfu" not in found, "the peak of a CPU is unknown"
+    assert "train/mfu" not in found, "no figure for the peak of a CPU"
 
 
 @pytest.mark.parametrize(("chunk_size", "positions"), [(0, 2 * 8 + 2 * 24), (1, 8 + 8 + 16 + 24), (2, 2 * 8 + 2 * 24)])
-def test_padding_is_the_share_of_positions_without_tokens(model, chunk_size, positions):
+def test_padding_is_the_share_of_positions_that_were_not_tokens(model, chunk_size, positions):
     found, _ = measured(model, chunk_size)
     assert found["train/padding"].item() == pytest.approx(1 - 41 / positions)
 
@@ -43,8 +43,8 @@ def test_flops_are_those_that_torch_counts(model):
     from torch.utils.flop_counter import FlopCounterMode
 
     model.config._attn_implementation = "eager"
-    for encoder in (model.text_model, model.speech_model):
-        encoder.config._attn_implementation = "eager"
+    for tower in (model.text_model, model.speech_model):
+        tower.config._attn_implementation = "eager"
     masks = [torch.ones(2, 8, dtype=torch.bool), torch.ones(2, 24, dtype=torch.bool)]
     with FlopCounterMode(display=False) as counter:
         outputs = [
