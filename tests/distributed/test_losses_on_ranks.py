@@ -87,7 +87,7 @@ def on_all(request):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_mean_loss_and_averaged_gradients_are_those_of_the_whole_batch(on_all, case):
+def test_mean_loss_and_averaged_gradients_equal_those_of_the_global_batch(on_all, case):
     ranks, found = on_all
     loss, accuracy, gradients = results(Step(**CASES[case]), batch(ranks, **CASES[case]))
     losses = [rank[case][0] for rank in found]
@@ -104,7 +104,7 @@ def test_mean_loss_and_averaged_gradients_are_those_of_the_whole_batch(on_all, c
 
 
 def test_the_cases_differ():
-    """Else the cases above would all show the same thing."""
+    """Otherwise the cases above would test the same thing."""
     losses = {name: results(Step(**settings), batch(2, **settings))[0] for name, settings in CASES.items()}
     assert losses["plain"] == pytest.approx(losses["cached gradients"], abs=1e-12)
     assert losses["hard negatives"] == pytest.approx(losses["logits by rows"], abs=1e-12)
@@ -116,5 +116,5 @@ def gathered(rank):
     return gather(rows).tolist()
 
 
-def test_gathered_rows_stand_in_the_order_of_ranks():
+def test_gathered_rows_are_in_the_order_of_ranks():
     assert on_ranks(2, gathered) == [[[0.0], [1.0], [10.0], [11.0]]] * 2

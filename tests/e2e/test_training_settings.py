@@ -1,4 +1,4 @@
-"""`train.py` with the settings of the loss, the step and the callbacks, through the command that a user types."""
+"""`train.py` with the settings of the loss, the step and the callbacks, through the command."""
 
 import csv
 import math
@@ -34,7 +34,7 @@ def column(output, name):
     ],
     ids=" ".join,
 )
-def test_what_saves_memory_or_time_changes_nothing_else(trained, workplace, overrides):
+def test_settings_that_save_memory_or_time_do_not_change_the_result(trained, workplace, overrides):
     output = train(workplace, "test=false", *overrides)
     assert column(output, "train/loss") == pytest.approx(column(trained.output, "train/loss"), abs=1e-4)
     one, other = (load_clvp(folder / "checkpoints/last.ckpt").state_dict() for folder in (output, trained.output))
@@ -71,14 +71,14 @@ def untrained(trained, tmp_path_factory):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_shapes_training_reaches_the_weights(trained, untrained, workplace, overrides, changed):
+def test_settings_that_change_training_change_the_weights(trained, untrained, workplace, overrides, changed):
     output = train(workplace, "test=false", *overrides)
     assert parts_that_differ(output, untrained) == changed
     assert parts_that_differ(output, trained.output) & {"text", "speech"}
     assert all(math.isfinite(loss) for loss in column(output, "train/loss"))
 
 
-def test_a_model_that_is_served_without_masks_is_evaluated_as_it_is_served(workplace):
+def test_a_model_with_tortoise_padding_is_evaluated_with_it(workplace):
     output = train(workplace, "model.config.padding=tortoise", "data.max_codes=24")
     assert (
         all(share > 0 for share in column(output, "train/padding"))
