@@ -76,7 +76,7 @@ class CSVLog(Logger):
         self.rows = len(kept[:rows])
 
     @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any]) -> None:
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         save_hparams_to_yaml(str(self.folder / "hparams.yaml"), params)
 
