@@ -10,6 +10,7 @@ from clvp_train.pipelines.config import validate
 
 @report_errors
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="evaluate")
+@report_errors
 def main(cfg: DictConfig) -> None:
     validate(cfg)
     with importing():

@@ -148,7 +148,8 @@ class HardNegatives:
         self, codes_S: Codes, rng: np.random.Generator, other_codes: Callable[[], Codes], limit: int | None
     ) -> Codes:
         name = self.hard_negatives[int(rng.integers(len(self.hard_negatives)))]
-        share = rng.uniform(*self.perturbation_share)
+        least, most = self.perturbation_share
+        share = rng.uniform(least, most)
         perturbed_S = PERTURBATIONS[name](codes_S, rng, share, other_codes() if name in FOREIGN else None)
         is_beyond_limit = np.array_equal(perturbed_S[:limit], codes_S)
         return drop(codes_S, rng, share) if is_beyond_limit else perturbed_S

@@ -11,6 +11,7 @@ from clvp_train.pipelines.schema import Demo
 
 @report_errors
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="demo")
+@report_errors
 def main(cfg: DictConfig) -> None:
     validate(cfg, Demo)
     with importing():

@@ -29,19 +29,22 @@ from clvp_train.pipelines import config, resolvers  # noqa: F401  every config u
 USER_ERROR = 2  # exit status
 
 
-def report_errors(main: Callable[[], Any]) -> Callable[[], Any]:
-    """Wraps a `@hydra.main` function so that users' errors are reported as this module describes."""
+def report_errors(main: Callable[..., Any]) -> Callable[..., Any]:
+    """Reports the user's errors of a command as this module describes.
+
+    Used twice: above `@hydra.main` for errors of composition, and below it, where Hydra would print a line of its own first.
+    """
 
     @functools.wraps(main)
-    def wrapped() -> Any:
+    def wrapped(*args: Any) -> Any:
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # makes Hydra raise its errors instead of printing them
         try:
-            return main()
+            return main(*args)
         except KeyboardInterrupt:
             sys.exit(128 + signal.SIGINT)
         except Stopped as stopped:
             _print_once(stopped.message)
-            raise
+            sys.exit(stopped.code)
         except (UserError, OmegaConfBaseException, CompactHydraException) as error:
             message = _user_message(error, main)
             if message is None:
@@ -75,7 +78,7 @@ def is_first_to_fail() -> bool:
     return True
 
 
-def _user_message(error: Exception, main: Callable[[], Any]) -> str | None:
+def _user_message(error: Exception, main: Callable[..., Any]) -> str | None:
     """The one line for an error; None if it is not known to be the user's."""
     cause: BaseException | None = error
     while cause is not None:
@@ -120,7 +123,7 @@ def _type_error(message: str) -> str | None:
         return f"{name}: {reason}"
 
 
-def _close_match(message: str, main: Callable[[], Any]) -> str:
+def _close_match(message: str, main: Callable[..., Any]) -> str:
     """A suggestion for a misspelt setting, which Hydra's message quotes."""
 
     def names(node: Any, prefix: str = "") -> list[str]:

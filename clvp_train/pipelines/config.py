@@ -5,7 +5,7 @@ import types
 import typing
 from collections.abc import Iterator
 from dataclasses import Field, fields, is_dataclass
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import ValidationError
@@ -100,7 +100,7 @@ def _has_type(schema: Any, name: str, value: Any) -> bool:
         typed[name] = value
     except ValidationError:
         return False
-    held = OmegaConf.to_container(typed)[name]
+    held = cast(dict[str, Any], OmegaConf.to_container(typed))[name]
     return isinstance(value, bool) == isinstance(held, bool) and held == value
 
 

@@ -43,14 +43,7 @@ def train(cfg: DictConfig) -> float | None:
     hub, repo_id = check_hub(cfg) if pairs.rank_and_world_size()[0] == 0 else (None, None)
     perturbations, rerank = check_settings(cfg)
     loss, optim, training = instantiate(cfg.loss), instantiate(cfg.optim), instantiate(cfg.training)
-    trainer = build.trainer(
-        cfg,
-        logger=build.loggers(cfg) or False,
-        callbacks=build.callbacks(cfg),
-        enable_model_summary=bool(cfg.trainer.get("enable_model_summary")),
-        plugins=[AtomicCheckpointIO()],
-        default_root_dir=cfg.paths.output,
-    )
+    trainer = _trainer(cfg)
     # build
     datamodule: CLVPDataModule = instantiate(cfg.data, pairs=build.pairs(cfg))
     datamodule.check(trainer.world_size, ("val", "test") if cfg.test else ("val",))
@@ -58,26 +51,17 @@ def train(cfg: DictConfig) -> float | None:
     total_steps = _total_steps(trainer, datamodule)
     module = CLVPModule(model, loss, optim, total_steps, training, cfg.seed)
     data = evaluation_data(cfg, datamodule, perturbations, rerank, datamodule.served_codes) if cfg.test else None
-    state = build.run_state(cfg, overrides, trainer, datamodule, model, total_steps)
-    trainer.callbacks.insert(0, state)  # type: ignore[attr-defined]
-    parameters = sum(p.numel() for p in module.parameters() if p.requires_grad) / 1e6
-    device, precision = trainer.strategy.root_device.type, trainer.precision
-    log.info("training %.1f M parameters for %d steps on %s, %s", parameters, total_steps, device, precision)
     # run
-    if cfg.resume:
-        _resume(cfg, state, trainer, datamodule)
-    for logger in trainer.loggers:
-        logger.log_hyperparams(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)))
-    trainer.fit(module, datamodule, ckpt_path=cfg.resume, weights_only=True)
+    state = build.run_state(cfg, overrides, trainer, datamodule, model, total_steps)
+    _fit(cfg, trainer, module, datamodule, state)
     # report
     output, best = Path(cfg.paths.output), _best_checkpoint(trainer)
     if trainer.is_global_zero:
         _save_model(cfg, load_clvp(best) if best else model, datamodule, output / MODEL)
     if data is not None:
         name = os.path.relpath(best, output) if best else "the weights at the end of training"
-        (evaluation,) = evaluate_checkpoints(
-            cfg, {name: lambda: load_clvp(best) if best else model}, datamodule, data, output / REPORT
-        )
+        models = {name: lambda: load_clvp(best) if best else model}
+        (evaluation,) = evaluate_checkpoints(cfg, models, datamodule, data, output / REPORT)
         if trainer.is_global_zero:
             write_score_table(evaluation.metrics, output / MODEL)
             log_report(trainer.loggers, evaluation.metrics, evaluation.figure_data, trainer.global_step)
@@ -89,6 +73,17 @@ def train(cfg: DictConfig) -> float | None:
     return _best_score(trainer)
 
 
+def _trainer(cfg: DictConfig) -> L.Trainer:
+    return build.trainer(
+        cfg,
+        logger=build.loggers(cfg) or False,
+        callbacks=build.callbacks(cfg),
+        enable_model_summary=bool(cfg.trainer.get("enable_model_summary")),
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=cfg.paths.output,
+    )
+
+
 def _total_steps(trainer: L.Trainer, datamodule: CLVPDataModule) -> int:
     """How many optimiser steps training takes: the first limit that it reaches."""
     batches, limit = datamodule.steps_per_epoch, trainer.limit_train_batches
@@ -98,10 +93,20 @@ def _total_steps(trainer: L.Trainer, datamodule: CLVPDataModule) -> int:
     return min((limit for limit in limits if limit > 0), default=1)
 
 
-def _resume(cfg: DictConfig, state: RunState, trainer: L.Trainer, datamodule: CLVPDataModule) -> None:
-    (epoch, batches), changes = state.resume(cfg.resume, trainer, datamodule.steps_per_epoch)
-    datamodule.resume_at(epoch, batches)
-    log.info("resuming from %s at epoch %d, batch %d%s", cfg.resume, epoch, batches, "".join(f"; {c}" for c in changes))
+def _fit(cfg: DictConfig, trainer: L.Trainer, module: CLVPModule, datamodule: CLVPDataModule, state: RunState) -> None:
+    """Trains, from the checkpoint of `cfg.resume` if there is one."""
+    trainer.callbacks.insert(0, state)  # type: ignore[attr-defined]
+    parameters = sum(p.numel() for p in module.parameters() if p.requires_grad) / 1e6
+    device, precision, steps = trainer.strategy.root_device.type, trainer.precision, module.total_steps
+    log.info("training %.1f M parameters for %d steps on %s, %s", parameters, steps, device, precision)
+    if cfg.resume:
+        (epoch, batches), changes = state.resume(cfg.resume, trainer, datamodule.steps_per_epoch)
+        datamodule.resume_at(epoch, batches)
+        message = "".join(f"; {change}" for change in changes)
+        log.info("resuming from %s at epoch %d, batch %d%s", cfg.resume, epoch, batches, message)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)))
+    trainer.fit(module, datamodule, ckpt_path=cfg.resume, weights_only=True)
 
 
 def _save_model(cfg: DictConfig, model: CLVPModel, datamodule: CLVPDataModule, folder: Path) -> None:
