@@ -55,7 +55,7 @@ def prepare(
 
     Args:
         datamodule: of the pairs.
-        suite: selects the perturbations.
+        suite: number, sizes and seed of the perturbations.
         reference: folder of pairs whose test split is the reference.
         limit: number of codes that the model sees at most; None: all.
 

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from clvp_train.errors import UserError
 from clvp_train.losses.gather import rank, world_size
 
-PRIMARY, MODE = "val/R@1", "max"  # the metric that selects the best checkpoint, and its direction
+PRIMARY, MODE = "val/R@1", "max"  # the defaults of primary_metric and primary_mode in conf/train.yaml
 DIRECTIONS = {"text_to_speech": "text → speech", "speech_to_text": "speech → text"}  # key: display name
 ROWS, COLUMNS = 512, 2048  # of a tile: 4 MiB of scores, which fit into the CPU caches
 SIGMAS = 8  # rounding errors up to so many standard deviations are resolved exactly

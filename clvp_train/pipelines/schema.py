@@ -76,7 +76,7 @@ class Demo(Root):
     num_candidates: int | None = setting(16, ge=2, why="one candidate has nothing to be ranked against")
 
 
-HARD_NEGATIVES = ("cut_off", "repeat", "drop", "swap", "foreign_tail", "foreign_stretch", "babble")
+PERTURBATION_NAMES = ("cut_off", "repeat", "drop", "swap", "foreign_tail", "foreign_stretch", "babble")
 MAX_CODES: dict[str, Any] = {"ge": 4, "why": "tortoise-tts ends every sequence with three codes of silence"}
 
 
@@ -89,7 +89,7 @@ class Data:
     seed: int = setting(0, ge=0)
     pin_memory: bool = False
     num_hard_negatives: int = setting(0, ge=0)
-    hard_negatives: list[str] = setting(list(HARD_NEGATIVES[:5]), choices=HARD_NEGATIVES, min_length=1)
+    hard_negatives: list[str] = setting(list(PERTURBATION_NAMES[:5]), choices=PERTURBATION_NAMES, min_length=1)
     perturbation_share: list[float] = setting([0.1, 0.5], gt=0, le=1, min_length=2, max_length=2)
     max_codes: int = setting(500, **MAX_CODES)
 
