@@ -32,7 +32,7 @@ USER_ERROR = 2  # exit status
 def report_errors(main: Callable[..., Any]) -> Callable[..., Any]:
     """Reports the user's errors of a command as this module describes.
 
-    Used twice: above `@hydra.main` for errors of composition, and below it, where Hydra would print a line of its own first.
+    Used twice: above `@hydra.main` for errors of composition, and below it, where Hydra would print another line first.
     """
 
     @functools.wraps(main)
