@@ -15,3 +15,7 @@ def __getattr__(name: str) -> object:
     from clvp_train.data import datamodule
 
     return getattr(datamodule, name)
+
+
+def __dir__() -> list[str]:  # for the API reference
+    return __all__

@@ -138,7 +138,7 @@ def test_a_checkpoint_with_another_tokenizer_is_refused(trained, workplace):
     vocabulary["a"], vocabulary["e"] = vocabulary["e"], vocabulary["a"]
     (checkpoint / "vocab.json").write_text(json.dumps(vocabulary))
     assert tokenizer("a")["input_ids"] != ClvpTokenizer.from_pretrained(checkpoint)("a")["input_ids"]
-    refused(EVALUATE, [f"checkpoint={checkpoint}", *CORPUS], workplace, "another tokenizer")
+    refused(EVALUATE, [f"checkpoint={checkpoint}", *CORPUS], workplace, "its tokenizer differs")
 
 
 @pytest.mark.parametrize(

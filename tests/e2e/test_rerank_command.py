@@ -166,7 +166,7 @@ def test_a_repeated_run_writes_nothing_and_a_folder_of_another_source_is_refused
         [*settings, "reranker.max_codes=300"],
         tmp_path,
         "a different source (reranker.max_codes)",
-        "set output_dir to another folder",
+        "Set output_dir to another folder",
     )
     shutil.copy(tmp_path / "candidates/part-01.parquet", tmp_path / "candidates/part-07.parquet")
     refused(settings, tmp_path, "part-07.parquet: made from a different source (the candidates)")
@@ -235,7 +235,7 @@ def test_bad_settings_and_broken_files(model, trained, tmp_path):
     refused([*base, "reranker.chunk_size=0"], tmp_path, "reranker.chunk_size")
     (checkpoint,) = trained.output.glob("checkpoints/best-*.ckpt")
     shutil.copy(checkpoint, tmp_path / "best.ckpt")
-    refused([*base, "checkpoint=best.ckpt"], tmp_path, "a.parquet: no column 'input_ids'", "set reranker.tokenizer")
+    refused([*base, "checkpoint=best.ckpt"], tmp_path, "a.parquet: no column 'input_ids'", "Set reranker.tokenizer")
     done = run(RERANK, [*base, "checkpoint=best.ckpt", f"reranker.tokenizer={model}"], tmp_path)
     assert done.status == 0, done.stderr
     content = (tmp_path / "in/a.parquet").read_bytes()
