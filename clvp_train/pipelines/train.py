@@ -3,6 +3,7 @@
 import logging
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -60,7 +61,7 @@ def train(cfg: DictConfig) -> float | None:
         _save_model(cfg, load_clvp(best) if best else model, datamodule, output / MODEL)
     if data is not None:
         name = os.path.relpath(best, output) if best else "the weights at the end of training"
-        models = {name: lambda: load_clvp(best) if best else model}
+        models: dict[str, Callable[[], CLVPModel]] = {name: lambda: load_clvp(best) if best else model}
         (evaluation,) = evaluate_checkpoints(cfg, models, datamodule, data, output / REPORT)
         if trainer.is_global_zero:
             write_score_table(evaluation.metrics, output / MODEL)
