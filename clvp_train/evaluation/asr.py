@@ -82,7 +82,6 @@ def _open(asr: str, device: torch.device) -> Any:
 def _loading_error(asr: str, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:300]
     return UserError(
-        f"rerank.asr={asr}: cannot be opened as a speech recognition model ({reason}). Set it to a folder or "
-        "Hub id of one that "
-        "transformers supports."
+        f"rerank.asr={asr}: cannot be opened as a speech recognition model ({reason}). "
+        "Set it to a folder or Hub id of one that transformers supports."
     )

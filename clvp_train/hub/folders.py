@@ -1,7 +1,6 @@
 """Writes the folders that are published: a model with its report, or pairs as a data set."""
 
 import hashlib
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from clvp_train.pairs import (
     read_manifest,
     write_manifest,
 )
-from clvp_train.report import METRICS_FILE
+from clvp_train.report import METRICS_FILE, write_metrics
 
 
 def write_model_folder(trained: Trained, folder: Path, hub: HubConfig, repo_id: str | None) -> Path:
@@ -46,7 +45,7 @@ def write_model_folder(trained: Trained, folder: Path, hub: HubConfig, repo_id: 
     shutil.copytree(trained.folder, folder, ignore=shutil.ignore_patterns("model*", ".*", "*.partial"))
     trained.model.save_pretrained(folder)
     shutil.copytree(trained.report, folder / REPORT, ignore=shutil.ignore_patterns(METRICS_FILE, SCORE_TABLE_FILE))
-    write_text(folder / METRICS_FILE, json.dumps(trained.metrics, indent=2, ensure_ascii=False) + "\n")
+    write_metrics(trained.metrics, folder)
     write_text(folder / CARD, text)
     return folder
 

@@ -209,9 +209,8 @@ class Reranker:
         low, high = ids_L.min().item(), ids_L.max().item()
         if low < 0 or high >= size:
             raise UserError(
-                f"{name}: {kind} {low if low < 0 else high}, but {self.source} knows 0 to {size - 1}. Use the "
-                "Tortoise that the "
-                "model was trained with."
+                f"{name}: {kind} {low if low < 0 else high}, but {self.source} knows 0 to {size - 1}. "
+                "Use the Tortoise that the model was trained with."
             )
         return ids_L
 

@@ -28,12 +28,11 @@ class Progress:
     def __init__(self, total: int, shown: bool) -> None:
         console = Console(stderr=True)
         self._has_bar = shown and console.is_terminal
-        texts = TextColumn("speech codes"), TextColumn("{task.fields[speed]}")
         columns = (
-            texts[0],
+            TextColumn("speech codes"),
             BarColumn(None),
             MofNCompleteColumn(),
-            texts[1],
+            TextColumn("{task.fields[speed]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )

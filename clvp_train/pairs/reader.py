@@ -85,9 +85,8 @@ def check_complete(storage: Storage, manifest: Manifest) -> None:
     sizes = storage.sizes()
     if not manifest.complete:
         raise UserError(
-            f"{storage.folder}: incomplete, {len(fnmatch.filter(sizes, PATTERN))} of {manifest.num_shards} "
-            "shards. Run the same "
-            "generate command again."
+            f"{storage.folder}: incomplete, {len(fnmatch.filter(sizes, PATTERN))} of {manifest.num_shards} shards. "
+            "Run the same generate command again."
         )
     for shard in manifest.shards:
         path, size = storage.path(shard.name), sizes.get(shard.name)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -175,17 +176,24 @@ def run_state(
 
 
 def callbacks(cfg: DictConfig) -> list[L.Callback]:
-    return [instantiate(callback) for callback in (cfg.get("callbacks") or {}).values() if callback is not None]
+    return _named(cfg, "callbacks")
 
 
 def loggers(cfg: DictConfig) -> list[Logger]:
-    return [instantiate(logger) for logger in (cfg.get("logger") or {}).values() if logger is not None]
+    return _named(cfg, "logger")
+
+
+def _named(cfg: DictConfig, group: str) -> list[Any]:
+    """The objects of a group of named configs; one that is set to null is left out."""
+    return [instantiate(config) for config in (cfg.get(group) or {}).values() if config is not None]
 
 
 def evaluation_trainer(cfg: DictConfig) -> L.Trainer:
     """The trainer of `cfg.trainer` without logger and checkpoints, in full precision and over all batches."""
     full = {"precision": "32-true", "limit_test_batches": 1.0, "fast_dev_run": False, "profiler": None}
-    return trainer(cfg, logger=False, enable_checkpointing=False, **full)
+    # in a log file every refresh of a bar would be a line
+    has_bar = sys.stdout.isatty() and cfg.trainer.get("enable_progress_bar") is not False
+    return trainer(cfg, logger=False, enable_checkpointing=False, enable_progress_bar=has_bar, **full)
 
 
 def trainer(cfg: DictConfig, **settings: Any) -> L.Trainer:

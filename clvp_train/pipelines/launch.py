@@ -95,9 +95,15 @@ def _command(cfg: DictConfig) -> list[str]:
     given = {*config.overrides.hydra, *config.overrides.task}
     options = [argument for argument in sys.argv[1:] if argument not in given]
     overrides = [argument for argument in sys.argv[1:] if argument in given and not argument.startswith("resume=")]
-    added = {"hydra.run.dir": cfg.paths.output} | ({"resume": cfg.resume} if cfg.get("resume") else {})
-    quoted = [f"{key}='{value}'" for key, value in ((key, value.replace("'", "\\'")) for key, value in added.items())]
-    return [*script, *options, *overrides, *quoted, "hydra.output_subdir=null"]
+    added = [_override("hydra.run.dir", cfg.paths.output), "hydra.output_subdir=null"]
+    if cfg.get("resume"):
+        added.append(_override("resume", cfg.resume))
+    return [*script, *options, *overrides, *added]
+
+
+def _override(key: str, value: str) -> str:
+    value = value.replace("'", "\\'")
+    return f"{key}='{value}'"
 
 
 def _start(command: list[str], count: int) -> int:

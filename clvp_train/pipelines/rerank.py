@@ -108,9 +108,8 @@ def _finished_files(folder: Path, paths: list[Path], source: dict[str, Any]) -> 
         changed = [words for name, words in SOURCES.items() if previous.get(name) != current[name]]
         if changed:
             raise UserError(
-                f"{file}: made from a different source ({', '.join(changed)}). Set output_dir to another "
-                "folder, or restore the "
-                "source."
+                f"{file}: made from a different source ({', '.join(changed)}). Set output_dir to another folder, or "
+                "restore the source."
             )
         finished.add(file.name)
     return finished

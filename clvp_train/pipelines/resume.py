@@ -20,8 +20,7 @@ from clvp_train.errors import UserError
 from clvp_train.io import CHECKPOINTS, MODEL, write_text
 from clvp_train.pairs import rank_and_world_size
 from clvp_train.pipelines.config import validate
-from clvp_train.training.checkpointing import newest_complete
-from clvp_train.training.run_state import stored_overrides
+from clvp_train.training.checkpointing import RUN_KEY, newest_complete, read_checkpoint
 
 OVERRIDES = "config/overrides.yaml"  # Hydra's, in a run folder
 LENGTH = ("trainer.max_epochs", "trainer.max_steps")  # what extends a finished run
@@ -103,10 +102,10 @@ def _intact_checkpoint(run: Path, named: Path | None) -> Path:
 def _own_overrides(run: Path, checkpoint: Path) -> list[str]:
     """The overrides that a run was started with: from its checkpoint, because Hydra rewrites its own file when another run
     starts in the same folder."""
-    stored = stored_overrides(checkpoint)
-    if stored is not None:
-        return stored
-    try:
+    stored = read_checkpoint(checkpoint)[RUN_KEY]
+    if "overrides" in stored:
+        return stored["overrides"]
+    try:  # a checkpoint of an earlier version
         return [str(override) for override in yaml.safe_load((run / OVERRIDES).read_text()) or ()]
     except (OSError, yaml.YAMLError) as error:
         raise UserError(

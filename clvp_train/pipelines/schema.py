@@ -351,8 +351,12 @@ SCHEMAS = [
     DVAECodes,
     Tortoise,
     OriginalTortoise,
+    Perturbations,
+    Rerank,
+    Reranker,
+    Hub,
+    Trainer,
 ]
-SCHEMAS += [Perturbations, Rerank, Reranker, Hub, Trainer]
 for schema in SCHEMAS:
     # open (struct=False), so that another _target_ can take other arguments; `config.validate` reports a misspelt name
     node = OmegaConf.structured(schema, flags={"struct": False})

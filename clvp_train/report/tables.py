@@ -66,9 +66,10 @@ def print_summary(metrics: Metrics, console: Console | None = None) -> None:
 def summary_lines(metrics: Metrics) -> list[str]:
     lines, reranking = [], metrics.get("rerank", {})
     if rows := sorted(metrics["perturbations"], key=lambda row: row["rate"]):
-        mean = sum(row["rate"] for row in rows) / len(rows)
         best, worst = (f"{_perturbation(row)} {row['rate']:.3f}" for row in (rows[-1], rows[0]))
-        lines.append(f"perturbation detection: mean rate {mean:.3f} (chance 0.5), best {best}, worst {worst}")
+        lines.append(
+            f"perturbation detection: mean rate {_mean_rate(rows):.3f} (chance 0.5), best {best}, worst {worst}"
+        )
     for name in QUALITIES:
         if name in reranking:
             random, pick, best = (f"{reranking[name][picker]['value']:.3f}" for picker in ("random", "pick", "best"))
@@ -84,8 +85,7 @@ def headline(metrics: Metrics) -> dict[str, str]:
         "AUC, matched vs. mismatched": f"{metrics['scores']['mismatched']['auc']:.3f}",
     }
     if metrics["perturbations"]:
-        rates = [row["rate"] for row in metrics["perturbations"]]
-        shown["mean detection rate of perturbations"] = f"{sum(rates) / len(rates):.3f}"
+        shown["mean detection rate of perturbations"] = f"{_mean_rate(metrics['perturbations']):.3f}"
     for name, words in (("word_error_rate", "word error rate"), ("finished", "finished candidates")):
         if name in metrics.get("rerank", {}):
             values = metrics["rerank"][name]
@@ -235,6 +235,10 @@ def _line(cells: Sequence[str]) -> str:
 def _perturbation(row: dict[str, Any]) -> str:
     size = f" {row['share']:.0%}" if row["share"] else ""
     return f"{row['perturbation'].replace('_', ' ')}{size}"
+
+
+def _mean_rate(rows: Sequence[dict[str, Any]]) -> float:
+    return sum(row["rate"] for row in rows) / len(rows)
 
 
 def _digits(name: str) -> int:

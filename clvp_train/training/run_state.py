@@ -4,11 +4,9 @@ Lightning restores weights, optimiser, schedule and callbacks. Stored here: epoc
 number of rows in each log, and the settings that must not change.
 """
 
-from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 
 from clvp_train.errors import UserError
 from clvp_train.training.checkpointing import RUN_KEY, read_checkpoint
@@ -21,7 +19,7 @@ class RunState(L.Callback):
     Args:
         fixed: settings that must not change when the run resumes, by the names that a user types; plain values.
         free: settings that may change.
-        overrides: the overrides that the run was started with, for `stored_overrides`.
+        overrides: the overrides that the run was started with, from which `resume=` composes its config.
     """
 
     def __init__(self, fixed: dict[str, Any], free: dict[str, Any], overrides: list[str]) -> None:
@@ -112,9 +110,3 @@ def _differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs, in words. Settings that only one of two versions of this package has do not count."""
     names = [name for name in then if name in now and then[name] != now[name]]
     return [f"{name} ({then[name]} then, {now[name]} now)" for name in names]
-
-
-def stored_overrides(path: Path) -> list[str] | None:
-    """The overrides that the run of a checkpoint was started with; None if the checkpoint does not say."""
-    stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    return stored.get(RUN_KEY, {}).get("overrides") if isinstance(stored, dict) else None
