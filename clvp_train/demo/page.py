@@ -2,7 +2,6 @@
 
 import html
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import gradio as gr
 import pandas as pd
 from pandas.io.formats.style import Styler
 
+from clvp_train.demo.listening_test import ANSWERS, Draw, ListeningTest
 from clvp_train.demo.session import DemoSession, Row
 from clvp_train.errors import UserError
 from clvp_train.tortoise import Candidate
@@ -26,30 +26,58 @@ FORMATS = {
 }
 INTRODUCTION = """# CLVP re-ranking demo
 Tortoise samples {count} candidates for a sentence, and the trained CLVP ranks them. The audio is decoded by the DVAE
-and Griffin-Lim, which is intelligible but far below the quality of Tortoise's diffusion decoder."""
+and Griffin-Lim, which is intelligible but far below the quality of Tortoise's diffusion decoder.
+
+Training data of this CLVP: {training_data}."""
 LEGEND = """Select a row to play it. **score**: cosine similarity of text and codes · **percentile**: percentage of
 true pairs that score lower · **log p**: nats per code under Tortoise's autoregressive model ·
 **finished**: the candidate ended with a stop token"""
+QUESTION = "One of these is CLVP's pick, the other a random candidate. Which one says the sentence better?"
 # system fonts, so that the page requests none from a server
 THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["system-ui", "sans-serif"])
 CSS = Path(__file__).with_name("page.css")
 
 
-def make_page(session: DemoSession) -> gr.Blocks:
-    """Returns the page. The candidates of a visitor are kept in their own session state."""
+def make_page(session: DemoSession, training_data: str, answers: Path) -> gr.Blocks:
+    """Returns the page.
+
+    Args:
+        session: generates and decodes.
+        training_data: what the model was trained on, in Markdown.
+        answers: a CSV file that the answers of listening tests are appended to.
+    """
     with gr.Blocks(title="CLVP", analytics_enabled=False, delete_cache=(600, 3600)) as page:
-        gr.Markdown(INTRODUCTION.format(count=session.num_candidates))
-        drawn = gr.State()
-        text = gr.Textbox(EXAMPLE, label="Sentence", lines=2, max_lines=4, elem_id="sentence")
+        gr.Markdown(INTRODUCTION.format(count=session.num_candidates, training_data=training_data))
+        _Content(session, answers)
+    return page
+
+
+class _Content:
+    """The components below the introduction, and their event handlers, which return the values of changed components."""
+
+    def __init__(self, session: DemoSession, answers: Path) -> None:
+        self.session, self.answers = session, answers
+        # of each visitor: the candidates, best first, and the listening test
+        self.rows, self.test = gr.State(), gr.State(ListeningTest())
+        self.text = gr.Textbox(EXAMPLE, label="Sentence", lines=2, max_lines=4, elem_id="sentence")
         with gr.Row(equal_height=True):
-            voice = gr.Dropdown(list(session.latents), value=next(iter(session.latents)), label="Voice", min_width=90)
-            seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=90)
-            button = gr.Button("Generate", variant="primary", scale=0, min_width=110, elem_id="draw")
-        message = gr.HTML(padding=False, elem_id="message")
-        with gr.Column(visible=False, elem_id="results") as results:
+            voices = list(session.latents)
+            self.voice = gr.Dropdown(voices, value=voices[0], label="Voice", min_width=90)
+            self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=90)
+            self.is_test = gr.Checkbox(label="Listening test", min_width=90, visible=session.is_audible)
+            self.button = gr.Button("Generate", variant="primary", scale=0, min_width=110, elem_id="draw")
+        self.message = gr.HTML(padding=False, elem_id="message")
+        self.tally = gr.Markdown(visible=False, elem_id="tally")
+        with gr.Column(visible=False, elem_id="comparison") as self.comparison:
+            gr.Markdown(QUESTION)
+            with gr.Row():
+                self.players = [_player("a"), _player("b")]
+            with gr.Row():
+                self.buttons = [gr.Button(answer, min_width=90) for answer in ANSWERS]
+        with gr.Column(visible=False, elem_id="results") as self.results:
             with gr.Row(visible=session.is_audible):
-                best, worst, selected = _player("best"), _player("worst"), _player("selected", autoplay=True)
-            table = gr.Dataframe(
+                self.best, self.worst, self.selected = _player("best"), _player("worst"), _player("selected", True)
+            self.table = gr.Dataframe(
                 headers=list(FORMATS),
                 interactive=False,
                 show_label=False,
@@ -59,45 +87,88 @@ def make_page(session: DemoSession) -> gr.Blocks:
                 elem_id="table",
             )
             gr.Markdown(LEGEND)
+        self._connect()
 
-        outputs = [message, drawn, results, table, best, worst, selected]
+    def _connect(self) -> None:
+        ranking = [self.message, self.comparison, self.results, self.table, self.best, self.worst, self.selected]
         gr.on(
-            [button.click, text.submit],
-            _draw_handler(session),
-            [text, voice, seed],
-            outputs,
-            show_progress_on=message,
+            [self.button.click, self.text.submit],
+            self.draw,
+            [self.text, self.voice, self.seed, self.is_test, self.test],
+            [*ranking, self.rows, self.test, *self.players],
+            show_progress_on=self.message,
             api_visibility="private",
         )
-        table.select(_select_handler(session), drawn, selected, show_progress_on=selected, api_visibility="private")
-    return page
+        for button in self.buttons:
+            button.click(
+                self.answer,
+                [button, self.seed, self.rows, self.test],
+                [*ranking, self.seed, self.test, self.tally],
+                show_progress_on=self.message,
+                api_visibility="private",
+            )
+        self.table.select(
+            self.select, self.rows, self.selected, show_progress_on=self.selected, api_visibility="private"
+        )
 
-
-def _draw_handler(session: DemoSession) -> Callable[..., tuple[Any, ...]]:
-    def draw(text: str, voice: str, seed: int | None, progress: gr.Progress = gr.Progress()) -> tuple[Any, ...]:
-        """The values of `outputs` in `make_page`."""
-        num_finished = itertools.count(1)
+    def draw(
+        self,
+        text: str,
+        voice: str,
+        seed: int | None,
+        is_test: bool,
+        test: ListeningTest,
+        progress: gr.Progress = gr.Progress(),
+    ) -> dict[Any, Any]:
+        draw, num_finished = Draw(text, voice, seed or 0), itertools.count(1)
 
         def on_candidate(_: Candidate) -> None:
-            progress((next(num_finished), session.num_candidates), desc="sampling", unit="candidates")
+            progress((next(num_finished), self.session.num_candidates), desc="sampling", unit="candidates")
 
         try:
-            rows = session.draw(text, voice, seed or 0, on_candidate)
+            if is_test:
+                test.check_unseen(draw)
+            rows = self.session.draw(draw.text, draw.voice, draw.seed, on_candidate)
+            trial = test.start(draw, rows) if is_test else None
         except UserError as error:
             alert = f'<div role="alert">{html.escape(str(error))}</div>'
-            return alert, None, gr.Column(visible=False), *[gr.skip()] * 4
-        best, worst = _play(session, rows, 1, "Best"), _play(session, rows, len(rows), "Worst")
-        return "", rows, gr.Column(visible=True), _cells(rows), best, worst, gr.Audio(None, visible=False)
+            return {self.message: alert, self.rows: None} | self._show(None)
+        changed = {self.message: "", self.rows: rows, self.test: test}
+        if trial is None:
+            test.seen.add(draw)
+            return changed | self._ranking(rows)
+        played = [self._play(rows, rank, name) for rank, name in zip(trial.ranks, "AB")]
+        return changed | self._show(self.comparison) | dict(zip(self.players, played))
 
-    return draw
+    def answer(
+        self, answer: str, seed: int | None, rows: list[Row], test: ListeningTest, request: gr.Request
+    ) -> dict[Any, Any]:
+        verdict = test.answer(answer, str(request.session_hash), self.answers)
+        if verdict is None:  # a second click
+            return {self.message: gr.skip()}
+        # the next seed, because this ranking is now known
+        changed = {self.seed: (seed or 0) + 1, self.test: test, self.tally: gr.Markdown(test.summary(), visible=True)}
+        return changed | self._ranking(rows) | {self.message: f'<div role="status">{verdict}.</div>'}
 
-
-def _select_handler(session: DemoSession) -> Callable[..., gr.Audio]:
-    def select(rows: list[Row], event: gr.SelectData) -> gr.Audio:
+    def select(self, rows: list[Row], event: gr.SelectData) -> gr.Audio:
         rank = int(event.row_value[0])  # not the position of the row, because the visitor may have sorted the table
-        return _play(session, rows, rank, "Selected")
+        return self._play(rows, rank, f"Selected: rank {rank}")
 
-    return select
+    def _ranking(self, rows: list[Row]) -> dict[Any, Any]:
+        return self._show(self.results) | {
+            self.table: _cells(rows),
+            self.best: self._play(rows, 1, "Best: rank 1"),
+            self.worst: self._play(rows, len(rows), f"Worst: rank {len(rows)}"),
+            self.selected: gr.Audio(None, visible=False),
+        }
+
+    def _show(self, shown: gr.Column | None) -> dict[Any, Any]:
+        """Shows one of the columns, or neither."""
+        return {column: gr.Column(visible=column is shown) for column in (self.comparison, self.results)}
+
+    def _play(self, rows: list[Row], rank: int, label: str) -> gr.Audio:
+        audio = (SAMPLE_RATE, self.session.speak(rows[rank - 1].candidate)) if self.session.is_audible else None
+        return gr.Audio(audio, label=label, visible=True)
 
 
 def _player(name: str, autoplay: bool = False) -> gr.Audio:
@@ -110,11 +181,6 @@ def _player(name: str, autoplay: bool = False) -> gr.Audio:
         min_width=240,
         waveform_options=waveform,
     )
-
-
-def _play(session: DemoSession, rows: list[Row], rank: int, name: str) -> gr.Audio:
-    audio = (SAMPLE_RATE, session.speak(rows[rank - 1].candidate)) if session.is_audible else None
-    return gr.Audio(audio, label=f"{name}: rank {rank}", visible=True)
 
 
 def _cells(rows: list[Row]) -> Styler:

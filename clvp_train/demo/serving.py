@@ -4,12 +4,20 @@ import logging
 import os
 import threading
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
+import yaml
+from huggingface_hub.repocard import metadata_load
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from clvp_train.demo.session import DemoSession
 from clvp_train.errors import UserError
+from clvp_train.hub import TRAINING_CONFIG
+from clvp_train.models import resolve_checkpoint
+
+ANSWERS_FILE = "listening_test.csv"  # in the run folder
 
 
 def serve(cfg: DictConfig) -> None:
@@ -22,7 +30,7 @@ def serve(cfg: DictConfig) -> None:
     from clvp_train.demo.page import CSS, THEME, make_page
 
     logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio requests its own page once
-    page = make_page(session)
+    page = make_page(session, training_data(resolve_checkpoint(cfg.checkpoint)), Path(cfg.paths.output, ANSWERS_FILE))
     try:
         _, address, _ = page.launch(
             server_name=cfg.host,
@@ -45,3 +53,30 @@ def serve(cfg: DictConfig) -> None:
         print("demo: stopped", flush=True)
     finally:
         page.close(verbose=False)
+
+
+def training_data(model: Path) -> str:
+    """What a model was trained on, in Markdown: from the training config in its folder, else the data sets in its card.
+
+    Args:
+        model: a folder or file with weights.
+    """
+    config, card = model / TRAINING_CONFIG, model / "README.md"
+    if config.is_file():
+        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+        names = ["pairs"] if settings.get("pairs") else ["corpus", "codes"]
+        return ", ".join(f"{name} `{_describe(settings.get(name))}`" for name in names)
+    datasets = (metadata_load(card) or {}).get("datasets") if card.is_file() else None
+    return f"data sets `{_describe(datasets)}`" if datasets else "unknown"
+
+
+def _describe(node: Any) -> str:
+    """The class and the location of a config node, of each in a list or group of them."""
+    if isinstance(node, list):
+        return ", ".join(map(_describe, node))
+    if not isinstance(node, dict):
+        return str(node)
+    if "_target_" not in node:
+        return _describe(list(node.values()))
+    location = next((f" {node[key]}" for key in ("path", "root", "name") if key in node), "")
+    return node["_target_"].rpartition(".")[2] + location.replace("${paths.data}", "data")

@@ -1,5 +1,6 @@
-"""`python -m clvp_train.demo` in a real browser: sampling, ranking, playback and errors."""
+"""`python -m clvp_train.demo` in a real browser: sampling, ranking, playback, blind comparison and errors."""
 
+import csv
 import io
 import re
 import shutil
@@ -174,10 +175,51 @@ def test_candidates_are_ranked_as_by_reranker_and_can_be_played(page, expected):
     ):
         source, duration = play(page, name, start)
         assert label in page.locator(f"#{name}").inner_text()
-        samples, rate = soundfile.read(io.BytesIO(page.request.get(source).body()))
-        [expected_] = synthesize(tortoise, [ranked[index][0].codes])
-        assert rate == 22_050 and abs(duration - len(expected_) / rate) < 0.05
-        np.testing.assert_allclose(samples, (expected_ / expected_.abs().max() * 0.9).numpy(), atol=1e-3)
+        assert_plays(page, source, duration, tortoise, ranked[index][0])
+
+
+def assert_plays(page: Page, source: str, duration: float, tortoise: FrozenTortoise, candidate: Candidate) -> None:
+    samples, rate = soundfile.read(io.BytesIO(page.request.get(source).body()))
+    [expected_] = synthesize(tortoise, [candidate.codes])
+    assert rate == 22_050 and abs(duration - len(expected_) / rate) < 0.05
+    np.testing.assert_allclose(samples, (expected_ / expected_.abs().max() * 0.9).numpy(), atol=1e-3)
+
+
+@needs_chromium
+@pytest.mark.parametrize("answer", ["A is better", "No difference"])
+def test_pick_and_a_random_candidate_are_compared_blind(page, served, expected, answer):
+    tortoise, ranked = expected
+    page.fill("#sentence textarea", TEXT)
+    page.get_by_label("Seed").fill(str(SEED))
+    page.get_by_label("Voice").click()
+    page.get_by_role("option", name="slt").click()
+    page.get_by_label("Listening test").check()
+    page.click("#draw")
+    players = [play(page, name, start=True) for name in "ab"]
+    assert "rank" not in page.locator("#comparison").inner_text() and page.locator("#results").is_hidden()
+    page.get_by_role("button", name=answer).click()
+    page.locator("#results").wait_for()
+    verdict = page.locator("#message [role=status]").inner_text()
+    ranks = [1 if words == "the pick" else int(words.split()[1]) for words in re.findall("was ([^,.]+)", verdict)]
+    assert 1 in ranks and len(set(ranks)) == 2 and page.locator("#comparison").is_hidden()
+    for (source, duration), rank in zip(players, ranks):
+        assert_plays(page, source, duration, tortoise, ranked[rank - 1][0])
+    preferred = "neither" if answer == "No difference" else "pick" if ranks[0] == 1 else "other"
+    assert f"Pick preferred in {int(preferred == 'pick')} of 1 comparisons" in page.locator("#tally").inner_text()
+    with next(served.cwd.glob("outputs/demo/*/listening_test.csv")).open() as file:
+        row = list(csv.DictReader(file))[-1]
+    assert (row["text"], row["rank_a"], row["preferred"]) == (TEXT, str(ranks[0]), preferred)
+    assert page.get_by_label("Seed").input_value() == str(SEED + 1)
+    page.get_by_label("Seed").fill(str(SEED))
+    page.click("#draw")  # its ranking has been shown
+    page.get_by_text("you have seen the ranking").wait_for()
+
+
+@needs_chromium
+def test_page_says_what_the_model_was_trained_on(page):
+    sentence = page.get_by_text("Training data of this CLVP:")
+    sentence.wait_for()
+    assert "CLVP: corpus TextLines sentences.txt, codes ARCodes." in sentence.inner_text()
 
 
 @needs_chromium
