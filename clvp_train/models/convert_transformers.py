@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -146,25 +145,30 @@ def write_transformers(
                 f"{base} has {theirs.vocab_size} {tower} tokens and this CLVP {ours.vocab_size}. Use the Tortoise that it "
                 "was trained with."
             )
-    autoregressive = {
-        key: _plain(value) for key, value in read_weights(source).items() if key.startswith(AUTOREGRESSIVE_PREFIXES)
-    }
-    if not all(any(key.startswith(prefix) for key in autoregressive) for prefix in AUTOREGRESSIVE_PREFIXES):
-        raise ValueError(
-            f"{base} has no autoregressive model. Use a complete transformers Clvp, such as susnato/clvp_dev."
-        )
+    autoregressive = _read_autoregressive(source, base)
     described = config.to_dict() | {"dtype": "float32", "projection_dim": model.config.projection_dim}
     described |= {name: described[name] | values for name, values in fields.items()}
 
-    def ignored(parent: str, names: list[str]) -> list[str]:
-        # the base's own weights and hidden files; subfolders are copied completely
-        patterns = ("*.safetensors", "*.bin", "*.index.json", ".*") if Path(parent) == source else ()
-        return [name for name in names if any(fnmatch(name, pattern) for pattern in patterns)]
+    # the base's own weights and hidden files; subfolders are copied completely
+    others = shutil.ignore_patterns("*.safetensors", "*.bin", "*.index.json", ".*")
+
+    def ignored(parent: str, names: list[str]) -> set[str]:
+        return others(parent, names) if Path(parent) == source else set()
 
     shutil.copytree(source, target, ignore=ignored, dirs_exist_ok=True)
     ClvpConfig.from_dict(described).save_pretrained(target)
     with atomic_write(target / "model.safetensors") as partial:
         save_file(autoregressive | state, partial, metadata={"format": "pt"})
+
+
+def _read_autoregressive(source: Path, base: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The weights of a composite checkpoint that are not the encoders'. Raises ValueError if there are none."""
+    stored = read_weights(source)
+    if not all(any(key.startswith(prefix) for key in stored) for prefix in AUTOREGRESSIVE_PREFIXES):
+        raise ValueError(
+            f"{base} has no autoregressive model. Use a complete transformers Clvp, such as susnato/clvp_dev."
+        )
+    return {key: _plain(value) for key, value in stored.items() if key.startswith(AUTOREGRESSIVE_PREFIXES)}
 
 
 def _plain(tensor: Tensor) -> Tensor:

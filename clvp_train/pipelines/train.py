@@ -3,7 +3,6 @@
 import logging
 import os
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -57,18 +56,16 @@ def train(cfg: DictConfig) -> float | None:
     _fit(cfg, trainer, module, datamodule, state)
     # report
     output, best = Path(cfg.paths.output), _best_checkpoint(trainer)
+    trained = load_clvp(best) if best else model
     if trainer.is_global_zero:
-        _save_model(cfg, load_clvp(best) if best else model, datamodule, output / MODEL)
+        _save_model(cfg, trained, datamodule, output / MODEL)
     if data is not None:
         name = os.path.relpath(best, output) if best else "the weights at the end of training"
-        models: dict[str, Callable[[], CLVPModel]] = {name: lambda: load_clvp(best) if best else model}
-        (evaluation,) = evaluate_checkpoints(cfg, models, datamodule, data, output / REPORT)
+        (evaluation,) = evaluate_checkpoints(cfg, {name: lambda: trained}, datamodule, data, output / REPORT)
         if trainer.is_global_zero:
             write_score_table(evaluation.metrics, output / MODEL)
             log_report(trainer.loggers, evaluation.metrics, evaluation.figure_data, trainer.global_step)
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLog):
-            logger.end(output / MODEL)
+    _end_wandb(trainer, output / MODEL)
     if hub is not None and hub.is_enabled:
         publish_run(output, hub, repo_id)
     return _best_score(trainer)
@@ -116,6 +113,12 @@ def _save_model(cfg: DictConfig, model: CLVPModel, datamodule: CLVPDataModule, f
     pairs.copy_tokenizer(datamodule.folder, folder)
     write_training_config(cfg, folder)
     log.info("model: %s", folder)
+
+
+def _end_wandb(trainer: L.Trainer, model: Path) -> None:
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLog):
+            logger.end(model)
 
 
 def _best_checkpoint(trainer: L.Trainer) -> str | None:

@@ -142,13 +142,9 @@ def original_config(original: dict[str, torch.Tensor], source: str, heads: int |
     Raises:
         UserError: the state dict is of another model, or the heads do not divide its width.
     """
-    shapes = _shapes(
-        original,
-        ("conditioning_encoder.init.weight", 3),
-        *((f"{name}.weight", 2) for name in ("text_embedding", "mel_embedding")),
-        *((f"{name}.emb.weight", 2) for name in ("text_pos_embedding", "mel_pos_embedding")),
-        complaint=NO_AR.format(source),
-    )
+    required = [("conditioning_encoder.init.weight", 3), ("text_embedding.weight", 2), ("mel_embedding.weight", 2)]
+    required += [("text_pos_embedding.emb.weight", 2), ("mel_pos_embedding.emb.weight", 2)]
+    shapes = _shapes(original, required, NO_AR.format(source))
     (_, num_mels, _), (text_rows, _), (vocab_size, width), (text_positions, _), (speech_positions, _) = shapes
     heads = max(1, width // HEAD_WIDTH) if heads is None else heads
     if heads < 1 or width % heads:
@@ -197,10 +193,9 @@ def original_dvae_config(original: dict[str, torch.Tensor], source: str) -> DVAE
     Raises:
         UserError: the state dict is of another model.
     """
-    required = (("encoder.0.0.weight", 3), ("codebook.embed", 2))
-    (hidden_dim, num_mels, kernel_size), (codebook_dim, num_tokens) = _shapes(
-        original, *required, complaint=NO_DVAE.format(source)
-    )
+    required = [("encoder.0.0.weight", 3), ("codebook.embed", 2)]
+    shapes = _shapes(original, required, NO_DVAE.format(source))
+    (hidden_dim, num_mels, kernel_size), (codebook_dim, num_tokens) = shapes
     return DVAEConfig(
         num_mels=num_mels,
         num_tokens=num_tokens,
@@ -242,8 +237,8 @@ def _convert(key: str, theirs: torch.Tensor, heads: int) -> torch.Tensor:
     return tensor.unflatten(0, (heads, 3, -1))[:, part].flatten(0, 1)
 
 
-def _shapes(original: dict[str, torch.Tensor], *required: tuple[str, int], complaint: str) -> list[torch.Size]:
-    # the shapes of these keys, each with the required number of dimensions
+def _shapes(original: dict[str, torch.Tensor], required: list[tuple[str, int]], complaint: str) -> list[torch.Size]:
+    """The shapes of these keys, each of which must have this number of dimensions."""
     check_keys(complaint, [key for key, _ in required if key not in original], [], ADVICE)
     for key, dimensions in required:
         if original[key].ndim != dimensions:

@@ -29,7 +29,6 @@ class CSVLog(Logger):
     Args:
         save_dir: the run folder.
         name: of the folder in it.
-        version: of a folder below that; "": none.
         flush_logs_every_n_steps: how often to write rows to disk; they are also written at every checkpoint.
 
     Attributes:
@@ -37,35 +36,14 @@ class CSVLog(Logger):
     """
 
     rows = 0
+    name = version = save_dir = ""  # of Lightning's interface
 
-    def __init__(
-        self, save_dir: str | Path, name: str = "logs", version: str = "", flush_logs_every_n_steps: int = 100
-    ) -> None:
+    def __init__(self, save_dir: str | Path, name: str = "logs", flush_logs_every_n_steps: int = 100) -> None:
         super().__init__()
-        self.folder, self._save_dir, self._name, self._version = Path(save_dir, name, version), save_dir, name, version
+        self.save_dir, self.name, self.file = str(save_dir), name, Path(save_dir, name, "metrics.csv")
         self.flush_logs_every_n_steps = flush_logs_every_n_steps
         self._columns: list[str] = []  # of the file; [] before the first row is written
         self._pending: list[dict[str, Any]] = []
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def version(self) -> str:
-        return self._version
-
-    @property
-    def save_dir(self) -> str:
-        return str(self._save_dir)
-
-    @property
-    def log_dir(self) -> str:
-        return str(self.folder)
-
-    @property
-    def file(self) -> Path:
-        return self.folder / "metrics.csv"
 
     def keep(self, rows: int) -> None:
         """Continues an existing file after its first `rows` rows; later ones were logged after the checkpoint."""
@@ -77,8 +55,8 @@ class CSVLog(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        save_hparams_to_yaml(str(self.folder / "hparams.yaml"), params)
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        save_hparams_to_yaml(str(self.file.with_name("hparams.yaml")), params)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:

@@ -36,10 +36,6 @@ class TrainingConfig:
     text_mask_percentage: float = 0.0  # share of text tokens that are masked, 0 to 1; the name is Tortoise's
     voice_mask_percentage: float = 0.0  # share of speech codes that are masked
 
-    def __post_init__(self) -> None:
-        if self.cached_gradients and self.chunk_size == 0:
-            raise UserError("training.cached_gradients=true: needs chunks. Set training.chunk_size to 1 or more.")
-
 
 def mask_tokens(mask_BL: torch.Tensor, share: float) -> torch.Tensor:
     """Removes a random share of the tokens from an attention mask, for attention and pooling, so that the model cannot rely on

@@ -6,7 +6,7 @@ from clvp_train.training import CSVLog, WandbLog
 
 
 def read(log):
-    with open(f"{log.log_dir}/metrics.csv") as file:
+    with log.file.open() as file:
         return list(csv.DictReader(file))
 
 

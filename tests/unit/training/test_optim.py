@@ -8,7 +8,6 @@ import transformers
 from torch import nn
 from torch.optim import lr_scheduler
 
-from clvp_train.errors import UserError
 from clvp_train.training import CLVPModule, OptimConfig, warmup_cosine
 from clvp_train.training.optim import build_optimizer, build_scheduler, freeze, parameter_groups
 from tests.unit.training.test_module import loader
@@ -50,12 +49,6 @@ def test_a_frozen_tower_is_not_trained_and_has_no_dropout(model):
     kept = groups_by_parameter(model, OptimConfig()).keys()
     assert kept == {name for name, _ in model.named_parameters() if not name.startswith("text_")}
     assert not model.text_model.training and model.speech_model.training
-
-
-@pytest.mark.parametrize("value", ["text", ("text", "speech"), ("mouth",)])
-def test_at_least_one_tower_is_trained(value):
-    with pytest.raises(UserError, match="optim.freeze="):
-        OptimConfig(freeze=value)
 
 
 def test_only_adam_is_fused_by_default_and_settings_are_passed():
