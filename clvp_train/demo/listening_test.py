@@ -89,7 +89,7 @@ class ListeningTest:
         wins, losses, ties = (self.preferred[key] for key in ("pick", "other", "neither"))
         return (
             f"Pick preferred in {wins} of {wins + losses + ties} comparisons, the other candidate in {losses}, no difference "
-            f"in {ties}. Two-sided sign test of the {wins + losses} preferences: p = {sign_test(wins, losses):.2g}."
+            f"in {ties}. Two-sided sign test (n = {wins + losses}): p = {sign_test(wins, losses):.2g}."
         )
 
 
