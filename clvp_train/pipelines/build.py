@@ -77,7 +77,7 @@ def candidates(cfg: DictConfig, datamodule: CLVPDataModule, rerank: RerankConfig
         )
     # in one voice, as Tortoise re-ranks; in small shards, so that all ranks draw
     settings = {"num_candidates": rerank.num_candidates, "num_eval_candidates": rerank.num_candidates}
-    settings |= {"one_voice": True, "shard_size": 16}
+    settings |= {"one_voice": True, "shard_size": 16, "judge": None}
     texts = test.column("text", test.text_index.first()[: rerank.num_texts])
     drawn = pairs_.generate(
         Texts(texts, f"{manifest.corpus} test"),
