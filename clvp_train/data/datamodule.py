@@ -8,12 +8,12 @@ from typing import Any
 
 import lightning as L
 import torch.distributed as dist
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from clvp_train.corpus import Split
-from clvp_train.data.collate import Collate
+from clvp_train.data.collate import Collate, Pair
 from clvp_train.data.dataset import EvaluationPairs, PairDataset, TrainingPairs
-from clvp_train.data.judged import JudgedCandidates
+from clvp_train.data.judged import JudgedCandidates, JudgedPairs
 from clvp_train.data.perturbations import HARD_NEGATIVES, HardNegatives
 from clvp_train.data.sampler import EpochOrder, EvaluationSampler, GlobalBatchSampler
 from clvp_train.errors import UserError
@@ -60,7 +60,9 @@ class CLVPDataModule(L.LightningDataModule):
         max_codes: int = 500,
     ) -> None:
         super().__init__()
-        self.negatives = HardNegatives(num_hard_negatives, hard_negatives, perturbation_share)
+        # perturbed copies also take the place of worse candidates that a text does not have
+        num_copies = num_hard_negatives + num_judged_negatives
+        self.negatives = HardNegatives(num_copies, hard_negatives, perturbation_share)
         self.num_judged_negatives, self.judged_margin = num_judged_negatives, judged_margin
         self.judged_positive_share = judged_positive_share
         self.collate = Collate(max_codes=max_codes)
@@ -151,8 +153,11 @@ class CLVPDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         pairs, (rank, world_size) = self.splits["train"], self._rank()
-        items = TrainingPairs(pairs, self.negatives, self.seed, self.served_codes, self.judged)
-        text_index = self.judged.positives(self.judged_positive_share) if self.judged else pairs.text_index
+        items: Dataset[Pair] = TrainingPairs(pairs, self.negatives, self.seed, self.served_codes)
+        text_index = pairs.text_index
+        if self.judged is not None:
+            items = JudgedPairs(items, pairs, self.judged, self.seed)
+            text_index = self.judged.positives(self.judged_positive_share)
         overfits = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         order = EpochOrder(text_index, self.seed, fixed=overfits)
         order.set_epoch(self._start[0])  # loader processes prefetch before Lightning sets it

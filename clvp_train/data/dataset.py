@@ -18,7 +18,6 @@ from torch.utils.data import Dataset
 
 from clvp_train.corpus import Split
 from clvp_train.data.collate import Pair
-from clvp_train.data.judged import JudgedCandidates
 from clvp_train.data.perturbations import Codes, HardNegatives
 from clvp_train.data.sampler import Item
 from clvp_train.data.text_index import TextIndex, text_hashes
@@ -110,33 +109,23 @@ class PairDataset(Dataset[Pair]):
 
 @dataclass(eq=False)
 class TrainingPairs(Dataset[Pair]):
-    """Pairs with the key of their text and negatives: worse candidates of the text and perturbed copies, more of these where
-    there are too few candidates. The negatives depend on the pairs, the seed, the epoch and the index only: not on the rank,
-    the loader process, or the batch at which a run resumes."""
+    """Pairs with the key of their text and hard negatives. The negatives depend on the pairs, the seed, the epoch and the index
+    only: not on the rank, the loader process, or the batch at which a run resumes."""
 
     pairs: PairDataset
     negatives: HardNegatives
-    seed: int  # of the negatives
+    seed: int  # of the hard negatives
     limit: int | None  # number of codes that the model sees; None: all
-    judged: JudgedCandidates | None = None
 
     def __getitem__(self, item: Item) -> Pair:
         index, epoch = item
         pair = self.pairs[index]
         pair["key"] = int(self.pairs.keys_N[index])
-        num_judged = 0 if self.judged is None else self.judged.num_negatives
-        if self.negatives.num_hard_negatives + num_judged == 0:
-            return pair
-        rng = np.random.default_rng((self.seed, epoch, index))
-        worse = [] if self.judged is None else self.judged.negatives(index, rng)
-        num_copies = self.negatives.num_hard_negatives + num_judged - len(worse)
-        other_codes = partial(self._other_codes, index, rng)
-        copies = self.negatives.draw(pair["speech_ids"].numpy(), rng, other_codes, self.limit, num_copies)
-        others = [self.pairs[other] for other in worse]
-        pair["negatives"] = [(other["speech_ids"], other["finished"]) for other in others]
-        pair["negatives"] += [(copy_S, pair["finished"]) for copy_S in copies]
-        if self.judged is not None:
-            pair["qualities"] = [*self.judged.quality_N[[index, *worse]].tolist(), *[np.nan] * num_copies]
+        if self.negatives.num_hard_negatives:
+            rng = np.random.default_rng((self.seed, epoch, index))
+            other_codes = partial(self._other_codes, index, rng)
+            copies = self.negatives.draw(pair["speech_ids"].numpy(), rng, other_codes, self.limit)
+            pair["negatives"] = [(copy_S, pair["finished"]) for copy_S in copies]
         return pair
 
     def _other_codes(self, index: int, rng: np.random.Generator) -> Codes:

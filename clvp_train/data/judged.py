@@ -3,9 +3,16 @@
 Shapes: N pairs, U texts, K negatives.
 """
 
-import numpy as np
+from dataclasses import dataclass
 
+import numpy as np
+from torch.utils.data import Dataset
+
+from clvp_train.data.collate import Pair
+from clvp_train.data.sampler import Item
 from clvp_train.data.text_index import TextIndex
+
+JUDGED = 1  # keeps these random draws apart from those of perturbed copies
 
 
 class JudgedCandidates:
@@ -55,3 +62,25 @@ class JudgedCandidates:
         gaps = self.quality_N[index] - self.quality_N[pairs]
         worse = pairs[(gaps > 0) & (gaps >= self.margin)]  # false for NaN
         return rng.permutation(worse)[: self.num_negatives].tolist()
+
+
+@dataclass(eq=False)
+class JudgedPairs(Dataset[Pair]):
+    """Training pairs with their qualities. Worse candidates of the text take the place of their first K negatives, as far as
+    there are any."""
+
+    items: Dataset[Pair]  # training pairs with at least K negatives
+    pairs: Dataset[Pair]  # the same without negatives
+    judged: JudgedCandidates
+    seed: int  # of the choice of candidates
+
+    def __getitem__(self, item: Item) -> Pair:
+        index, epoch = item
+        pair = self.items[item]
+        worse = self.judged.negatives(index, np.random.default_rng((self.seed, epoch, index, JUDGED)))
+        others = [self.pairs[other] for other in worse]
+        copies = pair.get("negatives", [])[len(worse) :]
+        if others or copies:
+            pair["negatives"] = [*((other["speech_ids"], other["finished"]) for other in others), *copies]
+            pair["qualities"] = [*self.judged.quality_N[[index, *worse]].tolist(), *[np.nan] * len(copies)]
+        return pair

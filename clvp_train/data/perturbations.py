@@ -131,24 +131,18 @@ class HardNegatives:
         object.__setattr__(self, "perturbation_share", bounds)
 
     def draw(
-        self,
-        codes_S: Codes,
-        rng: np.random.Generator,
-        other_codes: Callable[[], Codes],
-        limit: int | None = None,
-        number: int | None = None,
+        self, codes_S: Codes, rng: np.random.Generator, other_codes: Callable[[], Codes], limit: int | None = None
     ) -> list[torch.Tensor]:
-        """Returns perturbed copies of the codes, none equal to the original within the limit.
+        """Returns K perturbed copies of the codes, none equal to the original within the limit.
 
         Args:
             codes_S: of a pair.
             rng: draws perturbations, shares and positions.
             other_codes: returns the codes of another text; it may draw from `rng` too.
             limit: number of codes that the model sees; None: all.
-            number: of copies; None: K.
         """
-        codes_S, number = codes_S[:limit], self.num_hard_negatives if number is None else number
-        return [torch.from_numpy(self._copy(codes_S, rng, other_codes, limit)) for _ in range(number)]
+        codes_S = codes_S[:limit]
+        return [torch.from_numpy(self._copy(codes_S, rng, other_codes, limit)) for _ in range(self.num_hard_negatives)]
 
     def _copy(
         self, codes_S: Codes, rng: np.random.Generator, other_codes: Callable[[], Codes], limit: int | None

@@ -93,11 +93,11 @@ class RecordingDistance(CandidateJudge):
             return
         table = self._read()
         table = table.filter(pc.greater(pc.list_value_length(table["speech_ids"]), 0))
-        largest = pc.max(pc.list_flatten(table["speech_ids"])).as_py() or 0
-        if largest >= tortoise.num_speech_tokens:
+        size, codes = tortoise.num_speech_tokens, pc.min_max(pc.list_flatten(table["speech_ids"])).as_py()
+        if table.num_rows and not 0 <= codes["min"] <= codes["max"] < size:
             raise UserError(
-                f"codes.judge.recordings={self.recordings}: contains the code {largest}, but {tortoise.source} has "
-                f"{tortoise.num_speech_tokens} codes. Encode the recordings with the same Tortoise."
+                f"codes.judge.recordings={self.recordings}: the codes range from {codes['min']} to {codes['max']}, but those "
+                f"of {tortoise.source} from 0 to {size - 1}. Encode the recordings with the same Tortoise."
             )
         keys = zip(map(text_key, table["text"].to_pylist()), table["voice"].to_pylist())
         self._stored, self._stored_codes = {key: row for row, key in enumerate(keys)}, table["speech_ids"]
