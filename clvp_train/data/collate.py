@@ -21,7 +21,8 @@ class Pair(TypedDict):
     speech_ids: torch.Tensor  # (S,)
     finished: bool  # False: the AR reached its limit of codes
     key: NotRequired[int]  # in training: equal for equal texts
-    negatives: NotRequired[list[torch.Tensor]]  # in training: K perturbed copies of the codes
+    negatives: NotRequired[list[tuple[torch.Tensor, bool]]]  # in training: K (S,) codes and whether they are finished
+    qualities: NotRequired[list[float]]  # in training: of the codes and of each negative; NaN if unknown
     text: NotRequired[int]  # in evaluation: the number of the text
 
 
@@ -66,7 +67,7 @@ class Collate(Padding):
 
     The batch has "input_ids" and "text_attention_mask" (B, T), "speech_ids" and "speech_attention_mask" (B, S); "key" and
     "text" (B,) if the pairs have them; "negative_ids" and "negative_attention_mask" (M, S) if they have negatives, those of a
-    pair in consecutive rows. S may differ between codes and negatives.
+    pair in consecutive rows; "qualities" (B, 1 + K) float32 if they have them. S may differ between codes and negatives.
     """
 
     def __call__(self, pairs: Sequence[Pair]) -> Batch:
@@ -84,6 +85,8 @@ class Collate(Padding):
         if "text" in pairs[0]:
             batch["text"] = torch.tensor([pair["text"] for pair in pairs])
         if "negatives" in pairs[0]:
-            negatives = [(codes_S, pair["finished"]) for pair in pairs for codes_S in pair["negatives"]]
+            negatives = [negative for pair in pairs for negative in pair["negatives"]]
             batch["negative_ids"], batch["negative_attention_mask"] = self.speech(*zip(*negatives))
+        if "qualities" in pairs[0]:
+            batch["qualities"] = torch.tensor([pair["qualities"] for pair in pairs])
         return batch

@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch.distributed as dist
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from clvp_train.corpus import Split
-from clvp_train.data.collate import Collate
+from clvp_train.data.collate import Collate, Pair
 from clvp_train.data.dataset import EvaluationPairs, PairDataset, TrainingPairs
+from clvp_train.data.judged import JudgedCandidates, JudgedPairs
 from clvp_train.data.perturbations import HARD_NEGATIVES, HardNegatives
 from clvp_train.data.sampler import EpochOrder, EvaluationSampler, GlobalBatchSampler
 from clvp_train.errors import UserError
@@ -34,6 +36,10 @@ class CLVPDataModule(L.LightningDataModule):
         num_hard_negatives: perturbed copies of its codes for each training pair.
         hard_negatives: names of `perturbations.PERTURBATIONS`.
         perturbation_share: [minimum, maximum] share of the codes that a perturbation affects.
+        num_judged_negatives: worse candidates of its text for each training pair, see `JudgedCandidates`; perturbed copies
+            where there are fewer.
+        judged_margin: by which the quality of a worse candidate is below that of the pair.
+        judged_positive_share: share of a text's judged candidates, the best, that training uses as positives.
         max_codes: with padding "tortoise", length of the codes.
     """
 
@@ -48,10 +54,17 @@ class CLVPDataModule(L.LightningDataModule):
         num_hard_negatives: int = 0,
         hard_negatives: Sequence[str] = HARD_NEGATIVES,
         perturbation_share: Sequence[float] = (0.1, 0.5),
+        num_judged_negatives: int = 0,
+        judged_margin: float = 0.0,
+        judged_positive_share: float = 1.0,
         max_codes: int = 500,
     ) -> None:
         super().__init__()
-        self.negatives = HardNegatives(num_hard_negatives, hard_negatives, perturbation_share)
+        # perturbed copies also take the place of worse candidates that a text does not have
+        num_copies = num_hard_negatives + num_judged_negatives
+        self.negatives = HardNegatives(num_copies, hard_negatives, perturbation_share)
+        self.num_judged_negatives, self.judged_margin = num_judged_negatives, judged_margin
+        self.judged_positive_share = judged_positive_share
         self.collate = Collate(max_codes=max_codes)
         self.folder: Path | str = pairs if "://" in str(pairs) else Path(pairs)
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
@@ -68,6 +81,14 @@ class CLVPDataModule(L.LightningDataModule):
             files = arrow_copies(self.folder)
             self._splits = {split: PairDataset(files, split) for split in SPLITS}
         return self._splits
+
+    @cached_property
+    def judged(self) -> JudgedCandidates | None:
+        """The training pairs by their quality; None if no setting asks for it."""
+        if self.num_judged_negatives == 0 and self.judged_positive_share == 1:
+            return None
+        train = self.splits["train"]
+        return JudgedCandidates(train.text_index, train.qualities(), self.num_judged_negatives, self.judged_margin)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -100,8 +121,8 @@ class CLVPDataModule(L.LightningDataModule):
         self._start = (epoch, batches)
 
     def check(self, world_size: int, evaluated: Sequence[Split] = ("val", "test")) -> None:
-        """Raises UserError if the batch size does not fit the training texts or the number of processes, or if a split that
-        will be evaluated is empty."""
+        """Raises UserError if the batch size does not fit the training texts or the number of processes, if a split that
+        will be evaluated is empty, or if the training pairs lack a quality that a setting needs."""
         num_texts = len(self.splits["train"].text_index)
         if self.batch_size < 2:
             raise UserError("data.batch_size must be at least 2: contrastive training needs negatives.")
@@ -115,6 +136,11 @@ class CLVPDataModule(L.LightningDataModule):
                 f"data.batch_size={self.batch_size}: larger than the {num_texts} training texts in {self.folder}. "
                 "Set a smaller value, or add texts."
             )
+        if self.judged is not None and not self.judged.is_judged_N.any():
+            raise UserError(
+                f"{self.folder}: no training pair has a quality, which data.num_judged_negatives and "
+                "data.judged_positive_share need. Generate the pairs with codes/judge=recordings."
+            )
         for split in evaluated:
             self.check_not_empty(split)
         if "test" in evaluated:
@@ -127,9 +153,13 @@ class CLVPDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         pairs, (rank, world_size) = self.splits["train"], self._rank()
-        items = TrainingPairs(pairs, self.negatives, self.seed, self.served_codes)
+        items: Dataset[Pair] = TrainingPairs(pairs, self.negatives, self.seed, self.served_codes)
+        text_index = pairs.text_index
+        if self.judged is not None:
+            items = JudgedPairs(items, pairs, self.judged, self.seed)
+            text_index = self.judged.positives(self.judged_positive_share)
         overfits = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        order = EpochOrder(pairs.text_index, self.seed, fixed=overfits)
+        order = EpochOrder(text_index, self.seed, fixed=overfits)
         order.set_epoch(self._start[0])  # loader processes prefetch before Lightning sets it
         batches = GlobalBatchSampler(order, self.batch_size, rank, world_size, self._start)
         return DataLoader(items, batch_sampler=batches, collate_fn=self.collate, **self.loader_settings)

@@ -77,6 +77,14 @@ class PairDataset(Dataset[Pair]):
         self.__dict__ |= state
         self._map()
 
+    def qualities(self) -> np.ndarray:
+        """(N,) float32 quality of each pair, higher is better: infinite for recordings that nothing judged, NaN for candidates
+        without judgement."""
+        table = open_copies(self.files, ["quality", "log_probability"])
+        quality_N = table["quality"].to_numpy()[self.rows_N]
+        is_recording_N = table["log_probability"].is_null().to_numpy()[self.rows_N]
+        return np.where(np.isnan(quality_N) & is_recording_N, np.float32(np.inf), quality_N)
+
     def column(self, name: str, indices: np.ndarray) -> list[Any]:
         """The values of a column of `pairs.SCHEMA` for these pairs. Works chunk by chunk: Arrow cannot join large chunks."""
         rows, column = self.rows_N[indices], open_copies(self.files, [name])[name]
@@ -116,7 +124,8 @@ class TrainingPairs(Dataset[Pair]):
         if self.negatives.num_hard_negatives:
             rng = np.random.default_rng((self.seed, epoch, index))
             other_codes = partial(self._other_codes, index, rng)
-            pair["negatives"] = self.negatives.draw(pair["speech_ids"].numpy(), rng, other_codes, self.limit)
+            copies = self.negatives.draw(pair["speech_ids"].numpy(), rng, other_codes, self.limit)
+            pair["negatives"] = [(copy_S, pair["finished"]) for copy_S in copies]
         return pair
 
     def _other_codes(self, index: int, rng: np.random.Generator) -> Codes:

@@ -51,6 +51,13 @@ class TextIndex:
         """(U,) the number of pairs of each text."""
         return np.diff(self.offsets)
 
+    def subset(self, kept_N: np.ndarray) -> "TextIndex":
+        """The index without the pairs for which `kept_N` is false. Each text must keep a pair."""
+        kept = kept_N[self.indices_N]
+        return TextIndex(
+            self.indices_N[kept], np.concatenate([np.zeros(1, dtype=np.int64), kept.cumsum()])[self.offsets]
+        )
+
     def pick(self, texts_B: np.ndarray, turns_B: np.ndarray) -> np.ndarray:
         """(B,) indices: for each text its pair number `turn`, modulo the number of its pairs."""
         starts_B = self.offsets[texts_B]

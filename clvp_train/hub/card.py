@@ -36,6 +36,7 @@ RECIPE = {
     "learning rate": ("optim", "lr"),
     "weight decay": ("optim", "weight_decay"),
     "hard negatives per pair": ("data", "num_hard_negatives"),
+    "judged negatives per pair": ("data", "num_judged_negatives"),
     "masked text tokens": ("training", "text_mask_percentage"),
     "masked speech codes": ("training", "voice_mask_percentage"),
     "initial weights": ("model", "checkpoint"),

@@ -6,7 +6,7 @@ hard negatives of all ranks.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -27,6 +27,7 @@ class ContrastiveOutput:
 
     loss: torch.Tensor  # scalar
     accuracy: torch.Tensor  # share of rows whose match scores highest
+    parts: dict[str, torch.Tensor] = field(default_factory=dict)  # further scalars to log, averaged over ranks, by name
 
 
 class SymmetricContrastiveLoss(nn.Module):

@@ -1,8 +1,9 @@
 """Pairs of text tokens and speech codes on disk, made from a corpus and a Tortoise."""
 
-from clvp_train.pairs.ar import FROM_CORPUS, ARCodes
+from clvp_train.pairs.ar import ARCodes
 from clvp_train.pairs.dvae import DVAECodes
 from clvp_train.pairs.generate import generate
+from clvp_train.pairs.judges import CandidateJudge, RecordingDistance
 from clvp_train.pairs.process_rank import rank_and_world_size
 from clvp_train.pairs.progress import Progress
 from clvp_train.pairs.reader import (
@@ -15,7 +16,7 @@ from clvp_train.pairs.reader import (
     read_pairs,
 )
 from clvp_train.pairs.schema import SCHEMA, Manifest, Shard, read_manifest, write_manifest
-from clvp_train.pairs.sources import CodeSource
+from clvp_train.pairs.sources import FROM_CORPUS, CodeSource
 from clvp_train.pairs.storage import Storage
 from clvp_train.pairs.summary import CARD, CODES_PER_SECOND, card, report_lines
 from clvp_train.pairs.voices import folder_voices
@@ -27,10 +28,12 @@ __all__ = [
     "SCHEMA",
     "TOKENIZER",
     "ARCodes",
+    "CandidateJudge",
     "CodeSource",
     "DVAECodes",
     "Manifest",
     "Progress",
+    "RecordingDistance",
     "Shard",
     "Storage",
     "arrow_copies",

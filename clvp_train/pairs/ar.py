@@ -11,12 +11,20 @@ import torch
 from clvp_train.corpus import Corpus, Split, Utterance
 from clvp_train.errors import UserError
 from clvp_train.io import file_digest
-from clvp_train.pairs.sources import NO_CODES, NO_VOICE, TOO_LONG, UNKNOWN, BadRows, CodeSource, has_tokens
+from clvp_train.pairs.judges import CandidateJudge
+from clvp_train.pairs.sources import (
+    FROM_CORPUS,
+    NO_CODES,
+    NO_VOICE,
+    TOO_LONG,
+    UNKNOWN,
+    BadRows,
+    CodeSource,
+    has_tokens,
+)
 from clvp_train.pairs.voices import CorpusVoices, folder_voices
 from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.audio import load_audio
-
-FROM_CORPUS = "corpus"
 
 
 @dataclass(eq=False)
@@ -31,6 +39,7 @@ class ARCodes(CodeSource):
         seed: of the random draws.
         clips_per_voice: reference clips per speaker whose conditioning latents are averaged, with voices=corpus.
         one_voice: all candidates of a text in the same voice, as in re-ranking, instead of alternating voices.
+        judge: measures the quality of each candidate; None: the column `quality` is null.
     """
 
     voices: str
@@ -40,6 +49,7 @@ class ARCodes(CodeSource):
     seed: int = 0
     clips_per_voice: int = 4
     one_voice: bool = False
+    judge: CandidateJudge | None = None
     name: ClassVar[str] = "ar"
 
     def __post_init__(self) -> None:
@@ -49,33 +59,45 @@ class ARCodes(CodeSource):
         self._latents: dict[str, torch.Tensor] = {}
 
     @property
-    def needs_audio(self) -> bool:
+    def has_speakers(self) -> bool:
+        """Whether the voices are those of the corpus."""
         return self.voices == FROM_CORPUS
+
+    @property
+    def needs_audio(self) -> bool:
+        return self.has_speakers or (self.judge is not None and self.judge.needs_audio)
 
     def check(self, tortoise: FrozenTortoise) -> None:
         tortoise.check_can_generate()
-        self._clips = {} if self.needs_audio else folder_voices(self.voices)
+        self._clips = {} if self.has_speakers else folder_voices(self.voices)
         self._speakers = CorpusVoices(self.clips_per_voice)
+        if self.judge is not None:
+            self.judge.check(tortoise)
 
     def inspect(self, tortoise: FrozenTortoise, number: int, utterance: Utterance) -> None:
-        if self.needs_audio:
+        if self.has_speakers:
             self._speakers.inspect(number, utterance)
+        elif self.needs_audio and utterance.audio is None:
+            raise UserError(
+                f"utterance {utterance.id}: no audio, but codes.judge needs recordings. Set codes.judge.recordings to a file."
+            )
         if self.bad_rows == "error":
             _tokens(tortoise, utterance, BadRows("error"))
 
     def settings(self) -> dict[str, Any]:
         clips = [f"{voice} {file_digest(clip)}" for voice, clips in self._clips.items() for clip in clips]
-        more: dict[str, Any] = {"codes.clips_per_voice": self.clips_per_voice} if self.needs_audio else {}
+        more: dict[str, Any] = {"codes.clips_per_voice": self.clips_per_voice} if self.has_speakers else {}
         more |= {"codes.one_voice": True} if self.one_voice else {}
+        more |= {} if self.judge is None else self.judge.settings()
         return {
-            "codes.voices": FROM_CORPUS if self.needs_audio else hashlib.sha256("\n".join(clips).encode()).hexdigest(),
+            "codes.voices": FROM_CORPUS if self.has_speakers else hashlib.sha256("\n".join(clips).encode()).hexdigest(),
             "codes.num_candidates": self.num_candidates,
             "codes.num_eval_candidates": self.num_eval_candidates,
             "codes.seed": self.seed,
         } | more
 
     def prepare(self, tortoise: FrozenTortoise, corpus: Corpus, bad: BadRows) -> None:
-        if self.needs_audio:
+        if self.has_speakers:
             self._latents = self._speakers.latents(tortoise, corpus, bad)
         else:
             self._latents = {
@@ -109,11 +131,16 @@ class ARCodes(CodeSource):
             }
             if not candidate.codes:
                 bad.add(row["id"], NO_CODES, f"candidate {row['candidate']} has no codes. Remove the text")
-        return [row for row in rows if row["speech_ids"]]
+        rows = [row for row in rows if row["speech_ids"]]
+        if self.judge is not None:
+            qualities = self.judge.qualities(tortoise, rows, [utterance for utterance, _ in utterances], bad)
+            for row, quality in zip(rows, qualities, strict=True):
+                row["quality"] = quality
+        return rows
 
     def _rows(self, tortoise: FrozenTortoise, utterance: Utterance, split: Split, bad: BadRows) -> list[dict[str, Any]]:
         speaker, names = utterance.speaker or UNKNOWN, list(self._latents)
-        if self.needs_audio and speaker not in self._latents:
+        if self.has_speakers and speaker not in self._latents:
             reason = f"no recording of speaker {speaker} can be read. Replace the recordings or remove the row"
             bad.add(utterance.id, NO_VOICE, reason)
             return []
@@ -126,7 +153,7 @@ class ARCodes(CodeSource):
                 "text": utterance.text,
                 "split": split,
                 "input_ids": input_ids,
-                "voice": speaker if self.needs_audio else names[(digest[0] + turn * candidate) % len(names)],
+                "voice": speaker if self.has_speakers else names[(digest[0] + turn * candidate) % len(names)],
                 "candidate": candidate,
                 "seed": int.from_bytes(digest[1:7], "big") + candidate,
             }

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 
 from clvp_train.errors import UserError
 from clvp_train.io import atomic_write
-from clvp_train.pairs.schema import PATTERN, SCHEMA, Manifest, read_manifest
+from clvp_train.pairs.schema import ADDED, PATTERN, SCHEMA, Manifest, read_manifest
 from clvp_train.pairs.storage import Storage
 from clvp_train.tortoise.tokenizer import read_saved_tokenizer
 
@@ -53,7 +53,8 @@ def open_copies(files: Sequence[Path], columns: Sequence[str] | None = None) -> 
                 tables.append(pa.ipc.open_file(source).read_all())
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"{file}: damaged ({error}). Delete it and run again.") from None
-    return pa.concat_tables(tables).select(columns or SCHEMA.names)
+    # copies of an older version lack the columns in ADDED, which become null
+    return pa.concat_tables(tables, promote_options="default").select(columns or SCHEMA.names)
 
 
 def arrow_copies(folder: Path | str) -> list[Path]:
@@ -100,7 +101,10 @@ def _rows(storage: Storage, name: str) -> Iterator[pa.Table]:
     try:
         shard = pq.ParquetFile(pa.BufferReader(storage.read(name)))
         for batch in shard.iter_batches(ROWS_AT_ONCE):
-            yield pa.Table.from_batches([batch]).select(SCHEMA.names).cast(SCHEMA)
+            table = pa.Table.from_batches([batch])
+            for name in set(ADDED).difference(table.column_names):
+                table = table.append_column(name, pa.nulls(len(table)))
+            yield table.select(SCHEMA.names).cast(SCHEMA)
     except (OSError, KeyError, pa.ArrowException) as error:
         raise UserError(f"{storage.path(name)}: damaged ({' '.join(str(error).split())}). {REMEDY}") from None
 

@@ -30,8 +30,10 @@ SCHEMA = pa.schema(
         "finished": pa.bool_(),  # false: the AR reached its maximum number of codes
         "log_probability": pa.float32(),  # in nats, of the codes and the stop under the AR; null for recordings
         "seed": pa.int64(),  # null for recordings
+        "quality": pa.float32(),  # by the judge in codes.judge, higher is better; null where nothing was judged
     }
 )
+ADDED = ("quality",)  # columns that older folders lack, which then are null
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """The settings that differ, by the names that a user types. A digest is listed only if no setting explains it."""
     names = [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
     digests = {"corpus": "the corpus", "tortoise": "Tortoise's weights", "codes.voices": "the clips of codes.voices"}
+    digests |= {"codes.judge.recordings": "the recordings of codes.judge"}
     differing = [
         f"{name} ({old.get(name)} in the folder, {new.get(name)} now)" for name in names if name not in digests
     ]

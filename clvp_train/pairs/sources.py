@@ -13,6 +13,7 @@ from clvp_train.tortoise import FrozenTortoise
 Policy = Literal["skip", "error"]
 TOO_LONG, NO_TOKENS, BAD_AUDIO, NO_VOICE, NO_CODES = "text too long", "no tokens", "bad audio", "no voice", "no codes"
 MAX_WARNINGS = 5  # logged in full
+FROM_CORPUS = "corpus"  # voices or recordings of the corpus itself instead of files
 UNKNOWN = "unknown"  # the voice of utterances without a speaker
 log = logging.getLogger(__name__)
 

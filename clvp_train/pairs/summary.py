@@ -47,6 +47,7 @@ Open the shards with `datasets.load_dataset("FOLDER")`.
 | `finished` | false: the candidate reached the maximum number of codes |
 | `log_probability` | in nats, of the codes and the stop, under the autoregressive model; null for recordings |
 | `seed` | random seed of the candidate; null for recordings |
+| `quality` | of the candidate, by the judge in `manifest.json`, higher is better; null where nothing was judged |
 
 `manifest.json` contains the settings, and the name, rows, bytes and SHA-256 of each shard{skipped}.
 """

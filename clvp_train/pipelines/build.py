@@ -76,8 +76,8 @@ def candidates(cfg: DictConfig, datamodule: CLVPDataModule, rerank: RerankConfig
             f"the pairs have one candidate per text and were not made with tortoise={tortoise.source}. {advice}",
         )
     # in one voice, as Tortoise re-ranks; in small shards, so that all ranks draw
-    settings = {"num_candidates": rerank.num_candidates, "num_eval_candidates": rerank.num_candidates}
-    settings |= {"one_voice": True, "shard_size": 16}
+    settings: dict[str, Any] = {"num_candidates": rerank.num_candidates, "num_eval_candidates": rerank.num_candidates}
+    settings |= {"one_voice": True, "shard_size": 16, "judge": None}
     texts = test.column("text", test.text_index.first()[: rerank.num_texts])
     drawn = pairs_.generate(
         Texts(texts, f"{manifest.corpus} test"),

@@ -91,6 +91,9 @@ class Data:
     num_hard_negatives: int = setting(0, ge=0)
     hard_negatives: list[str] = setting(list(PERTURBATION_NAMES[:5]), choices=PERTURBATION_NAMES, min_length=1)
     perturbation_share: list[float] = setting([0.1, 0.5], gt=0, le=1, min_length=2, max_length=2)
+    num_judged_negatives: int = setting(0, ge=0)
+    judged_margin: float = setting(0.0, ge=0)
+    judged_positive_share: float = setting(1.0, gt=0, le=1)
     max_codes: int = setting(500, **MAX_CODES)
 
     @staticmethod
@@ -172,6 +175,14 @@ class Sigmoid:
 
 
 @dataclass
+class Listwise:
+    _target_: str = "clvp_train.losses.ListwiseLoss"
+    contrastive: Any = None
+    weight: float = setting(1.0, ge=0)
+    temperature: float = setting(0.02, gt=0)
+
+
+@dataclass
 class LastCheckpoint:
     _target_: str = "clvp_train.training.LastCheckpoint"
     dirpath: str = MISSING
@@ -202,6 +213,13 @@ class ARCodes(Codes):
     seed: int = setting(0, ge=0)
     one_voice: bool = False
     clips_per_voice: int = setting(4, ge=1)
+    judge: Any = None
+
+
+@dataclass
+class RecordingDistance:
+    _target_: str = "clvp_train.pairs.RecordingDistance"
+    recordings: str = MISSING
 
 
 @dataclass
@@ -345,9 +363,11 @@ SCHEMAS = [
     Optim,
     Contrastive,
     Sigmoid,
+    Listwise,
     LastCheckpoint,
     EMA,
     ARCodes,
+    RecordingDistance,
     DVAECodes,
     Tortoise,
     OriginalTortoise,

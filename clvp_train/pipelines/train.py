@@ -9,10 +9,12 @@ from typing import Any, cast
 import lightning as L
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 from transformers.utils.logging import disable_progress_bar
 
 from clvp_train import pairs
 from clvp_train.data.datamodule import CLVPDataModule
+from clvp_train.errors import UserError
 from clvp_train.io import MODEL, REPORT
 from clvp_train.models import CLVPModel, load_clvp
 from clvp_train.pipelines import build
@@ -43,6 +45,7 @@ def train(cfg: DictConfig) -> float | None:
     hub, repo_id = check_hub(cfg) if pairs.rank_and_world_size()[0] == 0 else (None, None)
     perturbations, rerank = check_settings(cfg)
     loss, optim, training = instantiate(cfg.loss), instantiate(cfg.optim), instantiate(cfg.training)
+    _check_judged(cfg, loss)
     trainer = _trainer(cfg)
     # build
     datamodule: CLVPDataModule = instantiate(cfg.data, pairs=build.pairs(cfg))
@@ -69,6 +72,22 @@ def train(cfg: DictConfig) -> float | None:
     if hub is not None and hub.is_enabled:
         publish_run(output, hub, repo_id)
     return _best_score(trainer)
+
+
+def _check_judged(cfg: DictConfig, loss: nn.Module) -> None:
+    """Raises UserError if a loss needs qualities of candidates and the data or the codes to be drawn have none."""
+    num_judged, positive_share = cfg.data.get("num_judged_negatives", 0), cfg.data.get("judged_positive_share", 1)
+    if getattr(loss, "needs_qualities", False) and num_judged == 0:
+        raise UserError(
+            f"loss={type(loss).__name__}: needs candidates with a quality. Set data.num_judged_negatives to 1 or more."
+        )
+    is_judged = cfg.codes.get("judge") is not None or cfg.codes.get("_target_") != "clvp_train.pairs.ARCodes"
+    if (num_judged or positive_share < 1) and not cfg.pairs and not is_judged:
+        setting = "num_judged_negatives" if num_judged else "judged_positive_share"
+        raise UserError(
+            f"data.{setting}: codes={pairs.ARCodes.name} has no judge. Add codes/judge=recordings, or set pairs to a folder of "
+            "judged pairs."
+        )
 
 
 def _trainer(cfg: DictConfig) -> L.Trainer:

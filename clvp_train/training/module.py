@@ -120,6 +120,7 @@ class CLVPModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_index: int) -> torch.Tensor:
         text_BD, speech_BD = self.embed(batch)
         speech_BD, negatives_MD = speech_BD.split([len(text_BD), len(speech_BD) - len(text_BD)])
+        more = {"qualities_BL": batch["qualities"]} if getattr(self.loss, "needs_qualities", False) else {}
         # bfloat16 has 3 digits: with a scale of 100 the error would be half a logit
         with torch.autocast(self.device.type, enabled=False):
             output = self.loss(
@@ -128,10 +129,13 @@ class CLVPModule(L.LightningModule):
                 self.model.logit_scale,
                 batch.get("key"),
                 negatives_MD if len(negatives_MD) else None,
+                **more,
             )
         # the mean over ranks of a loss over own rows is the loss of the global batch
         self.log("train/loss", output.loss, prog_bar=True, sync_dist=True)
         self.log("train/accuracy", output.accuracy, prog_bar=True, sync_dist=True)
+        for name, value in output.parts.items():
+            self.log(f"train/{name}", value, sync_dist=True)
         self.log("train/scale", self.model.logit_scale.detach().exp())
         return output.loss
 

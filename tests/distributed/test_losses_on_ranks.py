@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from clvp_train.losses import SigmoidLoss, SymmetricContrastiveLoss, gather
+from clvp_train.losses import ListwiseLoss, SigmoidLoss, SymmetricContrastiveLoss, gather
 from clvp_train.losses.gather import world_size
 from clvp_train.models import CLVPConfig, CLVPModel
 from clvp_train.training import CLVPModule, TrainingConfig
@@ -18,6 +18,7 @@ CASES = {
     "equal texts": {"equal": True},
     "hard negatives": {"hard": True, "cached": True, "equal": True},
     "logits by rows": {"loss": lambda: SymmetricContrastiveLoss(chunk_size=2), "equal": True, "hard": True},
+    "listwise": {"loss": lambda: ListwiseLoss(SymmetricContrastiveLoss(), 0.5), "hard": True, "cached": True},
     "sigmoid": {"loss": SigmoidLoss},
     "sigmoid, all of it": {"loss": lambda: SigmoidLoss(chunk_size=2), "cached": True, "equal": True, "hard": True},
 }
@@ -38,7 +39,8 @@ class Step(nn.Module):
         text_BD, speech_BD = self.clvp.embed(batch)
         negatives = speech_BD[len(text_BD) :] if "negative_ids" in batch else None
         scale = self.clvp.model.logit_scale
-        return self.clvp.loss(text_BD, speech_BD[: len(text_BD)], scale, batch.get("key"), negatives)
+        more = [batch["qualities"]] if isinstance(self.clvp.loss, ListwiseLoss) else []
+        return self.clvp.loss(text_BD, speech_BD[: len(text_BD)], scale, batch.get("key"), negatives, *more)
 
 
 def batch(ranks, equal=False, hard=False, **kwargs):
@@ -57,7 +59,9 @@ def batch(ranks, equal=False, hard=False, **kwargs):
     if equal:  # among them on different ranks
         full["key"] = torch.arange(N) % (N - 3)
     if hard:
-        full |= {"negative_ids": negative_ids, "negative_attention_mask": negative_mask}
+        qualities = torch.randn(N, 3, generator=draw, dtype=torch.float64) / 20
+        qualities[1, 1], qualities[2] = torch.nan, torch.nan
+        full |= {"negative_ids": negative_ids, "negative_attention_mask": negative_mask, "qualities": qualities}
     return full
 
 
@@ -108,7 +112,7 @@ def test_the_cases_differ():
     losses = {name: results(Step(**settings), batch(2, **settings))[0] for name, settings in CASES.items()}
     assert losses["plain"] == pytest.approx(losses["cached gradients"], abs=1e-12)
     assert losses["hard negatives"] == pytest.approx(losses["logits by rows"], abs=1e-12)
-    assert len({round(loss, 9) for loss in losses.values()}) == 5
+    assert len({round(loss, 9) for loss in losses.values()}) == 6
 
 
 def gathered(rank):

@@ -13,6 +13,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from clvp_train.pairs import read_manifest, read_pairs
@@ -21,6 +23,8 @@ from tests.e2e.commands import GENERATE, Finished, Running, environment, run, st
 TEXTS = 32
 SETTINGS = ["corpus=text", "corpus.path=lines.txt", "num_candidates=2", "codes.shard_size=2", "codes.batch_size=4"]
 SETTINGS += ["tortoise.sampling.max_codes=24", "tortoise.dtype=float32", "output_dir=pairs", "hydra.run.dir=run"]
+JUDGE = ["codes/judge=recordings", "codes.judge.recordings=recordings.parquet"]
+SETTINGS += JUDGE
 ONE = [{}]
 TWO = [{"RANK": str(rank), "WORLD_SIZE": "2"} for rank in range(2)]  # as set by torchrun
 
@@ -36,6 +40,8 @@ def write_lines(folder: Path) -> None:
     lines = [f"line {number} {'with words ' * (number % 5)}" for number in range(TEXTS - 1)]
     folder.mkdir(exist_ok=True)
     (folder / "lines.txt").write_text("\n".join([*lines, "much too long a sentence " * 30]))
+    recordings = {"text": lines, "voice": ["slt"] * len(lines), "speech_ids": [[1, 2, 3, 4, 5]] * len(lines)}
+    pq.write_table(pa.table(recordings), folder / "recordings.parquet")
 
 
 def start_ranks(folder: Path, ranks: list[dict[str, str]]) -> list[Running]:
@@ -80,6 +86,7 @@ def test_report(undisturbed):
     lengths = [len(row["speech_ids"]) for row in rows]
     cut = sum(not row["finished"] for row in rows)
     assert len(rows) == 2 * (TEXTS - 1)
+    assert all((row["quality"] is not None) == (row["voice"] == "slt") for row in rows)
     assert lines["utterances"].startswith("31 (train ") and lines["pairs"].startswith("62 (train ")
     assert lines["codes per pair"].startswith(f"{min(lengths)} to {max(lengths)}, median ")
     assert lines["codes per pair"].endswith(f"mean {sum(lengths) / 62:.1f}")
@@ -170,7 +177,7 @@ def test_equal_settings_reuse_the_folder_and_others_are_refused(undisturbed, tmp
 
 def test_num_candidates_needs_the_ar(tmp_path):
     write_lines(tmp_path)
-    done = run(GENERATE, [*SETTINGS, "codes=dvae"], tmp_path)
+    done = run(GENERATE, [*(setting for setting in SETTINGS if setting not in JUDGE), "codes=dvae"], tmp_path)
     assert done.status == 2 and "error: num_candidates: " in done.stderr
 
 

@@ -27,6 +27,7 @@ def pair(number: int) -> dict[str, Any]:
         "finished": number % 2 == 0,
         "log_probability": -number / 2,
         "seed": 2**48 - number,
+        "quality": -number / 4 if number % 2 else None,
     }
 
 

@@ -45,7 +45,7 @@ def test_texts_and_codes_are_padded_independently():
 
 def test_keys_of_all_64_bits_and_negatives_stay_with_their_pairs():
     keys = [-(2**63), 2**63 - 1]
-    negatives = [[torch.tensor([10 * row + copy] * (9 + copy)) for copy in range(2)] for row in range(2)]
+    negatives = [[(torch.tensor([10 * row + copy] * (9 + copy)), True) for copy in range(2)] for row in range(2)]
     batch = Collate()([pair(2, [1], key=key, negatives=copies) for key, copies in zip(keys, negatives)])
     assert batch["key"].tolist() == keys and batch["key"].dtype == torch.int64
     assert batch["negative_ids"].shape == batch["negative_attention_mask"].shape == (4, 16)
@@ -71,7 +71,7 @@ TAIL = list(SILENCE_TAIL)
 )
 def test_codes_are_padded_as_tortoise_tts_serves_them(codes, finished, served, real):
     collate = Collate("tortoise", max_codes=10)
-    batch = collate([pair(2, codes, finished, negatives=[torch.tensor(codes)])])
+    batch = collate([pair(2, codes, finished, negatives=[(torch.tensor(codes), finished)])])
     for name in ("speech", "negative"):
         assert batch[f"{name}_ids"].tolist() == [served]
         assert batch[f"{name}_attention_mask"].tolist() == [[True] * real + [False] * (10 - real)]

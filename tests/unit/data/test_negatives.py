@@ -52,7 +52,7 @@ def pairs(write_pairs):
 
 def negatives(pairs, index, epoch, seed=0, number=2):
     copies = TrainingPairs(pairs, HardNegatives(number), seed, None)[index, epoch]["negatives"]
-    return [copy.tolist() for copy in copies]
+    return [copy.tolist() for copy, _ in copies]
 
 
 def test_negatives_depend_on_seed_epoch_and_index_only(pairs):

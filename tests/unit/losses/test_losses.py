@@ -1,10 +1,12 @@
 """Every loss against the sum written out, in float64."""
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional
 
-from clvp_train.losses import SigmoidLoss, SymmetricContrastiveLoss, gather
+from clvp_train.losses import ListwiseLoss, SigmoidLoss, SymmetricContrastiveLoss, gather
 
 B, M, D = 7, 5, 6
 KEYS = torch.tensor([4, 9, 4, 1, 9, 4, 2])
@@ -42,6 +44,20 @@ LOSSES = {
 }
 
 
+def listwise(text, speech, scale, negatives, qualities):
+    """The cross entropy of the candidates' order over the known qualities of each text with at least two, at temperature 0.1."""
+    total = 0.0
+    for i in range(B):
+        candidates = [speech[i], *negatives[i * len(negatives) // B : (i + 1) * len(negatives) // B]]
+        known = [j for j in range(len(candidates)) if not math.isnan(qualities[i][j])]
+        if len(known) > 1:
+            wanted = [math.exp(qualities[i][j] / 0.1) for j in known]
+            scores = torch.stack([scale.exp() * text[i] @ candidates[j] for j in known])
+            parts = zip(wanted, scores)
+            total = total - sum(share / sum(wanted) * (score - scores.logsumexp(0)) for share, score in parts) / B
+    return total
+
+
 def leaves():
     draw = torch.Generator().manual_seed(0)
     rows = [torch.randn(size, D, generator=draw, dtype=torch.float64) for size in (B, B, M)]
@@ -66,6 +82,27 @@ def test_loss_and_gradients_equal_the_sum_written_out(name, keys, hard, chunk_si
     expected = run(lambda text, speech, scale, other: naive(text, speech, scale, keys, other if hard else []))
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
     assert bool(found[1][2].any()) == hard
+
+
+@pytest.mark.parametrize("inner", LOSSES)
+def test_listwise_loss_and_gradients_equal_the_sum_written_out(inner):
+    draw = torch.Generator().manual_seed(2)
+    text, speech, _, scale = leaves()
+    negatives = functional.normalize(
+        torch.randn(3 * B, D, generator=draw, dtype=torch.float64), dim=-1
+    ).requires_grad_()
+    qualities = torch.randn(B, 4, generator=draw) / 5
+    qualities[0], qualities[1, 1:], qualities[2, 0], qualities[3, 3] = (torch.nan,) * 4
+    made, naive = LOSSES[inner]
+    output = ListwiseLoss(made().double(), weight=0.7, temperature=0.1)(
+        text, speech, scale, KEYS, negatives, qualities.double()
+    )
+    expected = listwise(text, speech, scale, negatives, qualities.tolist())
+    torch.testing.assert_close(output.parts["listwise_loss"], expected.detach(), atol=1e-12, rtol=0)
+    total = naive(text, speech, scale, KEYS, negatives) + 0.7 * expected
+    inputs = (text, speech, negatives, scale)
+    found, wanted = ([loss, *torch.autograd.grad(loss, inputs)] for loss in (output.loss, total))
+    torch.testing.assert_close(found, wanted, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("chunk_size", [2, 100])

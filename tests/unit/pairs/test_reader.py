@@ -46,6 +46,18 @@ def test_rows_and_columns(folder):
     assert read_pairs(folder, ["speech_ids", "id"]).to_pylist() == columns
 
 
+@pytest.mark.parametrize("part", ["shards", "copies"])
+def test_folders_of_older_versions_have_no_quality(tmp_path, monkeypatch, part):
+    older = pa.schema([field for field in SCHEMA if field.name != "quality"])
+    folder = write_folder(tmp_path / "pairs", [ROWS[:5], ROWS[5:]], schema=older)
+    if part == "copies":
+        monkeypatch.setattr("clvp_train.pairs.reader.SCHEMA", older)
+        monkeypatch.setattr("clvp_train.pairs.reader.ADDED", ())
+        arrow_copies(folder)
+        monkeypatch.undo()
+    assert read_pairs(folder).to_pylist() == [row | {"quality": None} for row in ROWS]
+
+
 def test_pairs_are_memory_mapped(tmp_path):
     files = arrow_copies(write_folder(tmp_path / "pairs", [ROWS * 1000] * 2))
     before = pa.total_allocated_bytes()

@@ -10,6 +10,7 @@ from clvp_train.pairs import SCHEMA, Manifest, Shard, Storage, read_manifest, wr
 from clvp_train.pairs.schema import MANIFEST, differences, shard_name, write_shard
 from tests.unit.pairs_folder import pair
 
+NULLABLE = ("log_probability", "seed", "quality")
 MANIFEST_OF_ONE = Manifest(
     "f" * 64,
     "corpus",
@@ -42,9 +43,9 @@ def test_shards_and_manifest_round_trip(tmp_path, folder):
 
 
 def test_shards_may_be_empty_and_missing_values_are_null(tmp_path):
-    recording = {key: value for key, value in pair(3).items() if key not in ("log_probability", "seed")}
+    recording = {key: value for key, value in pair(3).items() if key not in NULLABLE}
     _, table = write_shard(Storage(tmp_path), "pairs.parquet", [recording])
-    assert table.to_pylist() == [recording | {"log_probability": None, "seed": None}]
+    assert table.to_pylist() == [recording | dict.fromkeys(NULLABLE)]
     assert write_shard(Storage(tmp_path), "pairs.parquet", [])[0].rows == 0
     assert pq.read_table(tmp_path / "pairs.parquet").schema.equals(SCHEMA)
 

@@ -1,0 +1,59 @@
+"""A judge of candidates that needs no recordings: a speech recognition model. Shapes: N samples."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torchmetrics.functional.text import char_error_rate
+
+from clvp_train.corpus import Utterance, text_key
+from clvp_train.pairs import CandidateJudge
+from clvp_train.pairs.sources import BadRows
+from clvp_train.tortoise import FrozenTortoise
+from clvp_train.tortoise.vocoder import synthesize
+
+DECODED_AT_ONCE = 64  # candidates whose audio is in memory
+Transcribe = Callable[[Sequence[torch.Tensor]], list[str]]
+
+
+class Recognizer(Protocol):
+    """A speech recognition model that is opened when it is needed."""
+
+    def fingerprint(self) -> str:
+        """What determines the transcripts."""
+
+    def open(self, device: torch.device) -> Transcribe:
+        """A function that transcribes clips, (N,) samples at 22 050 Hz each."""
+
+
+class ASRJudge(CandidateJudge):
+    """Minus the character error rate of a candidate's transcript, without case and punctuation. The word error rate would give
+    more candidates the same quality.
+
+    Args:
+        asr: transcribes the candidates, decoded by the DVAE and Griffin-Lim.
+    """
+
+    def __init__(self, asr: Recognizer) -> None:
+        self.asr = asr
+        self._transcribe: Transcribe | None = None
+
+    def settings(self) -> dict[str, Any]:
+        return {"codes.judge": type(self).__name__, "codes.judge.asr": self.asr.fingerprint()}
+
+    def check(self, tortoise: FrozenTortoise) -> None:
+        synthesize(tortoise, [])  # raises UserError without a DVAE
+
+    def qualities(
+        self, tortoise: FrozenTortoise, rows: Sequence[dict[str, Any]], utterances: Sequence[Utterance], bad: BadRows
+    ) -> list[float | None]:
+        self._transcribe = self._transcribe or self.asr.open(tortoise.device)
+        qualities: list[float | None] = [None] * len(rows)
+        by_length = sorted(range(len(rows)), key=lambda n: len(rows[n]["speech_ids"]))  # is decoded and heard faster
+        for start in range(0, len(rows), DECODED_AT_ONCE):
+            block = by_length[start : start + DECODED_AT_ONCE]
+            transcripts = self._transcribe(synthesize(tortoise, [rows[n]["speech_ids"] for n in block]))
+            for n, transcript in zip(block, transcripts):
+                heard = text_key(transcript) if transcript.strip() else ""
+                qualities[n] = -float(char_error_rate([heard], [text_key(rows[n]["text"])]))
+        return qualities

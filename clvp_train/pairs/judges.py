@@ -1,0 +1,158 @@
+"""Judges of candidates: how good are the codes that the AR has drawn? Their answers are the column `quality` of the pairs."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from clvp_train.corpus import Utterance, text_key
+from clvp_train.errors import UserError
+from clvp_train.io import file_digest
+from clvp_train.metrics import mel_distances
+from clvp_train.pairs.reader import read_pairs
+from clvp_train.pairs.schema import read_manifest
+from clvp_train.pairs.sources import FROM_CORPUS, UNKNOWN, BadRows, clip_name
+from clvp_train.tortoise import FrozenTortoise
+from clvp_train.tortoise.audio import load_audio
+from clvp_train.tortoise.vocoder import decode_mels
+
+COLUMNS = ("text", "voice", "speech_ids")  # of stored recordings
+DECODED_AT_ONCE, CLIPS_AT_ONCE = 256, 32  # candidates whose mels, and recordings whose samples are in memory
+Key = tuple[str, str]
+
+
+class CandidateJudge(ABC):
+    """Measures the quality of candidates. It must not depend on the other candidates."""
+
+    needs_audio: bool = False  # whether it listens to the recordings of the corpus
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What determines the qualities besides Tortoise and corpus, by setting."""
+
+    def check(self, tortoise: FrozenTortoise) -> None:  # noqa: B027  optional
+        """Checks what settings and Tortoise alone determine. Raises UserError."""
+
+    @abstractmethod
+    def qualities(
+        self,
+        tortoise: FrozenTortoise,
+        rows: Sequence[dict[str, Any]],
+        utterances: Sequence[Utterance],
+        bad: BadRows,
+    ) -> list[float | None]:
+        """The quality of each candidate, higher is better; None where it cannot be judged.
+
+        Args:
+            tortoise: made the codes.
+            rows: candidates as in `schema.SCHEMA`.
+            utterances: those of a shard, which the rows belong to.
+            bad: receives warnings about what cannot be judged.
+        """
+
+
+@dataclass(eq=False)
+class RecordingDistance(CandidateJudge):
+    """Minus the distance of a candidate's mel to that of a recording of its text in its voice, see `metrics.mel_distances`.
+
+    Both mels are decoded from codes, so that what the DVAE loses does not count. Candidates in other voices than those of their
+    text's recordings are not judged.
+
+    Attributes:
+        recordings: "corpus": the corpus's own recordings, in the voices of its speakers; or codes of recordings, which are kept
+            in memory: a folder of pairs that was made with codes=dvae, or a Parquet file with the columns text, voice and
+            speech_ids.
+    """
+
+    recordings: str
+
+    def __post_init__(self) -> None:
+        self._stored: dict[Key, int] = {}  # row of each stored recording, by normalised text and voice
+        self._stored_codes: pa.ChunkedArray = pa.chunked_array([], pa.list_(pa.int32()))
+
+    @property
+    def needs_audio(self) -> bool:  # type: ignore[override]
+        return self.recordings == FROM_CORPUS
+
+    def settings(self) -> dict[str, Any]:
+        path = Path(self.recordings)
+        if self.needs_audio:
+            digest = FROM_CORPUS
+        else:
+            digest = read_manifest(path).fingerprint if path.is_dir() else file_digest(path)
+        return {"codes.judge": type(self).__name__, "codes.judge.recordings": digest}
+
+    def check(self, tortoise: FrozenTortoise) -> None:
+        decode_mels(tortoise, [])  # raises UserError without a DVAE
+        if self.needs_audio:
+            return
+        table = self._read()
+        table = table.filter(pc.greater(pc.list_value_length(table["speech_ids"]), 0))
+        size, codes = tortoise.num_speech_tokens, pc.min_max(pc.list_flatten(table["speech_ids"])).as_py()
+        if table.num_rows and not 0 <= codes["min"] <= codes["max"] < size:
+            raise UserError(
+                f"codes.judge.recordings={self.recordings}: the codes range from {codes['min']} to {codes['max']}, but those "
+                f"of {tortoise.source} from 0 to {size - 1}. Encode the recordings with the same Tortoise."
+            )
+        keys = zip(map(text_key, table["text"].to_pylist()), table["voice"].to_pylist())
+        self._stored, self._stored_codes = {key: row for row, key in enumerate(keys)}, table["speech_ids"]
+
+    def qualities(
+        self,
+        tortoise: FrozenTortoise,
+        rows: Sequence[dict[str, Any]],
+        utterances: Sequence[Utterance],
+        bad: BadRows,
+    ) -> list[float | None]:
+        keys = [(row["id"] if self.needs_audio else text_key(row["text"]), row["voice"]) for row in rows]
+        recordings = self._encoded(tortoise, utterances, bad) if self.needs_audio else self._of(keys)
+        judged = [n for n in range(len(rows)) if keys[n] in recordings]
+        if not judged:
+            bad.warn("codes.judge: no candidate of a shard is in the voice of a recording of its text")
+        judged.sort(key=lambda n: len(rows[n]["speech_ids"]))  # equal lengths are decoded together
+        qualities: list[float | None] = [None] * len(rows)
+        for start in range(0, len(judged), DECODED_AT_ONCE):
+            block = judged[start : start + DECODED_AT_ONCE]
+            needed = list(dict.fromkeys(keys[n] for n in block))
+            mels = dict(zip(needed, decode_mels(tortoise, [recordings[key] for key in needed])))
+            candidates = decode_mels(tortoise, [rows[n]["speech_ids"] for n in block])
+            for n, distance in zip(block, mel_distances(candidates, [mels[keys[n]] for n in block]).tolist()):
+                qualities[n] = -distance
+        return qualities
+
+    def _read(self) -> pa.Table:
+        """The stored recordings. Raises UserError."""
+        try:
+            if Path(self.recordings).is_dir():
+                return read_pairs(self.recordings, COLUMNS)
+            return pq.read_table(self.recordings, columns=list(COLUMNS)).select(COLUMNS)
+        except (OSError, KeyError, pa.ArrowException) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"codes.judge.recordings={self.recordings}: cannot be read ({reason}). Set it to corpus, a folder of pairs, or "
+                f"a Parquet file with the columns {', '.join(COLUMNS)}."
+            ) from None
+
+    def _of(self, keys: Sequence[Key]) -> dict[Key, list[int]]:
+        """The codes of the stored recordings among these."""
+        return {key: self._stored_codes[self._stored[key]].as_py() for key in set(keys) if key in self._stored}
+
+    def _encoded(self, tortoise: FrozenTortoise, utterances: Sequence[Utterance], bad: BadRows) -> dict[Key, list[int]]:
+        """The codes of the readable recordings of utterances, by id and speaker."""
+        codes: dict[Key, list[int]] = {}
+        for start in range(0, len(utterances), CLIPS_AT_ONCE):
+            clips = {}
+            for utterance in utterances[start : start + CLIPS_AT_ONCE]:
+                try:
+                    clip = load_audio(utterance.audio or b"", clip_name(utterance))
+                except UserError as error:
+                    bad.warn(f"candidates of utterance {utterance.id} are not judged: {error}")
+                else:
+                    clips[utterance.id, utterance.speaker or UNKNOWN] = clip
+            codes |= zip(clips, tortoise.speech_codes(list(clips.values())) if clips else [])
+        return codes
