@@ -2,6 +2,7 @@
 
 from clvp_train.metrics.bootstrap import Interval, interval, median_interval
 from clvp_train.metrics.frechet import clvp_score, frechet_distance
+from clvp_train.metrics.mel_distance import mel_distances
 from clvp_train.metrics.reranking import CandidateScores, picked_values, reranking_metrics
 from clvp_train.metrics.retrieval import (
     DIRECTIONS,
@@ -42,6 +43,7 @@ __all__ = [
     "frechet_distance",
     "interval",
     "median_interval",
+    "mel_distances",
     "mismatched",
     "percentile",
     "picked_values",

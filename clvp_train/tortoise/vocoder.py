@@ -1,7 +1,7 @@
 """From speech codes to audio without Tortoise's diffusion decoder: mels by the DVAE, phases by Griffin-Lim. Intelligible, but
 of low quality. Shapes: B clips, S codes, F mel frames, N samples."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import groupby
 
@@ -30,10 +30,35 @@ def synthesize(tortoise: FrozenTortoise, codes: Sequence[Sequence[int]], iterati
     Raises:
         UserError: the Tortoise has no DVAE.
     """
-    if tortoise.dvae is None:
-        raise UserError(f"{tortoise.source}: no DVAE, which decodes codes to audio. Use a Tortoise that has one.")
     norms_M1 = torch.as_tensor(tortoise.feature_extractor.mel_norms, device=tortoise.device).float()[:, None]
     to_linear, to_samples = _inverse(tortoise.device, iterations)
+    return _by_length(tortoise, codes, lambda mels_BMF: to_samples(to_linear((mels_BMF * norms_M1).exp())).cpu())
+
+
+@torch.no_grad()
+def decode_mels(tortoise: FrozenTortoise, codes: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+    """Decodes code sequences to log-mel features as the DVAE was trained on, divided by `mel_norms`; each result is the same as
+    alone.
+
+    Args:
+        tortoise: must have a DVAE.
+        codes: (S,) ids each.
+
+    Returns:
+        (80, F) features each on the device of the Tortoise, F = 4 S.
+
+    Raises:
+        UserError: the Tortoise has no DVAE.
+    """
+    return _by_length(tortoise, codes, lambda mels_BMF: mels_BMF)
+
+
+def _by_length(
+    tortoise: FrozenTortoise, codes: Sequence[Sequence[int]], convert: Callable[[torch.Tensor], torch.Tensor]
+) -> list[torch.Tensor]:
+    """Decodes sequences of equal length together, because padding would change them, and converts their (B, 80, F) mels."""
+    if tortoise.dvae is None:
+        raise UserError(f"{tortoise.source}: no DVAE, which decodes codes to audio. Use a Tortoise that has one.")
     results: dict[int, torch.Tensor] = {}
     order = sorted(range(len(codes)), key=lambda row: len(codes[row]))
     for _, group in groupby(order, key=lambda row: len(codes[row])):
@@ -41,8 +66,7 @@ def synthesize(tortoise: FrozenTortoise, codes: Sequence[Sequence[int]], iterati
         for start in range(0, len(rows), BATCH_SIZE):
             batch = rows[start : start + BATCH_SIZE]
             codes_BS = torch.tensor([list(codes[row]) for row in batch], device=tortoise.device)
-            mels_BMF = (tortoise.dvae.decode(codes_BS) * norms_M1).exp()
-            results |= dict(zip(batch, to_samples(to_linear(mels_BMF)).cpu()))
+            results |= dict(zip(batch, convert(tortoise.dvae.decode(codes_BS))))
     return [results[row] for row in range(len(codes))]
 
 

@@ -4,7 +4,7 @@ import torch
 
 from clvp_train.errors import UserError
 from clvp_train.tortoise.audio import load_audio, log_mel
-from clvp_train.tortoise.vocoder import synthesize
+from clvp_train.tortoise.vocoder import decode_mels, synthesize
 from tests.unit.tortoise.conftest import NANO
 
 
@@ -40,6 +40,8 @@ def test_batching_changes_nothing_audible_and_results_are_deterministic(tortoise
     for row, samples in zip(several, together):
         (alone,) = synthesize(tortoise, [row])
         assert (log_mel(alone) - log_mel(samples)).abs().mean() < 0.03  # Griffin-Lim amplifies rounding errors
+    for row, mel in zip(several, decode_mels(tortoise, several)):
+        assert torch.allclose(mel, tortoise.dvae.decode(torch.tensor([row]))[0], atol=1e-4)
 
 
 def test_without_a_dvae(monkeypatch, tortoise):
