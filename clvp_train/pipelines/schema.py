@@ -263,6 +263,7 @@ class Rerank:
     num_texts: int = setting(100, ge=0)
     num_candidates: int = setting(16, ge=2)
     asr: str | None = None
+    recordings: str | None = None
 
 
 @dataclass
@@ -272,6 +273,7 @@ class Reranker:
     device: str = "cpu"
     chunk_size: int = setting(32, ge=1)
     max_codes: int = setting(500, **MAX_CODES)
+    log_probability_weight: Any = None  # a number or "stored"; checked by the re-ranker
 
 
 @dataclass
