@@ -16,7 +16,6 @@ from clvp_train.models import CLVPConfig, CLVPModel
 from clvp_train.tortoise import FrozenTortoise
 from clvp_train.training import CLVPModule, TrainingConfig
 
-
 NANO = Path(__file__).parents[3] / "data" / "nano"
 
 

@@ -45,7 +45,7 @@ def test_the_weight_of_a_text_is_chosen_on_the_other_folds():
         totals = [sum(errors[row, np.argmax(scores[row] + w * added[row])] for row in rows) for w in grid]
         return grid[np.argmin(totals)]
 
-    assert weight == pytest.approx(best(range(40))) and 0 < weight
+    assert weight == pytest.approx(best(range(40))) and weight > 0
     for fold in range(FOLDS):
         assert weights[fold::FOLDS] == pytest.approx(best([row for row in range(40) if row % FOLDS != fold]))
     changed = np.where(np.arange(40)[:, None] % FOLDS == 0, -errors, errors)
