@@ -31,7 +31,7 @@ class RerankConfig:
     num_texts: int = 100  # at most; 0 skips the part
     num_candidates: int = 16  # per text, if they are drawn now
     asr: str | None = None  # speech recognition model for word and character error rates, see `find_recognizer`
-    recordings: str | None = None  # Parquet file with codes of recordings; None: the recordings of the corpus
+    recordings: str | None = None  # codes of recordings, see `stored_recordings`; None: the corpus's audio
 
 
 @dataclass(frozen=True)

@@ -74,8 +74,8 @@ def check_settings(cfg: DictConfig) -> tuple[PerturbationSuite, RerankConfig]:
             read_manifest(folder)
     if rerank.asr is not None:
         find_recognizer(rerank.asr)
-    if rerank.recordings is not None and not Path(rerank.recordings).expanduser().is_file():
-        raise UserError(f"rerank.recordings={rerank.recordings}: no such file. Set it to a Parquet file, or to null.")
+    if rerank.recordings is not None and not Path(rerank.recordings).expanduser().exists():
+        raise UserError(f"rerank.recordings={rerank.recordings}: no such file or folder. Set it to one, or to null.")
     return suite, rerank
 
 

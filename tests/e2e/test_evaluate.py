@@ -183,7 +183,7 @@ def test_a_checkpoint_with_another_tokenizer_is_refused(trained, workplace):
         (["rerank.pairs=nowhere"], ["nowhere", "manifest.json"]),
         (["reference=nowhere"], ["nowhere", "manifest.json"]),
         (["rerank.asr=nowhere"], ["rerank.asr=nowhere", "transformers"]),
-        (["rerank.recordings=nowhere"], ["rerank.recordings=nowhere: no such file"]),
+        (["rerank.recordings=nowhere"], ["rerank.recordings=nowhere: no such file or folder"]),
         (["checkpoint=[]"], ["checkpoint=[]", "Set one"]),
     ],
 )
