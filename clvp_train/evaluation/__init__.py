@@ -1,17 +1,18 @@
 """Evaluation of checkpoints on held-out pairs."""
 
-from clvp_train.evaluation.asr import check_recognizer
+from clvp_train.evaluation.asr import find_recognizer
 from clvp_train.evaluation.asr_judge import ASRJudge
 from clvp_train.evaluation.embedding import Embedder
 from clvp_train.evaluation.evaluation_data import (
     EvaluationData,
     RerankConfig,
     add_candidates,
-    add_word_errors,
     prepare,
 )
 from clvp_train.evaluation.evaluator import Evaluation, compare, evaluate_model
+from clvp_train.evaluation.judges import add_judges
 from clvp_train.evaluation.perturbation_suite import PerturbationSuite
+from clvp_train.evaluation.recordings import corpus_recordings, stored_recordings
 
 __all__ = [
     "ASRJudge",
@@ -21,9 +22,11 @@ __all__ = [
     "PerturbationSuite",
     "RerankConfig",
     "add_candidates",
-    "add_word_errors",
-    "check_recognizer",
+    "add_judges",
     "compare",
+    "corpus_recordings",
     "evaluate_model",
+    "find_recognizer",
     "prepare",
+    "stored_recordings",
 ]

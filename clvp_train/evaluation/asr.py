@@ -1,87 +1,156 @@
-"""Word errors of an ASR model on candidates."""
+"""Speech recognition models: of transformers, or Whisper in CTranslate2's format. Shapes: N samples."""
 
-import logging
+import hashlib
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torchaudio
 import transformers
-from torchmetrics.functional.text import word_error_rate
 
-from clvp_train.corpus import text_key
 from clvp_train.errors import UserError
-from clvp_train.evaluation.held_out import CandidateSets
-from clvp_train.evaluation.text_perturbations import text_of, words_of
-from clvp_train.tortoise import FrozenTortoise
+from clvp_train.io import file_digest
 from clvp_train.tortoise.audio import SAMPLE_RATE
-from clvp_train.tortoise.vocoder import synthesize
 
-DECODED_AT_ONCE = 64  # candidates whose audio is in memory
-LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, TypeError)  # of transformers
-log = logging.getLogger(__name__)
+BATCH_SIZE = 16  # clips that a model transcribes at once
+WHISPER_RATE, MAX_TOKENS = 16_000, 224  # tokens of a transcript, as in Whisper
+LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, TypeError, RuntimeError)  # of the libraries
+Transcribe = Callable[[Sequence[torch.Tensor]], list[str]]
 
 
-def count_word_errors(
-    candidates: CandidateSets, tortoise: FrozenTortoise, asr: str, batch_size: int = 16
-) -> tuple[np.ndarray, np.ndarray]:
-    """Decodes every candidate to audio, transcribes it, and counts the word errors against its text.
-
-    Case and punctuation are ignored; text written without spaces is compared letter by letter.
+class Recognizer(ABC):
+    """A speech recognition model that is opened when it is needed.
 
     Args:
-        candidates: their codes are those of `tortoise`.
-        tortoise: with a DVAE, see `vocoder.synthesize`.
-        asr: speech recognition model of transformers, a folder or Hub id.
-        batch_size: clips that the ASR model transcribes at once.
-
-    Returns:
-        Word errors of each candidate, and words of each text.
+        asr: the setting `rerank.asr`.
 
     Raises:
-        UserError: the ASR model cannot be opened, or the Tortoise has no DVAE.
+        UserError: there is no such model. No weights are loaded yet.
     """
-    transcribe = _open(asr, tortoise.device)
-    texts = [text_key(candidates.pairs.texts[start]) for start in candidates.starts]
-    text_of_candidate = np.repeat(np.array(texts, dtype=object), candidates.sizes)
-    errors: list[float] = []
-    for start in range(0, len(text_of_candidate), DECODED_AT_ONCE):
-        block = slice(start, start + DECODED_AT_ONCE)
-        clips = synthesize(tortoise, candidates.pairs.codes[block])  # type: ignore[arg-type]
-        inputs = [{"raw": clip.numpy(), "sampling_rate": SAMPLE_RATE} for clip in clips]
-        transcripts = [result["text"] for result in transcribe(inputs, batch_size=batch_size)]
-        errors += [word_errors(words, text) for words, text in zip(transcripts, text_of_candidate[block])]
-        log.info("transcribed %d of %d candidates", len(errors), len(text_of_candidate))
-    return np.array(errors), np.array([len(words_of(text)) for text in texts])
+
+    def __init__(self, asr: str) -> None:
+        self.asr = asr
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """What determines the transcripts. Raises UserError if the model cannot be had from the Hub."""
+
+    @abstractmethod
+    def open(self, device: torch.device) -> Transcribe:
+        """Returns a function that transcribes clips, (N,) samples at 22 050 Hz each. Raises UserError if that is impossible."""
+
+    def _cannot_open(self, error: Exception) -> UserError:
+        reason = " ".join(str(error).split())[:300]
+        return UserError(
+            f"rerank.asr={self.asr}: cannot be opened as a speech recognition model ({reason}). Set it to a folder or Hub id "
+            "of one that transformers supports, to a folder of Whisper in CTranslate2's format, or to a size such as base.en."
+        )
 
 
-def check_recognizer(asr: str) -> None:
-    """Raises UserError if a folder or Hub id holds no model of transformers; loads no weights."""
-    try:
-        transformers.AutoConfig.from_pretrained(str(asr))
-    except LOADING_ERRORS as error:
-        raise _loading_error(asr, error) from None
+def find_recognizer(asr: str) -> Recognizer:
+    """Returns the model that `rerank.asr` names: a folder with `model.bin` and `vocabulary.*`, or a size of Whisper, for
+    faster-whisper; any other folder and a Hub id for transformers.
+
+    Raises:
+        UserError: there is no such model, or faster-whisper is needed and not installed.
+    """
+    folder = Path(asr).expanduser()
+    is_converted = (folder / "model.bin").is_file() and any(folder.glob("vocabulary.*"))
+    is_size = not folder.exists() and "/" not in str(asr)
+    return FasterWhisper(str(asr)) if is_converted or is_size else TransformersModel(str(asr))
 
 
-def word_errors(transcript: str, text: str) -> int:
-    """Returns the number of words to insert, delete or replace to get from a text, normalised by `text_key`, to a
-    transcript."""
-    transcript = text_key(transcript) if transcript.strip() else ""
-    words = words_of(text)
-    if text_of(words, like=text) == text and " ".join(words) != text:  # written without spaces
-        transcript = " ".join(transcript.replace(" ", ""))
-    return round(float(word_error_rate([transcript], [" ".join(words)])) * len(words))
+class TransformersModel(Recognizer):
+    """A speech recognition model of transformers, a folder or Hub id."""
+
+    def __init__(self, asr: str) -> None:
+        super().__init__(asr)
+        try:
+            self._commit = getattr(transformers.AutoConfig.from_pretrained(asr), "_commit_hash", None)
+        except LOADING_ERRORS as error:
+            raise self._cannot_open(error) from None
+
+    def fingerprint(self) -> str:
+        folder = Path(self.asr).expanduser()
+        return _folder_digest(folder) if folder.is_dir() else f"{self.asr} {self._commit}"
+
+    def open(self, device: torch.device) -> Transcribe:
+        try:
+            pipeline: Any = transformers.pipeline(
+                "automatic-speech-recognition", model=self.asr, device=device, dtype=torch.float32
+            )
+        except LOADING_ERRORS as error:
+            raise self._cannot_open(error) from None
+
+        def transcribe(clips: Sequence[torch.Tensor]) -> list[str]:
+            inputs = [{"raw": clip.numpy(), "sampling_rate": SAMPLE_RATE} for clip in clips]
+            return [result["text"] for result in pipeline(inputs, batch_size=BATCH_SIZE)]
+
+        return transcribe
 
 
-def _open(asr: str, device: torch.device) -> Any:
-    try:
-        return transformers.pipeline("automatic-speech-recognition", model=str(asr), device=device, dtype=torch.float32)
-    except LOADING_ERRORS as error:
-        raise _loading_error(asr, error) from None
+class FasterWhisper(Recognizer):
+    """Whisper in CTranslate2's format, a folder or a size, through faster-whisper. Decoding is greedy."""
+
+    def __init__(self, asr: str) -> None:
+        super().__init__(asr)
+        try:
+            import faster_whisper
+        except ImportError as error:
+            raise UserError(
+                f'rerank.asr={asr}: needs faster-whisper ({error}). Run pip install "clvp-train[asr]", or set it to a '
+                "folder or Hub id of a model that transformers supports."
+            ) from None
+        self._library: Any = faster_whisper
+        if not Path(asr).expanduser().is_dir() and asr not in faster_whisper.available_models():
+            raise self._cannot_open(ValueError("neither a folder nor a size of Whisper"))
+
+    def fingerprint(self) -> str:
+        return f"faster-whisper {_folder_digest(self._folder())}"
+
+    def open(self, device: torch.device) -> Transcribe:
+        folder, threads = self._folder(), torch.get_num_threads()
+        try:
+            model = self._library.WhisperModel(
+                str(folder), device=device.type, device_index=device.index or 0, cpu_threads=threads
+            )
+        except LOADING_ERRORS as error:
+            raise self._cannot_open(error) from None
+        pipeline = self._library.BatchedInferencePipeline(model)
+        options = {"beam_size": 1, "max_new_tokens": MAX_TOKENS, "batch_size": BATCH_SIZE, "vad_filter": False}
+        options["multilingual"] = model.model.is_multilingual  # the language of every clip, not of the first one
+
+        def transcribe(clips: Sequence[torch.Tensor]) -> list[str]:
+            # the pipeline batches the parts of one recording; in parts of complete seconds it reports their exact starts
+            samples = [_in_complete_seconds(clip) for clip in clips]
+            seconds = np.cumsum([0, *(len(clip) // WHISPER_RATE for clip in samples)]).tolist()
+            parts = [{"start": start, "end": end} for start, end in zip(seconds, seconds[1:])]
+            segments, _ = pipeline.transcribe(np.concatenate(samples), clip_timestamps=parts, **options)
+            texts = dict.fromkeys(seconds[:-1], "")
+            for segment in segments:
+                texts[segment.seek // model.frames_per_second] += segment.text
+            return list(texts.values())
+
+        return transcribe
+
+    def _folder(self) -> Path:
+        folder = Path(self.asr).expanduser()
+        try:
+            return folder if folder.is_dir() else Path(self._library.download_model(self.asr))
+        except LOADING_ERRORS as error:
+            raise self._cannot_open(error) from None
 
 
-def _loading_error(asr: str, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:300]
-    return UserError(
-        f"rerank.asr={asr}: cannot be opened as a speech recognition model ({reason}). "
-        "Set it to a folder or Hub id of one that transformers supports."
-    )
+def _in_complete_seconds(clip_N: torch.Tensor) -> np.ndarray:
+    """A clip at Whisper's rate, padded with silence."""
+    samples_N = torchaudio.functional.resample(clip_N, SAMPLE_RATE, WHISPER_RATE)
+    return torch.nn.functional.pad(samples_N, (0, -len(samples_N) % WHISPER_RATE)).numpy()
+
+
+def _folder_digest(folder: Path) -> str:
+    files = sorted(file for file in folder.iterdir() if file.is_file() and not re.match(r"\.|README", file.name))
+    return hashlib.sha256("\n".join(f"{file.name} {file_digest(file)}" for file in files).encode()).hexdigest()

@@ -1,29 +1,18 @@
-"""A judge of candidates that needs no recordings: a speech recognition model. Shapes: N samples."""
+"""A judge of candidates that needs no recordings: a speech recognition model."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
-import torch
 from torchmetrics.functional.text import char_error_rate
 
 from clvp_train.corpus import Utterance, text_key
+from clvp_train.evaluation.asr import Recognizer, Transcribe, find_recognizer
 from clvp_train.pairs import CandidateJudge
 from clvp_train.pairs.sources import BadRows
 from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.vocoder import synthesize
 
 DECODED_AT_ONCE = 64  # candidates whose audio is in memory
-Transcribe = Callable[[Sequence[torch.Tensor]], list[str]]
-
-
-class Recognizer(Protocol):
-    """A speech recognition model that is opened when it is needed."""
-
-    def fingerprint(self) -> str:
-        """What determines the transcripts."""
-
-    def open(self, device: torch.device) -> Transcribe:
-        """A function that transcribes clips, (N,) samples at 22 050 Hz each."""
 
 
 class ASRJudge(CandidateJudge):
@@ -31,11 +20,14 @@ class ASRJudge(CandidateJudge):
     more candidates the same quality.
 
     Args:
-        asr: transcribes the candidates, decoded by the DVAE and Griffin-Lim.
+        asr: transcribes the candidates, decoded by the DVAE and Griffin-Lim: a model, or a name as in `rerank.asr`.
+
+    Raises:
+        UserError: there is no such model.
     """
 
-    def __init__(self, asr: Recognizer) -> None:
-        self.asr = asr
+    def __init__(self, asr: Recognizer | str) -> None:
+        self.asr = find_recognizer(asr) if isinstance(asr, str) else asr
         self._transcribe: Transcribe | None = None
 
     def settings(self) -> dict[str, Any]:

@@ -1,13 +1,10 @@
 """The data that checkpoints are evaluated on, made from a folder of pairs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-
-import numpy as np
 
 from clvp_train.data.datamodule import CLVPDataModule
 from clvp_train.errors import UserError
-from clvp_train.evaluation.asr import count_word_errors
 from clvp_train.evaluation.held_out import CandidateSets, HeldOut
 from clvp_train.evaluation.perturbation_suite import (
     Perturbation,
@@ -16,11 +13,12 @@ from clvp_train.evaluation.perturbation_suite import (
     perturb_codes,
     perturb_texts,
 )
-from clvp_train.pairs import open_tokenizer, read_manifest
-from clvp_train.tortoise import FrozenTortoise
+from clvp_train.metrics import Judge
+from clvp_train.pairs import open_tokenizer
 
 # keys of `left_out`
-PERTURBATIONS, RERANKING, WORD_ERRORS, REFERENCE = "perturbations", "re-ranking", "word error rate", "Fréchet distance"
+PERTURBATIONS, RERANKING, REFERENCE = "perturbations", "re-ranking", "Fréchet distance"
+WORD_ERRORS, MEL_DISTANCE = "word error rate", "mel distance"
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,8 @@ class RerankConfig:
     )
     num_texts: int = 100  # at most; 0 skips the part
     num_candidates: int = 16  # per text, if they are drawn now
-    asr: str | None = None  # speech recognition model of transformers for word error rates
+    asr: str | None = None  # speech recognition model for word and character error rates, see `find_recognizer`
+    recordings: str | None = None  # codes of recordings, see `stored_recordings`; None: the corpus's audio
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,7 @@ class EvaluationData:
     pairs: HeldOut  # one per distinct text
     perturbations: Sequence[Perturbation] = ()  # of `pairs`
     candidates: CandidateSets | None = None
-    word_errors: np.ndarray | None = None  # of each candidate, by an ASR model
-    num_words: np.ndarray | None = None  # of each text that has candidates
+    judges: Mapping[str, Judge] = field(default_factory=dict)  # of the candidates, by name
     reference: HeldOut | None = None  # the Fréchet distance compares the codes of `pairs` with these
     left_out: dict[str, str] = field(default_factory=dict)  # part of the report: why it is not measured
 
@@ -113,23 +111,6 @@ def add_candidates(
         )
     changes = change_voices(data.pairs, sets, suite) if suite.num_pairs else []
     return replace(data, candidates=sets, perturbations=[*data.perturbations, *changes])
-
-
-def add_word_errors(data: EvaluationData, folder: str, tortoise: FrozenTortoise, asr: str) -> EvaluationData:
-    """Adds the word errors of an ASR model on the candidates of a folder, or the reason why that is impossible.
-
-    Raises:
-        UserError: the ASR model cannot be opened.
-    """
-    reason = ""
-    if tortoise.dvae is None:
-        reason = f"tortoise={tortoise.source} has no DVAE to decode the candidates"
-    elif read_manifest(folder).settings.get("tortoise") != tortoise.fingerprint():
-        reason = f"the candidates were drawn by another Tortoise than tortoise={tortoise.source}"
-    if reason or data.candidates is None:
-        return replace(data, left_out=data.left_out | {WORD_ERRORS: reason})
-    errors, num_words = count_word_errors(data.candidates, tortoise, asr)
-    return replace(data, word_errors=errors, num_words=num_words)
 
 
 def _open_pairs(folder: str, datamodule: CLVPDataModule, setting: str) -> CLVPDataModule:

@@ -71,6 +71,7 @@ def evaluate_model(data: EvaluationData, embedder: Embedder) -> Evaluation:
         voices=data.pairs.voices,
         lengths=[len(codes) for codes in data.pairs.codes],
         perturbations=results["perturbations"],
+        rerank=results.get("rerank", {}),
     )
     return Evaluation(results, per_text, figure_data)
 
@@ -184,8 +185,7 @@ def _reranking(data: EvaluationData, store: EmbeddingStore, per_text: PerText) -
         finished_NK=sets.by_text(sets.pairs.finished),
         log_probabilities_NK=sets.by_text(sets.pairs.log_probabilities),
         num_codes_NK=sets.by_text([len(codes) for codes in sets.pairs.codes]),
-        word_errors_NK=None if data.word_errors is None else sets.by_text(data.word_errors),
-        num_words_N=data.num_words,
+        judges=dict(data.judges),
     )
     per_text |= {f"pick: {name}": values_N for name, values_N in metrics.picked_values(candidates).items()}
     counts = {"texts_with_one_candidate": sets.num_single, "texts_in_several_voices": sets.num_mixed}

@@ -14,18 +14,18 @@ from clvp_train.hub.access import HubConfig
 from clvp_train.hub.run import TRAINING_CONFIG, Trained
 from clvp_train.metrics import DIRECTIONS
 from clvp_train.pairs import report_lines
-from clvp_train.report import table_lines, tables
+from clvp_train.report import table_lines, tables, worth
 
 MODEL_CARD = Path(__file__).with_name("model_card.md.jinja")
 # the variables of a template, see `model_card`
 VARIABLES = frozenset(
     (
         *("metadata", "name", "model_id", "license", "model", "tokenizer", "data", "recipe", "metrics", "tables"),
-        *("weak", "figures", "example", "versions"),
+        *("weak", "worth", "figures", "example", "versions"),
     )
 )
 LOW_RATE = 0.6  # a perturbation with a lower detection rate is listed as a limitation; chance is 0.5
-FIGURES = ("recall_curve", "score_distributions", "detection_rates")  # of the report
+FIGURES = ("recall_curve", "rerank_gain", "score_distributions", "detection_rates")  # of the report
 # words of the card -> path of the setting
 RECIPE = {
     "objective": ("loss", "_target_"),
@@ -88,6 +88,7 @@ def model_card(trained: Trained, hub: HubConfig, repo_id: str | None) -> str:
             if not table.words  # these quote texts of the corpus, which may not be published
         ],
         "weak": [f"{row['perturbation'].replace('_', ' ')} ({row['rate']:.2f})" for row in _weak(metrics)],
+        "worth": worth(metrics),
         "figures": [name for name in FIGURES if (trained.report / "figures" / f"{name}.svg").exists()],
         "example": metrics["example"],
         "versions": {name: version(name) for name in ("clvp-train", "torch", "transformers")},

@@ -15,7 +15,8 @@ from clvp_train.errors import UserError
 from clvp_train.inference.reranker import Reranker
 from clvp_train.pairs.storage import Storage
 
-ADDED = {"score": pa.float64(), "percentile": pa.float64(), "rank": pa.int32()}
+ADDED = {"score": pa.float64(), "percentile": pa.float64(), "combined_score": pa.float64(), "rank": pa.int32()}
+OPTIONAL = ("finished", "log_probability")
 SOURCE_KEY = b"clvp_train.rerank"  # metadata of a written file: what its contents depend on, as JSON
 ROWS_SCORED, ROWS_COPIED = 1024, 8192  # at once
 
@@ -24,7 +25,7 @@ class CandidateFile:
     """A Parquet file with one candidate per row. Some rows and all scores are in memory at a time.
 
     Args:
-        path: has columns `speech_ids`, `text` or `input_ids`, and optionally `finished`.
+        path: has columns `speech_ids`, `text` or `input_ids`, and optionally `finished` and `log_probability`.
         reranker: scores the candidates. If the file has both, its tokenizer reads `text`; without one `input_ids` are used.
 
     Raises:
@@ -42,8 +43,9 @@ class CandidateFile:
         self.text_column = "text" if reads_text else "input_ids"
         self._check_columns()
 
-    def scores(self, on_candidate: Callable[[int], None]) -> tuple[np.ndarray, np.ndarray]:
-        """Returns (N,) scores, float64, and (N,) text numbers, the same for equal texts.
+    def scores(self, on_candidate: Callable[[int], None]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns (N,) scores, float64; (N,) log-probabilities per code under the AR, NaN if unknown; and (N,) text numbers,
+        the same for equal texts.
 
         Args:
             on_candidate: called after each candidate with its number of codes.
@@ -52,8 +54,9 @@ class CandidateFile:
             UserError: a row has no text, no codes, or ids that the model does not know.
         """
         scores_N, texts_N = np.empty(self.num_rows), np.empty(self.num_rows, dtype=np.int64)
+        per_code_N = np.full(self.num_rows, np.nan)
         numbers = dict[Any, int]()
-        optional = ["finished"] if "finished" in self.schema.names else []
+        optional = [name for name in OPTIONAL if name in self.schema.names]
         for start, batch in self._batches(ROWS_SCORED, [self.text_column, "speech_ids", *optional]):
             keys = [_key(text) for text in self._cells(batch, start, self.text_column)]
             texts = dict[Any, torch.Tensor]()
@@ -64,20 +67,25 @@ class CandidateFile:
                 self.reranker.speech_ids(np.array(codes.values), self._cell_name(row, "speech_ids"))
                 for row, codes in enumerate(self._cells(batch, start, "speech_ids"), start=start)
             ]
-            finished = batch["finished"].fill_null(True).to_pylist() if optional else [True] * len(batch)
+            finished = [True] * len(batch)
+            if "finished" in optional:
+                finished = batch["finished"].fill_null(True).to_pylist()
             rows = slice(start, start + len(batch))
             texts_N[rows] = [numbers.setdefault(key, len(numbers)) for key in keys]
             scores_N[rows] = self.reranker.scores([texts[key] for key in keys], speech, finished)
+            if "log_probability" in optional:
+                num_codes = np.array([len(codes_S) for codes_S in speech]) + finished  # the stop token counts as a code
+                per_code_N[rows] = batch["log_probability"].to_numpy(zero_copy_only=False) / num_codes
             for codes_S in speech:
                 on_candidate(len(codes_S))
-        return scores_N, texts_N
+        return scores_N, per_code_N, texts_N
 
     def write(self, storage: Storage, added: dict[str, pa.Array], source: dict[str, Any]) -> None:
         """Writes the file with additional columns atomically.
 
         Args:
             storage: the folder that it is written to, under the same name.
-            added: the columns of `ADDED`, (N,) each.
+            added: columns of `ADDED`, (N,) each.
             source: what the columns depend on, see `read_source`.
 
         Raises:
@@ -85,11 +93,11 @@ class CandidateFile:
         """
         # drop the schema of `datasets`, which would omit the new columns
         kept = {name: value for name, value in (self.schema.metadata or {}).items() if name != b"huggingface"}
-        fields = [*self.schema, *(pa.field(name, kind) for name, kind in ADDED.items())]
+        fields = [*self.schema, *(pa.field(name, ADDED[name]) for name in added)]
         schema = pa.schema(fields, kept | {SOURCE_KEY: json.dumps(source).encode()})
         with storage.replacing(self.path.name) as partial, pq.ParquetWriter(partial, schema) as writer:
             for start, batch in self._batches(ROWS_COPIED):
-                columns = [*batch.columns, *(added[name].slice(start, len(batch)) for name in ADDED)]
+                columns = [*batch.columns, *(column.slice(start, len(batch)) for column in added.values())]
                 writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
 
     def _batches(self, rows: int, columns: list[str] | None = None) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -128,7 +136,7 @@ class CandidateFile:
             if name in names:
                 raise UserError(f"{self.path}: already has a column '{name}'. Rename or remove it.")
         for field in self.schema:
-            if field.name in (self.text_column, "speech_ids", "finished"):
+            if field.name in (self.text_column, "speech_ids", *OPTIONAL):
                 self._check_type(field)
 
     def _check_type(self, field: pa.Field) -> None:
@@ -137,6 +145,8 @@ class CandidateFile:
             valid, expected = types.is_string(kind) or types.is_large_string(kind), "strings"
         elif field.name == "finished":
             valid, expected = types.is_boolean(kind), "booleans"
+        elif field.name == "log_probability":
+            valid, expected = types.is_floating(kind), "floating-point numbers"
         else:
             is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
             valid, expected = is_list and types.is_integer(kind.value_type), "lists of integers"

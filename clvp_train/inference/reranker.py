@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from clvp_train.data.collate import Padding
 from clvp_train.errors import UserError
 from clvp_train.inference.chunked_encoding import encode_in_chunks
-from clvp_train.metrics import percentile, read_score_table
+from clvp_train.metrics import LOG_PROBABILITY_WEIGHT, SCORE_TABLE_FILE, percentile, read_score_table
 from clvp_train.models import CLVPModel, load_clvp, resolve_checkpoint
 from clvp_train.tortoise.generation import Candidate
 from clvp_train.tortoise.silence_padding import SILENCE_CODE, SILENCE_TAIL
@@ -21,6 +21,7 @@ from clvp_train.tortoise.tokenizer import read_saved_tokenizer
 
 Codes = Sequence[int] | np.ndarray | torch.Tensor
 Text = str | Codes
+STORED = "stored"  # the log_probability_weight of the score table
 
 __all__ = ["Ranking", "Reranker"]
 
@@ -32,6 +33,7 @@ class Ranking:
     order: tuple[int, ...]  # indices of the candidates, the highest score first; of equal scores the first candidate
     scores: tuple[float, ...]  # cosine similarity of the text and each candidate, in the given order
     percentiles: tuple[float, ...] | None  # percentage of matched pairs with a lower score; None without a score table
+    combined_scores: tuple[float, ...] | None = None  # `Reranker.combined`, which `order` is by; None: by `scores`
 
 
 class Reranker:
@@ -44,6 +46,8 @@ class Reranker:
         chunk_size: sequences that an encoder processes at once, sorted by length.
         max_codes: for a model with padding "tortoise": the length that codes are padded to.
         source: name of the model in messages.
+        log_probability_weight: candidates are ranked by score + weight × log-probability per code under the AR, if all of a
+            text carry one. 0: by the score alone.
 
     Raises:
         UserError: the model lacks the codes that its padding needs.
@@ -57,6 +61,7 @@ class Reranker:
         chunk_size: int = 32,
         max_codes: int = 500,
         source: str = "the model",
+        log_probability_weight: float = 0.0,
     ) -> None:
         config = model.config
         self.num_codes, needed = config.speech_config.vocab_size, 1 + max(SILENCE_CODE, *SILENCE_TAIL)
@@ -68,7 +73,7 @@ class Reranker:
         # tortoise-tts scores pairs one by one and unpadded; a batch with masks gives the same scores
         config.text_config.padding = config.speech_config.padding = "mask"
         self.model, self.tokenizer, self.score_table = model.eval(), tokenizer, score_table
-        self.chunk_size, self.source = chunk_size, source
+        self.chunk_size, self.source, self.log_probability_weight = chunk_size, source, log_probability_weight
 
     @classmethod
     def from_pretrained(
@@ -78,6 +83,7 @@ class Reranker:
         device: str = "cpu",
         chunk_size: int = 32,
         max_codes: int = 500,
+        log_probability_weight: float | str | None = None,
     ) -> "Reranker":
         """Loads a checkpoint with its tokenizer and score table.
 
@@ -86,21 +92,24 @@ class Reranker:
             tokenizer: folder with the tokenizer of texts; None: the one in the checkpoint's folder, if there is one.
             device: of the model.
             chunk_size, max_codes: as above.
+            log_probability_weight: as above; None: 0; "stored": the one in the score table, which an evaluation with a judge
+                has chosen.
 
         Raises:
-            UserError: the checkpoint, tokenizer or device does not exist, or is corrupt.
+            UserError: the checkpoint, tokenizer or device does not exist, or is corrupt, or there is no such weight.
         """
         path = resolve_checkpoint(checkpoint)
         own = path if (path / "tokenizer_config.json").exists() else None
         folder = own if tokenizer is None else Path(tokenizer).expanduser()
         reader = None if folder is None else read_saved_tokenizer(folder)
-        table, model = read_score_table(path), load_clvp(path)
+        table = read_score_table(path)
+        weight, model = _weight(log_probability_weight, table, checkpoint), load_clvp(path)
         try:
             cast(torch.nn.Module, model).to(device)
         except (RuntimeError, AssertionError) as error:
             reason = str(error).partition("\n")[0]
             raise UserError(f"device={device}: not available ({reason}). Set device=cpu, or fix the driver.") from None
-        return cls(model, reader, table, chunk_size, max_codes, f"checkpoint={checkpoint}")
+        return cls(model, reader, table, chunk_size, max_codes, f"checkpoint={checkpoint}", weight)
 
     def rank(self, texts: Sequence[Text], candidates: Sequence[Sequence[Candidate | Codes]]) -> list[Ranking]:
         """Ranks the candidates of each text.
@@ -108,7 +117,7 @@ class Reranker:
         Args:
             texts: strings, or token ids (T,) each.
             candidates: one or more for each text: codes (S,) without a stop token, or results of `FrozenTortoise.candidates`.
-                Plain codes count as finished: ended by the AR before its limit.
+                Plain codes count as finished: ended by the AR before its limit. They carry no log-probability.
 
         Returns:
             One ranking per text.
@@ -121,6 +130,7 @@ class Reranker:
                 f"{len(texts)} texts, but candidates of {len(candidates)}. Give a list of candidates per text."
             )
         text_ids, speech_ids, finished = list[torch.Tensor](), list[torch.Tensor](), list[bool]()
+        per_code = list[float]()
         for number, (text, of_text) in enumerate(zip(texts, candidates)):
             name = _text_name(number, text)
             if not len(of_text):
@@ -131,9 +141,12 @@ class Reranker:
                 codes = cast(Codes, candidate) if drawn is None else drawn.codes
                 speech_ids.append(self.speech_ids(codes, f"candidate {index} of {name}"))
                 finished.append(drawn is None or drawn.finished)
-        scores_N = self.scores(text_ids, speech_ids, finished)
+                per_code.append(np.nan if drawn is None else drawn.log_probability_per_code)
+        if not len(texts):
+            return []
         ends = np.cumsum([len(of_text) for of_text in candidates])[:-1]
-        return [self._ranking(scores) for scores in np.split(scores_N, ends)] if len(texts) else []
+        scores, added = (np.split(x, ends) for x in (self.scores(text_ids, speech_ids, finished), np.array(per_code)))
+        return [self._ranking(scores_K, added_K) for scores_K, added_K in zip(scores, added)]
 
     def text_ids(self, text: Text, name: str) -> torch.Tensor:
         """Returns (T,) token ids of a text, which messages call `name`.
@@ -181,6 +194,19 @@ class Reranker:
         """Returns the percentage of matched pairs with a lower score; None without a score table."""
         return None if self.score_table is None else [percentile(self.score_table, score) for score in scores.tolist()]
 
+    def combined(self, scores_N: np.ndarray, per_code_N: np.ndarray, texts_N: np.ndarray | int = 0) -> np.ndarray:
+        """Returns (N,) what candidates are ranked by: score + weight × log-probability per code; the score alone for texts with
+        a candidate whose log-probability is unknown.
+
+        Args:
+            scores_N: of `scores`.
+            per_code_N: log-probabilities per code under the AR; NaN if unknown.
+            texts_N: the number of each candidate's text; by default all are of one text.
+        """
+        texts_N = np.broadcast_to(texts_N, scores_N.shape)
+        is_known_N = ~np.isin(texts_N, texts_N[np.isnan(per_code_N)])
+        return scores_N + np.where(is_known_N, self.log_probability_weight * per_code_N, 0.0)
+
     def _embed(self, encode: Callable[..., torch.Tensor], ids_XL: torch.Tensor, mask_XL: torch.Tensor) -> torch.Tensor:
         def on_device(ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
             device = self.model.device
@@ -189,11 +215,13 @@ class Reranker:
         embeds_XD = encode_in_chunks(on_device, ids_XL, mask_XL, self.chunk_size)
         return normalize(embeds_XD.cpu().double(), dim=-1)
 
-    def _ranking(self, scores: np.ndarray) -> Ranking:
-        percentiles = self.percentiles(scores)
-        order = np.argsort(-scores, kind="stable")
+    def _ranking(self, scores: np.ndarray, per_code: np.ndarray) -> Ranking:
+        percentiles, combined = self.percentiles(scores), self.combined(scores, per_code)
         return Ranking(
-            tuple(order.tolist()), tuple(scores.tolist()), None if percentiles is None else tuple(percentiles)
+            tuple(np.argsort(-combined, kind="stable").tolist()),
+            tuple(scores.tolist()),
+            None if percentiles is None else tuple(percentiles),
+            tuple(combined.tolist()) if self.log_probability_weight else None,
         )
 
     def _ids(self, ids: Codes, size: int, kind: str, name: str) -> torch.Tensor:
@@ -213,6 +241,21 @@ class Reranker:
                 "Use the Tortoise that the model was trained with."
             )
         return ids_L
+
+
+def _weight(setting: float | str | None, table: dict[str, Any] | None, checkpoint: str | Path) -> float:
+    """The weight of the log-probability that a setting means."""
+    if setting == STORED:
+        weight = (table or {}).get(LOG_PROBABILITY_WEIGHT)
+        if weight is None:
+            raise UserError(
+                f"log_probability_weight={STORED}: checkpoint={checkpoint} has none in {SCORE_TABLE_FILE}. Set it to a number, "
+                "or copy that file from a report of evaluate.py with rerank.asr or rerank.recordings into the model's folder."
+            )
+        return float(weight)
+    if isinstance(setting, str) or (setting is not None and not np.isfinite(setting)):
+        raise UserError(f"log_probability_weight={setting}: not a weight. Set it to a number, {STORED} or null.")
+    return float(setting or 0)
 
 
 def _text_name(number: int, text: Text) -> str:

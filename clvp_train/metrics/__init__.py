@@ -3,7 +3,7 @@
 from clvp_train.metrics.bootstrap import Interval, interval, median_interval
 from clvp_train.metrics.frechet import clvp_score, frechet_distance
 from clvp_train.metrics.mel_distance import mel_distances
-from clvp_train.metrics.reranking import CandidateScores, picked_values, reranking_metrics
+from clvp_train.metrics.reranking import JUDGES, CandidateScores, Judge, picked_values, reranking_metrics
 from clvp_train.metrics.retrieval import (
     DIRECTIONS,
     MODE,
@@ -17,6 +17,7 @@ from clvp_train.metrics.retrieval import (
 )
 from clvp_train.metrics.scores import (
     KINDS,
+    LOG_PROBABILITY_WEIGHT,
     SCORE_TABLE_FILE,
     auc,
     mismatched,
@@ -29,12 +30,15 @@ from clvp_train.metrics.scores import (
 
 __all__ = [
     "DIRECTIONS",
+    "JUDGES",
     "KINDS",
+    "LOG_PROBABILITY_WEIGHT",
     "MODE",
     "PRIMARY",
     "SCORE_TABLE_FILE",
     "CandidateScores",
     "Interval",
+    "Judge",
     "RetrievalRanks",
     "auc",
     "by_label",

@@ -15,6 +15,7 @@ NUM_MISMATCHED = 10  # mismatched codes that each text is scored with
 KINDS = {"true": "matched", "mismatched": "mismatched", "perturbed": "perturbed"}  # of pairs, key: display name
 GRID = tuple(range(101))  # per cent
 SCORE_TABLE_FILE = "score_table.json"  # next to the weights of a model
+LOG_PROBABILITY_WEIGHT = "log_probability_weight"  # key of the file: see `pickers.cross_fitted_weight`
 
 
 def mismatched(size: int) -> tuple[np.ndarray, np.ndarray]:

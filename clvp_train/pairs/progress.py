@@ -23,13 +23,14 @@ class Progress:
     Args:
         total: how many candidates are planned.
         shown: whether this rank shows anything.
+        label: what is made of the candidates, or of which they are made.
     """
 
-    def __init__(self, total: int, shown: bool) -> None:
+    def __init__(self, total: int, shown: bool, label: str = "speech codes") -> None:
         console = Console(stderr=True)
         self._has_bar = shown and console.is_terminal
         columns = (
-            TextColumn("speech codes"),
+            TextColumn(label),
             BarColumn(None),
             MofNCompleteColumn(),
             TextColumn("{task.fields[speed]}"),
@@ -38,7 +39,7 @@ class Progress:
         )
         self._bar = Bar(*columns, console=console, transient=True, disable=not self._has_bar)
         self._task = self._bar.add_task("", total=total, speed="")
-        self._total, self._shown = total, shown
+        self._total, self._shown, self._label = total, shown, label
         self._streams: dict[logging.StreamHandler, Any] = {}
         self._done = self._in_parts = self._codes = self._skipped = 0
         self._started = self._logged = time.monotonic()
@@ -57,7 +58,7 @@ class Progress:
         for handler, stream in self._streams.items():
             handler.setStream(stream)
         if self._shown and error is None:
-            log.info("speech codes: %s", self._line())
+            log.info("%s: %s", self._label, self._line())
 
     def candidate(self, num_codes: int) -> None:
         """Counts one more candidate of `num_codes` codes."""
@@ -76,7 +77,7 @@ class Progress:
         if self._shown and not self._has_bar and now - self._logged >= LOG_SECONDS:
             self._logged = now
             left = (now - self._started) * (self._total - done) / max(done, 1)
-            log.info("speech codes: %s, %s left", self._line(), timedelta(seconds=round(left)))
+            log.info("%s: %s, %s left", self._label, self._line(), timedelta(seconds=round(left)))
 
     def _line(self) -> str:
         elapsed = timedelta(seconds=round(time.monotonic() - self._started))

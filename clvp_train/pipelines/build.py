@@ -3,6 +3,8 @@
 import json
 import logging
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,12 +20,16 @@ from clvp_train import pairs as pairs_
 from clvp_train.corpus import Texts
 from clvp_train.data.datamodule import CLVPDataModule
 from clvp_train.errors import UserError
-from clvp_train.evaluation import RerankConfig
+from clvp_train.evaluation import EvaluationData, RerankConfig, corpus_recordings, stored_recordings
+from clvp_train.evaluation.recordings import Recordings
 from clvp_train.models import CLVPModel
 from clvp_train.models.weight_files import resolve_folder
 from clvp_train.pipelines.launch import on_all_ranks
+from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.tokenizer import read_saved_tokenizer
 from clvp_train.training import RunState
+
+OpenTortoise = Callable[[], FrozenTortoise]
 
 
 def all_ranks(cfg: DictConfig) -> None:
@@ -40,13 +46,18 @@ def seed(cfg: DictConfig) -> None:
     L.seed_everything(cfg.seed, workers=True, verbose=pairs_.rank_and_world_size()[0] == 0)
 
 
-def pairs(cfg: DictConfig) -> str:
+def tortoise(cfg: DictConfig) -> OpenTortoise:
+    """A function that returns the Tortoise of the config, and opens it when it is first called."""
+    return cache(lambda: instantiate(cfg.tortoise))
+
+
+def pairs(cfg: DictConfig, tortoise: OpenTortoise) -> str:
     """The folder of pairs that the config describes, made if it is not there yet."""
     if cfg.get("pairs"):
         return str(cfg.pairs)
     return pairs_.generate(
         instantiate(cfg.corpus),
-        instantiate(cfg.tortoise),
+        tortoise(),
         instantiate(cfg.codes),
         cache_dir=cfg.paths.codes,
         folder=cfg.get("output_dir"),
@@ -55,7 +66,9 @@ def pairs(cfg: DictConfig) -> str:
     )
 
 
-def candidates(cfg: DictConfig, datamodule: CLVPDataModule, rerank: RerankConfig) -> tuple[str | None, str]:
+def candidates(
+    cfg: DictConfig, datamodule: CLVPDataModule, rerank: RerankConfig, tortoise: OpenTortoise
+) -> tuple[str | None, str]:
     """The folder of pairs whose test split has several candidates per text, drawn now if necessary; or None and the reason."""
     if rerank.num_texts == 0:
         return None, "rerank.num_texts=0"
@@ -69,25 +82,30 @@ def candidates(cfg: DictConfig, datamodule: CLVPDataModule, rerank: RerankConfig
     )
     if manifest.source != pairs_.ARCodes.name or cfg.codes.get("voices", pairs_.FROM_CORPUS) == pairs_.FROM_CORPUS:
         return None, f"the pairs have one candidate per text. {advice}"
-    tortoise = instantiate(cfg.tortoise)
-    if tortoise.fingerprint() != manifest.settings.get("tortoise"):
-        return (
-            None,
-            f"the pairs have one candidate per text and were not made with tortoise={tortoise.source}. {advice}",
-        )
+    frozen = tortoise()
+    if frozen.fingerprint() != manifest.settings.get("tortoise"):
+        return None, f"the pairs have one candidate per text and were not made with tortoise={frozen.source}. {advice}"
     # in one voice, as Tortoise re-ranks; in small shards, so that all ranks draw
     settings: dict[str, Any] = {"num_candidates": rerank.num_candidates, "num_eval_candidates": rerank.num_candidates}
     settings |= {"one_voice": True, "shard_size": 16, "judge": None}
     texts = test.column("text", test.text_index.first()[: rerank.num_texts])
     drawn = pairs_.generate(
         Texts(texts, f"{manifest.corpus} test"),
-        tortoise,
+        frozen,
         instantiate(cfg.codes, **settings),
         cache_dir=cfg.paths.codes,
         test_percent=100,
         val_percent=0,
     )
     return drawn, ""
+
+
+def recordings(cfg: DictConfig, rerank: RerankConfig, data: EvaluationData) -> Recordings:
+    """Recordings of the texts with candidates, in the voices of these; {} if there are none."""
+    assert data.candidates is not None
+    if rerank.recordings is not None:
+        return stored_recordings(rerank.recordings, data.candidates)
+    return corpus_recordings(instantiate(cfg.corpus), data.candidates)
 
 
 def check_tokenizer(checkpoint: str, datamodule: CLVPDataModule) -> None:

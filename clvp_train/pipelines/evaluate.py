@@ -19,15 +19,15 @@ from clvp_train.evaluation import (
     PerturbationSuite,
     RerankConfig,
     add_candidates,
-    add_word_errors,
-    check_recognizer,
+    add_judges,
     compare,
     evaluate_model,
+    find_recognizer,
     prepare,
 )
-from clvp_train.evaluation.evaluation_data import RERANKING, WORD_ERRORS
+from clvp_train.evaluation.evaluation_data import RERANKING
 from clvp_train.io import REPORT, write_text
-from clvp_train.metrics import SCORE_TABLE_FILE
+from clvp_train.metrics import LOG_PROBABILITY_WEIGHT, SCORE_TABLE_FILE
 from clvp_train.models import CLVPModel, load_clvp, weights_digest
 from clvp_train.models.weight_files import public_name
 from clvp_train.pairs import read_manifest
@@ -52,9 +52,11 @@ def evaluate(cfg: DictConfig) -> None:
     names = _checkpoint_names(cfg.checkpoint)
     models = {name: load_clvp(name) for name in names}
     # build
-    datamodule: CLVPDataModule = instantiate(cfg.data, pairs=build.pairs(cfg))
+    tortoise = build.tortoise(cfg)
+    datamodule: CLVPDataModule = instantiate(cfg.data, pairs=build.pairs(cfg, tortoise))
     limit = _shortest_limit(models, datamodule)
-    data = evaluation_data(cfg, datamodule, suite, rerank, limit)
+    data = evaluation_data(cfg, datamodule, suite, rerank, limit, tortoise)
+    del tortoise  # frees its memory
     # run and report: a model is dropped after its evaluation
     load: dict[str, Callable[[], CLVPModel]] = {name: partial(models.pop, name) for name in names}
     evaluate_checkpoints(cfg, load, datamodule, data, Path(cfg.paths.output) / REPORT)
@@ -64,14 +66,16 @@ def check_settings(cfg: DictConfig) -> tuple[PerturbationSuite, RerankConfig]:
     """Returns the settings of the evaluation.
 
     Raises:
-        UserError: a folder of pairs or an ASR model is missing.
+        UserError: a folder of pairs, an ASR model or a file of recordings is missing.
     """
     suite, rerank = instantiate(cfg.perturbations), instantiate(cfg.rerank)
     for folder in (rerank.pairs, cfg.reference):
         if folder is not None:
             read_manifest(folder)
     if rerank.asr is not None:
-        check_recognizer(rerank.asr)
+        find_recognizer(rerank.asr)
+    if rerank.recordings is not None and not Path(rerank.recordings).expanduser().exists():
+        raise UserError(f"rerank.recordings={rerank.recordings}: no such file or folder. Set it to one, or to null.")
     return suite, rerank
 
 
@@ -98,7 +102,12 @@ def _shortest_limit(models: dict[str, CLVPModel], datamodule: CLVPDataModule) ->
 
 
 def evaluation_data(
-    cfg: DictConfig, datamodule: CLVPDataModule, suite: PerturbationSuite, rerank: RerankConfig, limit: int | None
+    cfg: DictConfig,
+    datamodule: CLVPDataModule,
+    suite: PerturbationSuite,
+    rerank: RerankConfig,
+    limit: int | None,
+    tortoise: build.OpenTortoise,
 ) -> EvaluationData:
     """Returns the data of the evaluation; draws candidates for the re-ranking part if there are none yet.
 
@@ -107,15 +116,16 @@ def evaluation_data(
         datamodule: of the pairs.
         suite, rerank: of `check_settings`.
         limit: number of codes that the model sees at most; None: all.
+        tortoise: of `build.tortoise`; draws and decodes candidates.
     """
     data = prepare(datamodule, suite, cfg.reference, limit)
-    folder, reason = build.candidates(cfg, datamodule, rerank)
+    folder, reason = build.candidates(cfg, datamodule, rerank, tortoise)
     if folder is None:
         return replace(data, left_out=data.left_out | {RERANKING: reason})
     data = add_candidates(data, datamodule, folder, rerank.num_texts, suite, limit)
-    if rerank.asr is None:
-        return replace(data, left_out=data.left_out | {WORD_ERRORS: "set rerank.asr to a speech recognition model"})
-    return add_word_errors(data, folder, instantiate(cfg.tortoise), rerank.asr)
+    recognizer = None if rerank.asr is None else find_recognizer(rerank.asr)
+    recordings = build.recordings(cfg, rerank, data)
+    return add_judges(data, folder, tortoise, recognizer, recordings, cfg.paths.codes)
 
 
 def evaluate_checkpoints(
@@ -171,9 +181,12 @@ def _write_evaluation(evaluation: Evaluation, folder: Path) -> None:
 
 
 def write_score_table(metrics: dict[str, Any], folder: Path) -> None:
-    """Writes the score percentiles, which `metrics.percentile` reads, next to a report or a model."""
+    """Writes the score percentiles, which `metrics.percentile` reads, and the weight of the AR's log-probability, if a judge
+    has chosen one, next to a report or a model."""
     data = {name: metrics["data"][name] for name in ("corpus", "codes", "fingerprint")}
     table = metrics["scores"]["table"] | {"data": data, "texts": metrics["gallery"]}
+    if "combination" in metrics.get("rerank", {}):
+        table[LOG_PROBABILITY_WEIGHT] = metrics["rerank"]["combination"]["weight"]
     write_text(folder / SCORE_TABLE_FILE, json.dumps(table) + "\n")
 
 

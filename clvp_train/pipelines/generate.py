@@ -16,6 +16,6 @@ def generate(cfg: DictConfig) -> None:
                 "num_candidates: not a setting of codes=dvae. A recording has one sequence of codes; use codes=ar."
             )
         cfg.codes.num_candidates = cfg.codes.num_eval_candidates = cfg.num_candidates
-    folder = build.pairs(cfg)
+    folder = build.pairs(cfg, build.tortoise(cfg))
     if pairs.rank_and_world_size()[0] == 0:
         print("\n".join([*pairs.report_lines(pairs.read_manifest(folder).report), f"pairs: {folder}"]))

@@ -23,6 +23,7 @@ SOURCES = {  # what determines the contents of a written file: display name
     "checkpoint": "the checkpoint",
     "tokenizer": "reranker.tokenizer",
     "max_codes": "reranker.max_codes",
+    "log_probability_weight": "reranker.log_probability_weight",
     "candidates": "the candidates",
 }
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def rerank(cfg: DictConfig) -> None:
     files = [CandidateFile(path, reranker) for path in paths]
     # run: files of an interrupted run are kept
     storage.sweep()
-    source = _source(checkpoint, cfg.reranker)
+    source = _source(checkpoint, cfg.reranker, reranker.log_probability_weight)
     finished = _finished_files(folder, paths, source)
     remaining = [file for file in files if file.path.name not in finished]
     if finished:
@@ -74,13 +75,14 @@ def _output(folder: str) -> Storage:
     return storage
 
 
-def _source(checkpoint: Path, settings: DictConfig) -> dict[str, Any]:
+def _source(checkpoint: Path, settings: DictConfig, weight: float) -> dict[str, Any]:
     """Identifies what determines the scores, apart from the candidates."""
     tokenizer = settings.tokenizer
     return {
         "checkpoint": _digest(checkpoint),
         "tokenizer": None if tokenizer is None else _digest(Path(tokenizer).expanduser()),
         "max_codes": settings.max_codes,
+        "log_probability_weight": weight or None,  # files of earlier versions have none
     }
 
 
@@ -118,13 +120,14 @@ def _finished_files(folder: Path, paths: list[Path], source: dict[str, Any]) -> 
 def _rerank_file(
     file: CandidateFile, reranker: Reranker, storage: Storage, source: dict[str, Any], progress: Progress
 ) -> None:
-    scores_N, texts_N = file.scores(progress.candidate)
-    percentiles = reranker.percentiles(scores_N)
+    scores_N, per_code_N, texts_N = file.scores(progress.candidate)
+    percentiles, combined_N = reranker.percentiles(scores_N), reranker.combined(scores_N, per_code_N, texts_N)
     missing = pa.nulls(len(scores_N), pa.float64())
     columns = {
         "score": pa.array(scores_N),
         "percentile": missing if percentiles is None else pa.array(percentiles, pa.float64()),
-        "rank": pa.array(ranks_in_text(scores_N, texts_N), pa.int32()),
+        **({"combined_score": pa.array(combined_N)} if reranker.log_probability_weight else {}),
+        "rank": pa.array(ranks_in_text(combined_N, texts_N), pa.int32()),
     }
     file.write(storage, columns, source)
     progress.finish_part(file.num_rows)

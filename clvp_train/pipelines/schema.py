@@ -223,6 +223,12 @@ class RecordingDistance:
 
 
 @dataclass
+class ASRJudge:
+    _target_: str = "clvp_train.evaluation.ASRJudge"
+    asr: str = MISSING
+
+
+@dataclass
 class DVAECodes(Codes):
     _target_: str = "clvp_train.pairs.DVAECodes"
     batch_size: int = setting(32, ge=1)
@@ -281,6 +287,7 @@ class Rerank:
     num_texts: int = setting(100, ge=0)
     num_candidates: int = setting(16, ge=2)
     asr: str | None = None
+    recordings: str | None = None
 
 
 @dataclass
@@ -290,6 +297,7 @@ class Reranker:
     device: str = "cpu"
     chunk_size: int = setting(32, ge=1)
     max_codes: int = setting(500, **MAX_CODES)
+    log_probability_weight: Any = None  # a number or "stored"; checked by the re-ranker
 
 
 @dataclass
@@ -368,6 +376,7 @@ SCHEMAS = [
     EMA,
     ARCodes,
     RecordingDistance,
+    ASRJudge,
     DVAECodes,
     Tortoise,
     OriginalTortoise,

@@ -48,12 +48,16 @@ def train(cfg: DictConfig) -> float | None:
     _check_judged(cfg, loss)
     trainer = _trainer(cfg)
     # build
-    datamodule: CLVPDataModule = instantiate(cfg.data, pairs=build.pairs(cfg))
+    tortoise = build.tortoise(cfg)
+    datamodule: CLVPDataModule = instantiate(cfg.data, pairs=build.pairs(cfg, tortoise))
     datamodule.check(trainer.world_size, ("val", "test") if cfg.test else ("val",))
     model = build.model(cfg, datamodule)
     total_steps = _total_steps(trainer, datamodule)
     module = CLVPModule(model, loss, optim, total_steps, training, cfg.seed)
-    data = evaluation_data(cfg, datamodule, perturbations, rerank, datamodule.served_codes) if cfg.test else None
+    data = None
+    if cfg.test:
+        data = evaluation_data(cfg, datamodule, perturbations, rerank, datamodule.served_codes, tortoise)
+    del tortoise  # frees its memory
     # run
     state = build.run_state(cfg, overrides, trainer, datamodule, model, total_steps)
     _fit(cfg, trainer, module, datamodule, state)

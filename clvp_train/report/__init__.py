@@ -10,7 +10,9 @@ from clvp_train.report.page import (
     write_metrics,
     write_report,
 )
-from clvp_train.report.tables import Table, print_summary, print_table, table_lines, tables
+from clvp_train.report.reranking import worth
+from clvp_train.report.table import Table, print_table, table_lines
+from clvp_train.report.tables import print_summary, tables
 
 __all__ = [
     "METRICS_FILE",
@@ -26,6 +28,7 @@ __all__ = [
     "read_metrics",
     "table_lines",
     "tables",
+    "worth",
     "write_metrics",
     "write_report",
 ]

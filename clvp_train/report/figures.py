@@ -4,7 +4,7 @@ width."""
 import io
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import matplotlib
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from clvp_train.metrics import DIRECTIONS, KINDS, RetrievalRanks, mismatched, roc
+from clvp_train.report.reranking import PICKERS, ROWS, judges, words
 
 INK = "#7a7f87"  # text and axes: readable on white and on black
 COLORS = ("#3b82d6", "#e07b39", "#3aa676", "#b565c9", "#c9a227", "#d1495b", "#4fb0c6", "#8d99ae")
@@ -54,6 +55,7 @@ class FigureData:
         voices: of all pairs.
         lengths: number of codes of all pairs.
         perturbations: as in the metrics, see `evaluation`.
+        rerank: as in the metrics, see `metrics.reranking_metrics`.
     """
 
     ranks: dict[str, np.ndarray]
@@ -64,6 +66,7 @@ class FigureData:
     voices: Sequence[str] = ()
     lengths: Sequence[int] = ()
     perturbations: Sequence[dict[str, Any]] = ()
+    rerank: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_retrieval(
@@ -90,6 +93,7 @@ def draw(data: FigureData) -> dict[str, tuple[str, Figure]]:
     """Returns by name a title and a figure. The figures belong to no window and need not be closed."""
     empty: dict[Callable[[FigureData], Figure], bool] = {
         detection_rates: not data.perturbations,
+        rerank_gain: not judges(data.rerank),
         projection_by_voice: not len(data.voices),
         projection_by_length: not len(data.lengths),
     }
@@ -193,6 +197,28 @@ def detection_rates(data: FigureData) -> Figure:
     return figure
 
 
+def rerank_gain(data: FigureData) -> Figure:
+    """One panel per judge: the difference to a random candidate by number of candidates, with the interval of the pick."""
+    names = judges(data.rerank)
+    figure, panels = _figure((SIZE[0], 2.5 * len(names) + 0.5), rows=len(names))
+    for name, axes in zip(names, np.atleast_1d(panels)):
+        curve = data.rerank[name]["curve"]
+        for picker, label in (*PICKERS.items(), ("best", ROWS["best"])):
+            if picker in curve:
+                values = [gain["value"] for gain in curve[picker]]
+                axes.plot(curve["candidates"], values, "--" if picker == "best" else ".-", label=label)
+        color = axes.lines[list(PICKERS).index("pick") if "likeliest" in curve else 0].get_color()
+        bounds = np.array([gain["interval"] for gain in curve["pick"]])
+        axes.fill_between(curve["candidates"], *bounds.T, color=color, alpha=0.2, linewidth=0)
+        axes.axhline(0, color=INK, linestyle=":")
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(curve["candidates"], curve["candidates"])
+        axes.set(ylabel=f"{words(name)} − random")
+    axes.set(xlabel="candidates")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.25), ncols=2)
+    return figure
+
+
 def projection_by_voice(data: FigureData) -> Figure:
     figure, axes = _figure()
     voices = np.asarray(data.voices)[data.rows]
@@ -226,12 +252,13 @@ TITLES: dict[Callable[[FigureData], Figure], str] = {
     projection_by_voice: "Speech embeddings by voice",
     projection_by_length: "Speech embeddings by length",
     detection_rates: "Perturbation detection",
+    rerank_gain: "Gain of re-ranking",
 }
 
 
-def _figure(size: tuple[float, float] = SIZE):
+def _figure(size: tuple[float, float] = SIZE, rows: int = 1):
     figure = Figure(figsize=size, layout="constrained")
-    return figure, figure.subplots()
+    return figure, figure.subplots(rows)
 
 
 def _thin(curve: tuple[np.ndarray, np.ndarray], points: int = 500) -> list[np.ndarray]:

@@ -10,7 +10,9 @@ from matplotlib.figure import Figure
 
 from clvp_train.io import write_text
 from clvp_train.report.figures import FigureData, draw, svg
-from clvp_train.report.tables import Metrics, Table, comparison, escape, headline, table_lines, tables
+from clvp_train.report.reranking import worth
+from clvp_train.report.table import Table, escape, table_lines
+from clvp_train.report.tables import Metrics, comparison, headline, tables
 
 TEMPLATE = Path(__file__).with_name("template.html")
 METRICS_FILE, PAGE_FILE, MARKDOWN_FILE, FIGURES = "metrics.json", "index.html", "report.md", "figures"
@@ -27,6 +29,7 @@ class Page:
     headline: dict[str, str] = field(default_factory=dict)  # the most important numbers
     left_out: dict[str, str] = field(default_factory=dict)  # part: why it is not measured
     links: dict[str, str] = field(default_factory=dict)  # to other reports
+    summary: str = ""  # a paragraph
 
 
 def evaluation_page(metrics: Metrics, figure_data: FigureData) -> Page:
@@ -38,6 +41,7 @@ def evaluation_page(metrics: Metrics, figure_data: FigureData) -> Page:
         tables=tables(metrics),
         figures=draw(figure_data),
         left_out=metrics["left_out"],
+        summary=worth(metrics),
     )
 
 
@@ -107,6 +111,7 @@ def _html(page: Page) -> str:
 
 def _markdown(page: Page) -> str:
     lines = [f"# {page.title}", "", *(f"- {name}: {escape(value)}" for name, value in page.facts.items())]
+    lines += ["", page.summary] if page.summary else []
     for table in page.tables:
         lines += ["", f"## {table.title}", "", *table_lines(table)]
     if page.figures:

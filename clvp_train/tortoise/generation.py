@@ -36,6 +36,11 @@ class Candidate:
     finished: bool  # False: cut off at `Sampling.max_codes`
     log_probability: float  # in nats, of the codes and the stop token, under the AR's raw logits
 
+    @property
+    def log_probability_per_code(self) -> float:
+        """In nats; the stop token counts as a code."""
+        return self.log_probability / max(1, len(self.codes) + self.finished)
+
 
 @torch.inference_mode()
 def draw(

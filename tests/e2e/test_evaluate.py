@@ -3,6 +3,9 @@
 import json
 import shutil
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -16,7 +19,8 @@ from transformers import (
 )
 
 from clvp_train.metrics import percentile
-from tests.e2e.commands import EVALUATE, GENERATE, ROOT, TRAIN, execute, run
+from clvp_train.pairs import read_pairs
+from tests.e2e.commands import EVALUATE, GENERATE, RERANK, ROOT, TRAIN, execute, run
 from tests.e2e.conftest import BUDGET, CORPUS, FEW_CANDIDATES
 from tests.e2e.test_bad_input import refused
 from tests.e2e.test_train_and_evaluate import report
@@ -47,7 +51,7 @@ def test_a_report_has_all_parts_and_the_terminal_a_summary(trained):
     names = {row["perturbation"] for row in metrics["perturbations"]}
     assert names >= {"cut_off", "babble", "other_voice", "drop_words", "negate"}
     assert metrics["rerank"]["finished"]["random"]["value"] <= 1 and metrics["rerank"]["candidates"] == 3
-    assert set(metrics["left_out"]) == {"word error rate", "Fréchet distance"}
+    assert set(metrics["left_out"]) == {"word error rate", "mel distance", "Fréchet distance"}
     assert sum(row["texts"] for row in metrics["breakdown"]["voice"]) == metrics["gallery"]
     table = json.loads((folder / "score_table.json").read_text())
     assert percentile(table, metrics["scores"]["true"]["mean"]) == pytest.approx(50, abs=25)
@@ -97,12 +101,43 @@ def save_tiny_asr_model(folder):
 def test_word_error_rates_of_an_asr_model_of_transformers(model, workplace):
     save_tiny_asr_model(workplace)
     done = evaluate(workplace, model, "rerank.asr=asr", "perturbations.num_pairs=5")
-    assert "transcribed 27 of 27 candidates" in done.stdout
+    assert "transcripts: 27 of 27 candidates" in done.stdout
     results = report(workplace / "evaluated")
     assert "word error rate" not in results["left_out"]
-    rates = {picker: result["value"] for picker, result in results["rerank"]["word_error_rate"].items()}
-    assert rates["best"] <= rates["pick"] and rates["random"] > 0.9, "the model is untrained"
-    assert "word error rate" in (workplace / "evaluated/report/index.html").read_text()
+    rates = results["rerank"]["word_error_rate"]
+    assert rates["best"]["value"] <= rates["pick"]["value"] and rates["random"]["value"] > 0.9, "the model is untrained"
+    assert rates["texts"] == results["rerank"]["character_error_rate"]["texts"] == 9
+    assert "Word error rate by number of candidates" in (workplace / "evaluated/report/index.html").read_text()
+    again = evaluate(workplace, model, "rerank.asr=asr", "perturbations.num_pairs=5")
+    assert "transcripts:" not in again.stdout and report(workplace / "evaluated") == results
+
+
+def test_the_distance_to_recordings_and_the_weight_that_it_chooses(trained, model, workplace):
+    (candidates,) = workplace.glob("outputs/codes/sentences-txt-test-ar-*")
+    rows = [row for row in read_pairs(candidates).to_pylist() if row["candidate"] == 1]
+    recorded = {name: [row[name] for row in rows[:6]] for name in ("text", "voice", "speech_ids")}
+    pq.write_table(pa.table(recorded), workplace / "recordings.parquet")
+    done = evaluate(workplace, model, "rerank.recordings=recordings.parquet", "perturbations.num_pairs=5")
+    results = report(workplace / "evaluated")
+    distance, combination = (results["rerank"][name] for name in ("mel_distance", "combination"))
+    assert distance["texts"] == 6 and distance["best"]["value"] == pytest.approx(0, abs=1e-3)
+    assert "random candidate; the difference of" in done.stdout
+    assert (
+        "Mel distance: 6 texts, whose candidates have a recording."
+        in (workplace / "evaluated/report/report.md").read_text()
+    )
+    shutil.copytree(trained.output / "model", workplace / "model")
+    shutil.copy(workplace / "evaluated/report/score_table.json", workplace / "model")
+    settings = [f"candidates={candidates}", "output_dir=reranked", "reranker.log_probability_weight=stored"]
+    refused(RERANK, [model, *settings], workplace, "log_probability_weight=stored", "rerank.recordings")
+    assert run(RERANK, ["checkpoint=model", *settings], workplace).status == 0
+    table = pq.read_table(workplace / "reranked").to_pydict()
+    per_code = np.array(table["log_probability"]) / (
+        [len(ids) for ids in table["speech_ids"]] + np.array(table["finished"])
+    )
+    combined = np.array(table.get("combined_score", table["score"]))
+    assert combined == pytest.approx(np.array(table["score"]) + combination["weight"] * per_code, abs=1e-6)
+    assert all(combined[row : row + 3].argmax() == table["rank"][row : row + 3].index(1) for row in range(0, 27, 3))
 
 
 def test_two_processes_give_the_same_metrics_as_one(trained, model, workplace):
@@ -148,6 +183,7 @@ def test_a_checkpoint_with_another_tokenizer_is_refused(trained, workplace):
         (["rerank.pairs=nowhere"], ["nowhere", "manifest.json"]),
         (["reference=nowhere"], ["nowhere", "manifest.json"]),
         (["rerank.asr=nowhere"], ["rerank.asr=nowhere", "transformers"]),
+        (["rerank.recordings=nowhere"], ["rerank.recordings=nowhere: no such file or folder"]),
         (["checkpoint=[]"], ["checkpoint=[]", "Set one"]),
     ],
 )
@@ -166,8 +202,6 @@ def test_a_single_text_is_refused(model, workplace):
 
 
 def test_texts_with_a_single_candidate_are_counted(model, workplace):
-    import pyarrow.parquet as pq
-
     from clvp_train.pairs import read_manifest
     from tests.unit.pairs_folder import write_folder
 

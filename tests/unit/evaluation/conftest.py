@@ -1,6 +1,7 @@
 """Held-out pairs whose codes encode the text: token n becomes codes 2n and 2n + 1."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -12,7 +13,15 @@ from clvp_train.data.collate import Collate
 from clvp_train.evaluation import Embedder
 from clvp_train.evaluation.held_out import CandidateSets, HeldOut
 from clvp_train.models import CLVPConfig, CLVPModel
+from clvp_train.tortoise import FrozenTortoise
 from clvp_train.training import CLVPModule, TrainingConfig
+
+NANO = Path(__file__).parents[3] / "data" / "nano"
+
+
+@pytest.fixture(scope="session")
+def tortoise() -> FrozenTortoise:
+    return FrozenTortoise.from_pretrained(NANO / "tortoise")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from clvp_train import metrics
 from clvp_train.errors import UserError
 from clvp_train.evaluation import EvaluationData, PerturbationSuite, compare, evaluate_model
 from clvp_train.evaluation.perturbation_suite import change_voices, perturb_codes, perturb_texts
-from clvp_train.report import draw, tables
+from clvp_train.report import draw, tables, worth
 
 
 class Perfect:
@@ -134,6 +134,13 @@ def test_a_diverged_model_is_reported(held_out, embedder):
 def test_word_error_rates(data, embedder):
     errors = np.array([0.0] * len(data.candidates.pairs))
     errors[np.array(data.candidates.starts) + 1] = 2
-    spoken = dataclasses.replace(data, word_errors=errors, num_words=np.full(12, 4))
-    results = evaluate_model(spoken, Perfect(embedder.module)).metrics["rerank"]["word_error_rate"]
-    assert results["pick"]["value"] == 0 and results["random"]["value"] == pytest.approx(2 / 4 * (5 / 3 + 7 / 2) / 12)
+    judge = metrics.Judge(data.candidates.by_text(errors), np.full(12, 4))
+    results = evaluate_model(dataclasses.replace(data, judges={"word_error_rate": judge}), Perfect(embedder.module))
+    rates = results.metrics["rerank"]["word_error_rate"]
+    assert rates["pick"]["value"] == 0 and rates["random"]["value"] == pytest.approx(2 / 4 * (5 / 3 + 7 / 2) / 12)
+    assert "rerank_gain" in draw(results.figure_data)
+    shown = {table.title: table for table in tables(json.loads(json.dumps(results.metrics, allow_nan=False)))}
+    assert [row[0] for row in shown["Word error rate by number of candidates"].rows] == ["1", "2", "3"]
+    assert "closes 100% of the gap" in worth(results.metrics) and "2 candidates give at least 80%" in worth(
+        results.metrics
+    )

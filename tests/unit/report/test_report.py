@@ -25,7 +25,9 @@ def make_page():
     data = FigureData.from_retrieval(text, speech, retrieval_ranks(text, speech))
     table = Table("Ta|ble <1>", ["", "a"], [["x|y", "<b>1</b>"]], "A note & more.")
     facts = {"checkpoint": "a/ä.ckpt"}
-    return Page("A title", facts, [table], draw(data), {"R@1": "0.5"}, {"a part": "why"}, {"other": "b/index.html"})
+    return Page(
+        "A title", facts, [table], draw(data), {"R@1": "0.5"}, {"a part": "why"}, {"other": "b/index.html"}, "In short."
+    )
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,15 @@ def written(tmp_path_factory):
 def test_html_is_complete_and_self_contained(written):
     page, path = written
     text = path.read_text()
-    parts = ["A title", "a/ä.ckpt", "Ta|ble &lt;1&gt;", "&lt;b&gt;1&lt;/b&gt;", "A note &amp; more.", "a part: why"]
+    parts = [
+        "A title",
+        "a/ä.ckpt",
+        "Ta|ble &lt;1&gt;",
+        "&lt;b&gt;1&lt;/b&gt;",
+        "A note &amp; more.",
+        "a part: why",
+        "<p>In short.</p>",
+    ]
     for part in [*parts, 'href="b/index.html"', 'name="viewport"', "prefers-color-scheme: dark"]:
         assert part in text, part
     assert text.count("<svg") == len(page.figures) > 4
@@ -50,6 +60,7 @@ def test_markdown_has_the_same_tables_and_links_its_figures(written):
     page, path = written
     text = path.with_name("report.md").read_text()
     assert "|  | a |\n| --- | --- |\n| x\\|y | <b>1</b> |\n\nA note & more." in text
+    assert text.splitlines()[4] == "In short."
     assert all(f"(figures/{name}.svg)" in text for name in page.figures)
     files = {file.relative_to(path.parent).as_posix() for file in path.parent.rglob("*") if file.is_file()}
     assert files == {"index.html", "report.md", *(f"figures/{name}.svg" for name in page.figures)}

@@ -1,0 +1,126 @@
+"""Judges of candidates that know neither CLVP nor the AR: transcripts of an ASR model, and true recordings."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from torchmetrics.functional.text import edit_distance, word_error_rate
+
+from clvp_train.corpus import text_key
+from clvp_train.evaluation.asr import Recognizer
+from clvp_train.evaluation.evaluation_data import MEL_DISTANCE, WORD_ERRORS, EvaluationData
+from clvp_train.evaluation.held_out import CandidateSets
+from clvp_train.evaluation.recordings import Recordings, keys, recorded_mels
+from clvp_train.evaluation.text_perturbations import text_of, words_of
+from clvp_train.evaluation.transcripts import transcripts
+from clvp_train.metrics import Judge, mel_distances
+from clvp_train.pairs import read_manifest
+from clvp_train.tortoise import FrozenTortoise
+from clvp_train.tortoise.vocoder import decode_mels
+
+ROWS_AT_ONCE = 512  # candidates whose features are in memory
+
+
+def add_judges(
+    data: EvaluationData,
+    folder: str,
+    open_tortoise: Callable[[], FrozenTortoise],
+    recognizer: Recognizer | None,
+    recordings: Recordings,
+    cache_dir: str,
+) -> EvaluationData:
+    """Adds what the judges say about the candidates of a folder, or the reasons why that is impossible.
+
+    Args:
+        data: with candidates.
+        folder: pairs, of which the candidates are.
+        open_tortoise: is called if there is something to judge.
+        recognizer: transcribes the candidates.
+        recordings: of their texts in their voices.
+        cache_dir: of transcripts.
+
+    Raises:
+        UserError: the recognizer cannot be opened, or a recording cannot be read.
+    """
+    assert data.candidates is not None
+    left_out = {} if recognizer else {WORD_ERRORS: "set rerank.asr to a speech recognition model"}
+    if not recordings:
+        left_out[MEL_DISTANCE] = (
+            "no text has a recording in the voice of its candidates; set rerank.recordings to codes of recordings"
+        )
+    if recognizer or recordings:
+        tortoise = open_tortoise()
+        reason = _why_not_decodable(folder, tortoise)
+        if reason:
+            left_out = {WORD_ERRORS: reason, MEL_DISTANCE: reason} | left_out
+        else:
+            judges = {} if recognizer is None else judge_by_asr(data.candidates, tortoise, recognizer, cache_dir)
+            judges |= judge_by_recordings(data.candidates, tortoise, recordings) if recordings else {}
+            data = replace(data, judges=judges)
+    return replace(data, left_out=data.left_out | left_out)
+
+
+def judge_by_asr(
+    candidates: CandidateSets, tortoise: FrozenTortoise, recognizer: Recognizer, cache_dir: str
+) -> dict[str, Judge]:
+    """Compares the transcripts of all candidates with their texts, without case and punctuation; text written without spaces is
+    compared letter by letter."""
+    heard = transcripts(candidates.pairs.codes, tortoise, recognizer, cache_dir)
+    texts = [text_key(candidates.pairs.texts[start]) for start in candidates.starts]
+    counts = [
+        (word_errors(words, text), letter_errors(words, text))
+        for words, text in zip(heard, np.repeat(np.array(texts, dtype=object), candidates.sizes))
+    ]
+    words, letters = (candidates.by_text(errors) for errors in zip(*counts))
+    return {
+        "word_error_rate": Judge(words, np.array([len(words_of(text)) for text in texts])),
+        "character_error_rate": Judge(letters, np.array([len(text) for text in texts])),
+    }
+
+
+def judge_by_recordings(
+    candidates: CandidateSets, tortoise: FrozenTortoise, recordings: Recordings
+) -> dict[str, Judge]:
+    """Compares the features of candidates, decoded by the DVAE, with those of recordings under time warping. Texts whose
+    candidates do not all have a recording are not judged."""
+    mels, candidate_keys = dict(recorded_mels(recordings, tortoise)), keys(candidates)
+    distances = np.full(len(candidate_keys), np.nan)
+    rows = np.array([row for row, key in enumerate(candidate_keys) if key in mels])
+    for block in np.array_split(rows, -(-len(rows) // ROWS_AT_ONCE)) if len(rows) else []:
+        decoded = decode_mels(tortoise, [candidates.pairs.codes[row].tolist() for row in block])
+        distances[block] = mel_distances(decoded, [mels[candidate_keys[row]] for row in block])
+    errors_NK, known_NK = candidates.by_text(distances), candidates.by_text(np.isfinite(distances))
+    errors_NK[(known_NK == 0).any(axis=1)] = np.nan
+    return {"mel_distance": Judge(errors_NK, np.ones(len(errors_NK)))} if np.isfinite(errors_NK).any() else {}
+
+
+def word_errors(transcript: str, text: str) -> int:
+    """Returns the number of words to insert, delete or replace to get from a text, normalised by `text_key`, to a
+    transcript."""
+    transcript, words = _normalised(transcript, text), words_of(text)
+    if _is_unspaced(text):
+        transcript = " ".join(transcript)
+    return round(float(word_error_rate([transcript], [" ".join(words)])) * len(words))
+
+
+def letter_errors(transcript: str, text: str) -> int:
+    """Does the same for characters, spaces included."""
+    return int(edit_distance(_normalised(transcript, text), text, reduction="sum"))
+
+
+def _normalised(transcript: str, text: str) -> str:
+    transcript = text_key(transcript) if transcript.strip() else ""
+    return transcript.replace(" ", "") if _is_unspaced(text) else transcript
+
+
+def _is_unspaced(text: str) -> bool:
+    words = words_of(text)
+    return text_of(words, like=text) == text and " ".join(words) != text
+
+
+def _why_not_decodable(folder: str, tortoise: FrozenTortoise) -> str:
+    if tortoise.dvae is None:
+        return f"tortoise={tortoise.source} has no DVAE to decode the candidates"
+    if read_manifest(folder).settings.get("tortoise") != tortoise.fingerprint():
+        return f"the candidates were drawn by another Tortoise than tortoise={tortoise.source}"
+    return ""

@@ -1,0 +1,70 @@
+"""Transcripts of candidates, stored so that no candidate is heard twice, whatever model is evaluated."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from clvp_train.errors import UserError
+from clvp_train.evaluation.asr import Recognizer
+from clvp_train.pairs import Progress, Storage, rank_and_world_size
+from clvp_train.pairs.process_rank import wait_for
+from clvp_train.tortoise import FrozenTortoise
+from clvp_train.tortoise.vocoder import synthesize
+
+BLOCK = 64  # candidates whose audio is in memory; a kill loses at most one block of work per process
+
+
+def transcripts(
+    codes: Sequence[np.ndarray], tortoise: FrozenTortoise, recognizer: Recognizer, cache_dir: str
+) -> list[str]:
+    """Decodes candidates to audio and transcribes them, except those that an earlier call with the same Tortoise and
+    recognizer has stored. Ranks share the work, and communicate through files only.
+
+    Args:
+        codes: (S,) ids of each candidate, of `tortoise`.
+        tortoise: with a DVAE, see `vocoder.synthesize`.
+        recognizer: is not opened if it has heard all candidates.
+        cache_dir: transcripts are stored in a subfolder of it; a path or an fsspec URL.
+
+    Returns:
+        One transcript per candidate.
+
+    Raises:
+        UserError: the recognizer cannot be opened, or the folder cannot be written to.
+    """
+    rank, world_size = rank_and_world_size()
+    source = f"{tortoise.fingerprint()}\n{recognizer.fingerprint()}"
+    storage = Storage(f"{cache_dir}/transcripts-{hashlib.sha256(source.encode()).hexdigest()[:12]}")
+    if rank == 0:
+        storage.sweep()
+    keys = [hashlib.sha256(np.asarray(ids, dtype=np.int64).tobytes()).hexdigest() for ids in codes]
+    distinct, stored = dict(zip(keys, codes)), _read(storage)
+    own = [key for key in list(distinct)[rank::world_size] if key not in stored]
+    if own:
+        transcribe = recognizer.open(tortoise.device)
+        with Progress(len(own), rank == 0, "transcripts") as progress:
+            for start in range(0, len(own), BLOCK):
+                block = own[start : start + BLOCK]
+                heard = transcribe(synthesize(tortoise, [distinct[key].tolist() for key in block]))
+                lines = [json.dumps({"codes": key, "transcript": text}) for key, text in zip(block, heard)]
+                storage.write(f"{block[0]}.jsonl", "".join(f"{line}\n" for line in lines).encode())
+                for key in block:
+                    progress.candidate(len(distinct[key]))
+    wait_for(lambda: "" if distinct.keys() <= _read(storage).keys() else f"transcripts to {storage.folder}")
+    stored = _read(storage)
+    return [stored[key] for key in keys]
+
+
+def _read(storage: Storage) -> dict[str, str]:
+    """The transcripts in a folder, by the digest of the codes."""
+    stored: dict[str, str] = {}
+    for name in sorted(storage.sizes()):
+        if name.endswith(".jsonl") and not name.startswith("."):
+            try:
+                rows = [json.loads(line) for line in storage.read(name).splitlines()]
+                stored |= {row["codes"]: row["transcript"] for row in rows}
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise UserError(f"{storage.path(name)}: corrupt ({error}). Delete it and run again.") from None
+    return stored
