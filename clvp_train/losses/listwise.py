@@ -22,12 +22,12 @@ class ListwiseLoss(nn.Module):
     Args:
         contrastive: another loss of this package, see its `forward`.
         weight: of the list's cross entropy.
-        temperature: in units of the quality: differences far below it do not count. It suits the quality of the judge.
+        temperature: in units of the quality: differences far below it do not count. The default suits mel distances.
     """
 
     needs_qualities: ClassVar[bool] = True  # whether `forward` takes `qualities_BL`
 
-    def __init__(self, contrastive: nn.Module, weight: float = 1.0, temperature: float = 0.02) -> None:
+    def __init__(self, contrastive: nn.Module, weight: float = 1.0, temperature: float = 0.01) -> None:
         super().__init__()
         self.contrastive, self.weight, self.temperature = contrastive, weight, temperature
 

@@ -179,7 +179,7 @@ class Listwise:
     _target_: str = "clvp_train.losses.ListwiseLoss"
     contrastive: Any = None
     weight: float = setting(1.0, ge=0)
-    temperature: float = setting(0.02, gt=0)
+    temperature: float = setting(0.01, gt=0)
 
 
 @dataclass

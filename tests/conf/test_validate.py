@@ -66,6 +66,7 @@ def test_the_defaults_are_valid(composed):
         ("data.perturbation_share=[0.1]", "2 items"),
         ("data.perturbation_share=[0,0.5]", "> 0"),
         ("data.perturbation_share=[0.5,0.1]", "in this order"),
+        ("data.judged_positive_share=0", "> 0 and ≤ 1"),
         ("data.max_codes=3", "≥ 4"),
         ("model.config.projection_dim=0", "≥ 1"),
         ("model.config.padding=none", "mask, tortoise"),
@@ -107,9 +108,18 @@ def test_a_bad_value(composed, setting, expected):
     assert found.startswith(setting.partition("=")[0]) and expected in found
 
 
-@pytest.mark.parametrize("setting", ["loss.bias=abc", "loss.chunk_size=0"])
-def test_each_alternative_of_a_group_has_its_schema(composed, setting):
-    assert errors(composed("loss=sigmoid"), setting).startswith(setting.partition("=")[0])
+@pytest.mark.parametrize(
+    ("group", "setting"),
+    [
+        ("loss=sigmoid", "loss.bias=abc"),
+        ("loss=sigmoid", "loss.chunk_size=0"),
+        ("loss=listwise", "loss.temperature=0"),
+        ("loss=listwise", "loss.contrastive.chunk_size=0"),
+        ("codes/judge=recordings", "codes.judge.recordings=3"),
+    ],
+)
+def test_each_alternative_of_a_group_has_its_schema(composed, group, setting):
+    assert errors(composed(group), setting).startswith(setting.partition("=")[0])
 
 
 def test_combinations_of_settings(composed):
