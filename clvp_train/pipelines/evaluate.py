@@ -32,6 +32,7 @@ from clvp_train.models import CLVPModel, load_clvp, weights_digest
 from clvp_train.models.weight_files import public_name
 from clvp_train.pairs import read_manifest
 from clvp_train.pipelines import build
+from clvp_train.pipelines.data import make_datamodule, short_names
 from clvp_train.report import (
     comparison_page,
     evaluation_page,
@@ -52,7 +53,7 @@ def evaluate(cfg: DictConfig) -> None:
     names = _checkpoint_names(cfg.checkpoint)
     models = {name: load_clvp(name) for name in names}
     # build
-    datamodule: CLVPDataModule = instantiate(cfg.data, pairs=build.pairs(cfg))
+    datamodule = make_datamodule(cfg)
     limit = _shortest_limit(models, datamodule)
     data = evaluation_data(cfg, datamodule, suite, rerank, limit)
     # run and report: a model is dropped after its evaluation
@@ -178,7 +179,7 @@ def write_score_table(metrics: dict[str, Any], folder: Path) -> None:
 
 
 def _write_comparison(names: Sequence[str], evaluations: Sequence[Evaluation], folder: Path) -> None:
-    checkpoints = dict(zip(_short_names(names), names))
+    checkpoints = dict(zip(short_names(names), names))
     for (short, name), evaluation in zip(checkpoints.items(), evaluations):
         print(f"{short}: {name}")
         _write_evaluation(evaluation, folder / short)
@@ -188,13 +189,3 @@ def _write_comparison(names: Sequence[str], evaluations: Sequence[Evaluation], f
     path = write_report(page, folder)
     print_table(page.tables[0])
     print(f"report: {path}")
-
-
-def _short_names(names: Sequence[str]) -> list[str]:
-    """The shortest ends of the paths that distinguish them, as names of folders."""
-    paths = [[part for part in Path(name).parts if part != "/"] for name in names]
-    for depth in range(1, max(map(len, paths)) + 1):
-        short = ["-".join(parts[-depth:]) for parts in paths]
-        if len(set(short)) == len(names):
-            return short
-    return [f"{number}-{parts[-1]}" for number, parts in enumerate(paths, start=1)]

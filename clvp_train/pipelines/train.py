@@ -17,6 +17,7 @@ from clvp_train.data.datamodule import CLVPDataModule
 from clvp_train.io import MODEL, REPORT
 from clvp_train.models import CLVPModel, load_clvp
 from clvp_train.pipelines import build
+from clvp_train.pipelines.data import make_datamodule
 from clvp_train.pipelines.evaluate import check_settings, evaluate_checkpoints, evaluation_data, write_score_table
 from clvp_train.pipelines.push import check_hub, publish_run, write_training_config
 from clvp_train.pipelines.resume import resolve_resume
@@ -46,11 +47,11 @@ def train(cfg: DictConfig) -> float | None:
     loss, optim, training = instantiate(cfg.loss), instantiate(cfg.optim), instantiate(cfg.training)
     trainer = _trainer(cfg)
     # build
-    datamodule: CLVPDataModule = instantiate(cfg.data, pairs=build.pairs(cfg))
+    datamodule = make_datamodule(cfg)
     datamodule.check(trainer.world_size, ("val", "test") if cfg.test else ("val",))
     model = build.model(cfg, datamodule)
     total_steps = _total_steps(trainer, datamodule)
-    module = CLVPModule(model, loss, optim, total_steps, training, cfg.seed)
+    module = CLVPModule(model, loss, optim, total_steps, training, cfg.seed, datamodule.val_names)
     data = evaluation_data(cfg, datamodule, perturbations, rerank, datamodule.served_codes) if cfg.test else None
     # run
     state = build.run_state(cfg, overrides, trainer, datamodule, model, total_steps)
