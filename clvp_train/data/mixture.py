@@ -22,21 +22,27 @@ GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
 class MixedTextIndex(TextIndex):
-    """The pairs of each distinct text in several folders. Pairs are numbered through all folders, in their order.
+    """The pairs of each distinct text in several folders. Takes 4 bytes of memory a text and folder in addition.
 
     Args:
-        keys: of the pairs of each folder, see `text_hashes`.
-        weights: of the folders.
+        merged: the pairs of each text, which are numbered through all folders.
+        starts_F: the number of the first pair of each folder.
+        weights_F: of the folders.
     """
 
-    def __init__(self, keys: Sequence[np.ndarray], weights: Sequence[float]) -> None:
-        merged, num_folders = TextIndex.from_keys(np.concatenate(keys)), len(keys)
+    def __init__(self, merged: TextIndex, starts_F: Sequence[int], weights_F: Sequence[float]) -> None:
         super().__init__(merged.indices_N, merged.offsets)
-        self.weights_F = np.array(weights, dtype=np.float64)
-        folder_N = np.repeat(np.arange(num_folders), [len(keys_N) for keys_N in keys])[self.indices_N]
+        self.weights_F, shape = np.array(weights_F, dtype=np.float64), (len(self), len(weights_F))
+        folder_N = np.searchsorted(starts_F, self.indices_N, side="right") - 1
         text_N = np.repeat(np.arange(len(self)), self.sizes())
-        counts = np.bincount(text_N * num_folders + folder_N, minlength=len(self) * num_folders)
-        self.counts_UF = counts.reshape(-1, num_folders).astype(np.int32)
+        counts = np.bincount(np.ravel_multi_index((text_N, folder_N), shape), minlength=shape[0] * shape[1])
+        self.counts_UF = counts.reshape(shape).astype(np.int32)
+
+    @classmethod
+    def from_folders(cls, keys: Sequence[np.ndarray], weights: Sequence[float]) -> "MixedTextIndex":
+        """Merges folders, given the keys of the pairs of each, see `text_hashes`, and their weights."""
+        starts_F = np.cumsum([0, *map(len, keys[:-1])]).tolist()
+        return cls(TextIndex.from_keys(np.concatenate(keys)), starts_F, weights)
 
     def pick(self, texts_B: np.ndarray, turns_B: np.ndarray) -> np.ndarray:
         """(B,) indices: for each text one of the folders that have it, by weight, and there its pair number `turn`, modulo the
@@ -119,7 +125,7 @@ class Mixture:
         train = [splits["train"] for splits in self.splits.values()]
         if len(train) == 1:
             return train[0].text_index
-        return MixedTextIndex([pairs.keys_N for pairs in train], list(self.weights.values()))
+        return MixedTextIndex.from_folders([pairs.keys_N for pairs in train], list(self.weights.values()))
 
     def _check_vocabularies(self) -> None:
         (first, known), *others = self.manifests.items()

@@ -22,7 +22,7 @@ def make_datamodule(cfg: DictConfig) -> CLVPDataModule:
     Raises:
         UserError: bad input, or folders that do not belong together.
     """
-    if cfg.get("pairs"):
+    if cfg.get("pairs") is not None:
         folders, weights = given_pairs(cfg.pairs)
     else:
         sources = code_sources(cfg)
@@ -82,13 +82,13 @@ def given_pairs(pairs: Any) -> tuple[dict[str, str], dict[str, float]]:
     given = OmegaConf.to_container(pairs, resolve=True) if OmegaConf.is_config(pairs) else pairs
     items = list(given.values()) if isinstance(given, dict) else given if isinstance(given, list) else [given]
     folders: list[dict[str, Any]] = [item if isinstance(item, dict) else {"path": item} for item in items]
-    for folder in folders:
+    for folder in folders or [{}]:
         weight, is_folder = folder.get("weight", 1), isinstance(folder.get("path"), str)
         is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
         if not (is_folder and is_number and weight > 0 and folder.keys() <= {"path", "weight"}):
             raise UserError(
-                f"pairs={OmegaConf.to_yaml(pairs, resolve=True) if OmegaConf.is_config(pairs) else pairs}: not folders. Set a "
-                "folder, a list of folders, or folders by name as in {a:A,b:{path:B,weight:2}}, with weights > 0."
+                f"pairs={given}: not folders. Set a folder, a list of folders, or folders by name as in "
+                "{a:A,b:{path:B,weight:2}}, with weights > 0."
             )
     paths = [folder["path"] for folder in folders]
     names = list(map(str, given)) if isinstance(given, dict) else short_names(paths)

@@ -17,12 +17,12 @@ def test_one_folder_is_drawn_from_as_without_a_mixture():
     keys_N, texts_U = keys(4, 4, 8, 4, 6, 8), np.arange(3)
     for turns_U in (texts_U, texts_U + 5):
         expected = TextIndex.from_keys(keys_N).pick(texts_U, turns_U).tolist()
-        assert MixedTextIndex([keys_N], [3.0]).pick(texts_U, turns_U).tolist() == expected
-        assert MixedTextIndex([keys_N, keys()], [3.0, 1.0]).pick(texts_U, turns_U).tolist() == expected
+        assert MixedTextIndex.from_folders([keys_N], [3.0]).pick(texts_U, turns_U).tolist() == expected
+        assert MixedTextIndex.from_folders([keys_N, keys()], [3.0, 1.0]).pick(texts_U, turns_U).tolist() == expected
 
 
 def test_texts_are_merged_and_only_folders_that_hold_a_text_are_drawn():
-    index = MixedTextIndex([keys(4, 4, 8), keys(6, 4), keys(8, 2)], [1, 2, 5])
+    index = MixedTextIndex.from_folders([keys(4, 4, 8), keys(6, 4), keys(8, 2)], [1, 2, 5])
     assert [index[text].tolist() for text in range(len(index))] == [[0, 1, 4], [2, 5], [3], [6]]
     picked = index.pick(np.repeat(np.arange(4), EPOCHS), np.tile(np.arange(EPOCHS), 4)).reshape(4, EPOCHS)
     assert [set(row) for row in picked.tolist()] == [{0, 1, 4}, {2, 5}, {3}, {6}]
@@ -31,7 +31,7 @@ def test_texts_are_merged_and_only_folders_that_hold_a_text_are_drawn():
 @pytest.mark.parametrize("weights", [(1, 1), (3, 1), (0.1, 0.2, 0.7)])
 def test_shares_follow_the_weights_over_texts_and_over_epochs(weights):
     num_texts, candidates = 1000, 4
-    index = MixedTextIndex([np.repeat(np.arange(num_texts), candidates)] * len(weights), weights)
+    index = MixedTextIndex.from_folders([np.repeat(np.arange(num_texts), candidates)] * len(weights), weights)
     texts_U = np.arange(num_texts)
     picks = np.array([index.pick(texts_U, epoch + texts_U) for epoch in range(EPOCHS)])
     folder, candidate = picks // (num_texts * candidates), picks % candidates
