@@ -38,7 +38,7 @@ def cwd(workplace):
 
 
 def test_mixed_codes_train_and_are_evaluated(trained, cwd):
-    done = run(TRAIN, [*MIXED, *BUDGET, "hydra.run.dir=run"], cwd)
+    done = run(TRAIN, [*MIXED, *BUDGET, "hub=local", "hydra.run.dir=run"], cwd)
     assert done.status == 0, done.stderr
     (recordings,) = cwd.glob("outputs/codes/sentences-txt-stored-*")
     assert read_manifest(recordings).report["skipped"] == {"not stored": 16}
@@ -46,6 +46,10 @@ def test_mixed_codes_train_and_are_evaluated(trained, cwd):
     assert len(logged(cwd / "run", "val/R@1")) == len(logged(cwd / "run", "val/ar/R@1")) == 1
     metrics = report(cwd / "run")
     assert metrics["data"]["codes"] == "stored" and metrics["rerank"]["candidates"] == 3, "candidates of the AR"
+    card = (cwd / "run/hub/README.md").read_text()
+    assert (
+        "| speech codes | recordings (weight 1), ar (weight 1) |" in card and "evaluated on codes from a file" in card
+    )
     again = [*MIXED, *FEW_CANDIDATES, "checkpoint=run/model", "data.eval_pairs=ar", "hydra.run.dir=evaluated"]
     done = run(EVALUATE, again, cwd)
     assert done.status == 0, done.stderr
