@@ -1,33 +1,33 @@
-"""The DataModule: batches of a folder of pairs for every rank."""
+"""The DataModule: batches of one or several folders of pairs for every rank."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch.distributed as dist
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from clvp_train.corpus import Split
 from clvp_train.data.collate import Collate, Pair
 from clvp_train.data.dataset import EvaluationPairs, PairDataset, TrainingPairs
 from clvp_train.data.judged import JudgedCandidates, JudgedPairs
+from clvp_train.data.mixture import MixedPairs, Mixture
 from clvp_train.data.perturbations import HARD_NEGATIVES, HardNegatives
 from clvp_train.data.sampler import EpochOrder, EvaluationSampler, GlobalBatchSampler
 from clvp_train.errors import UserError
-from clvp_train.pairs import arrow_copies, read_manifest
+from clvp_train.pairs import Manifest
 from clvp_train.tortoise.silence_padding import SILENCE_CODE, SILENCE_TAIL
-
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 class CLVPDataModule(L.LightningDataModule):
     """Batches of text tokens and speech codes, see `Collate`.
 
     Args:
-        pairs: folder that `pairs.generate` wrote, a path or an fsspec URL.
+        pairs: folder that `pairs.generate` wrote, a path or an fsspec URL; or several by name, whose training texts are merged.
         batch_size: pairs in a batch over all ranks together; each has batch_size - 1 negatives.
         eval_batch_size: pairs that a rank embeds at once in evaluation.
         num_workers: loader processes a rank.
@@ -41,11 +41,18 @@ class CLVPDataModule(L.LightningDataModule):
         judged_margin: by which the quality of a worse candidate is below that of the pair.
         judged_positive_share: share of a text's judged candidates, the best, that training uses as positives.
         max_codes: with padding "tortoise", length of the codes.
+        weights: of several folders by name, 1 by default: how often training draws the pair of a text from each of those that
+            have the text.
+        eval_pairs: of several folders, the name of the one that is evaluated; None: the first that has a validation and a test
+            split.
+
+    Attributes:
+        mixture: the folders.
     """
 
     def __init__(
         self,
-        pairs: Path | str,
+        pairs: Path | str | Mapping[str, Path | str],
         batch_size: int = 256,
         eval_batch_size: int = 256,
         num_workers: int = 0,
@@ -58,6 +65,8 @@ class CLVPDataModule(L.LightningDataModule):
         judged_margin: float = 0.0,
         judged_positive_share: float = 1.0,
         max_codes: int = 500,
+        weights: Mapping[str, float] | None = None,
+        eval_pairs: str | None = None,
     ) -> None:
         super().__init__()
         # perturbed copies also take the place of worse candidates that a text does not have
@@ -66,34 +75,46 @@ class CLVPDataModule(L.LightningDataModule):
         self.num_judged_negatives, self.judged_margin = num_judged_negatives, judged_margin
         self.judged_positive_share = judged_positive_share
         self.collate = Collate(max_codes=max_codes)
-        self.folder: Path | str = pairs if "://" in str(pairs) else Path(pairs)
+        self.mixture = Mixture(pairs if isinstance(pairs, Mapping) else {"pairs": pairs}, weights or {}, eval_pairs)
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
         self.loader_settings: dict[str, Any] = {"num_workers": num_workers, "pin_memory": pin_memory}
         self.loader_settings |= {"persistent_workers": num_workers > 0}
-        self.manifest = read_manifest(self.folder)
-        self._splits: dict[Split, PairDataset] | None = None
         self._start = (0, 0)
 
     @property
+    def folder(self) -> Path | str:
+        """The folder that is evaluated."""
+        return self.mixture.folders[self.mixture.evaluated]
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of the folder that is evaluated. All folders have the same vocabularies."""
+        return self.mixture.manifests[self.mixture.evaluated]
+
+    @property
     def splits(self) -> dict[Split, PairDataset]:
-        """The pairs of each split, mapped on first use. Raises as `pairs.arrow_copies` does."""
-        if self._splits is None:
-            files = arrow_copies(self.folder)
-            self._splits = {split: PairDataset(files, split) for split in SPLITS}
-        return self._splits
+        """The pairs of each split of the folder that is evaluated. Raises as `pairs.arrow_copies` does."""
+        return self.mixture.splits[self.mixture.evaluated]
+
+    @property
+    def val_names(self) -> list[str]:
+        """The name of each loader of `val_dataloader`: the folders with a validation split, the evaluated one first."""
+        has_texts = [name for name, splits in self.mixture.splits.items() if splits["val"].text_index]
+        return [self.mixture.evaluated, *(name for name in has_texts if name != self.mixture.evaluated)]
 
     @cached_property
     def judged(self) -> JudgedCandidates | None:
         """The training pairs by their quality; None if no setting asks for it."""
         if self.num_judged_negatives == 0 and self.judged_positive_share == 1:
             return None
-        train = self.splits["train"]
-        return JudgedCandidates(train.text_index, train.qualities(), self.num_judged_negatives, self.judged_margin)
+        qualities = [splits["train"].qualities() for splits in self.mixture.splits.values()]
+        texts, quality_N = self.mixture.training_texts, np.concatenate(qualities)
+        return JudgedCandidates(texts, quality_N, self.num_judged_negatives, self.judged_margin)
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches in an epoch, the same on every rank."""
-        return len(self.splits["train"].text_index) // self.batch_size
+        return len(self.mixture.training_texts) // self.batch_size
 
     @property
     def served_codes(self) -> int | None:
@@ -122,8 +143,10 @@ class CLVPDataModule(L.LightningDataModule):
 
     def check(self, world_size: int, evaluated: Sequence[Split] = ("val", "test")) -> None:
         """Raises UserError if the batch size does not fit the training texts or the number of processes, if a split that
-        will be evaluated is empty, or if the training pairs lack a quality that a setting needs."""
-        num_texts = len(self.splits["train"].text_index)
+        will be evaluated is empty, if the splits of several folders differ, or if the training pairs lack a quality that a
+        setting needs."""
+        self.mixture.check_splits()
+        num_texts = len(self.mixture.training_texts)
         if self.batch_size < 2:
             raise UserError("data.batch_size must be at least 2: contrastive training needs negatives.")
         if self.batch_size % world_size:
@@ -133,12 +156,12 @@ class CLVPDataModule(L.LightningDataModule):
             )
         if self.batch_size > num_texts:
             raise UserError(
-                f"data.batch_size={self.batch_size}: larger than the {num_texts} training texts in {self.folder}. "
+                f"data.batch_size={self.batch_size}: larger than the {num_texts} training texts in {self.mixture}. "
                 "Set a smaller value, or add texts."
             )
         if self.judged is not None and not self.judged.is_judged_N.any():
             raise UserError(
-                f"{self.folder}: no training pair has a quality, which data.num_judged_negatives and "
+                f"{self.mixture}: no training pair has a quality, which data.num_judged_negatives and "
                 "data.judged_positive_share need. Generate the pairs with codes/judge=recordings."
             )
         for split in evaluated:
@@ -148,25 +171,33 @@ class CLVPDataModule(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Raises UserError if the ranks have different pairs."""
-        sizes = [f"{len(pairs)} {split} pairs of {len(pairs.text_index)} texts" for split, pairs in self.splits.items()]
-        check_same_pairs(str(self.folder), f"fingerprint {self.manifest.fingerprint}, {', '.join(sizes)}")
+        facts = []
+        for name, splits in self.mixture.splits.items():
+            sizes = [f"{len(pairs)} {split} pairs of {len(pairs.text_index)} texts" for split, pairs in splits.items()]
+            facts.append(f"fingerprint {self.mixture.manifests[name].fingerprint}, {', '.join(sizes)}")
+        check_same_pairs(str(self.mixture), "; ".join(facts))
 
     def train_dataloader(self) -> DataLoader[Any]:
-        pairs, (rank, world_size) = self.splits["train"], self._rank()
-        items: Dataset[Pair] = TrainingPairs(pairs, self.negatives, self.seed, self.served_codes)
-        text_index = pairs.text_index
+        train, (rank, world_size) = [splits["train"] for splits in self.mixture.splits.values()], self._rank()
+        items: Dataset[Pair] = MixedPairs(
+            [TrainingPairs(pairs, self.negatives, self.seed, self.served_codes) for pairs in train]
+        )
+        texts = self.mixture.training_texts
         if self.judged is not None:
-            items = JudgedPairs(items, pairs, self.judged, self.seed)
-            text_index = self.judged.positives(self.judged_positive_share)
+            items = JudgedPairs(items, ConcatDataset(train), self.judged, self.seed)
+            texts = self.judged.positives(self.judged_positive_share)
         overfits = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        order = EpochOrder(text_index, self.seed, fixed=overfits)
+        order = EpochOrder(texts, self.seed, fixed=overfits)
         order.set_epoch(self._start[0])  # loader processes prefetch before Lightning sets it
         batches = GlobalBatchSampler(order, self.batch_size, rank, world_size, self._start)
         return DataLoader(items, batch_sampler=batches, collate_fn=self.collate, **self.loader_settings)
 
-    def val_dataloader(self) -> DataLoader[Any]:
+    def val_dataloader(self) -> list[DataLoader[Any]]:
         self.check_not_empty("val")
-        texts = EvaluationPairs(self.splits["val"])
+        return [self._val_loader(self.mixture.splits[name]["val"]) for name in self.val_names]
+
+    def _val_loader(self, pairs: PairDataset) -> DataLoader[Any]:
+        texts = EvaluationPairs(pairs)
         sampler = EvaluationSampler(len(texts), *self._rank())
         settings = self.loader_settings | {"batch_size": self.eval_batch_size}
         return DataLoader(texts, sampler=sampler, collate_fn=self.collate, **settings)

@@ -182,4 +182,10 @@ def _recipe(file: Path) -> dict[str, str]:
             value = value.get(key) if isinstance(value, dict) else None
         if value is not None and value != -1:  # Lightning's -1: no limit
             recipe[words] = str(value).rsplit(".", 1)[-1] if words == "objective" else str(value)
+    sources = config.get("pairs") or config.get("codes") or {}
+    if isinstance(sources, dict) and "_target_" not in sources:
+        nodes = {name: node if isinstance(node, dict) else {} for name, node in sources.items() if node is not None}
+        recipe["speech codes"] = ", ".join(f"{name} (weight {node.get('weight', 1)})" for name, node in nodes.items())
+    elif isinstance(sources, list):
+        recipe["speech codes"] = f"{len(sources)} folders of pairs"
     return recipe

@@ -2,7 +2,7 @@
 
 from clvp_train.pairs.ar import ARCodes
 from clvp_train.pairs.dvae import DVAECodes
-from clvp_train.pairs.generate import generate
+from clvp_train.pairs.generate import Plan, generate, make_plan
 from clvp_train.pairs.judges import CandidateJudge, RecordingDistance
 from clvp_train.pairs.process_rank import rank_and_world_size
 from clvp_train.pairs.progress import Progress
@@ -18,6 +18,7 @@ from clvp_train.pairs.reader import (
 from clvp_train.pairs.schema import SCHEMA, Manifest, Shard, read_manifest, write_manifest
 from clvp_train.pairs.sources import FROM_CORPUS, CodeSource
 from clvp_train.pairs.storage import Storage
+from clvp_train.pairs.stored import StoredCodes
 from clvp_train.pairs.summary import CARD, CODES_PER_SECOND, card, report_lines
 from clvp_train.pairs.voices import folder_voices
 
@@ -32,16 +33,19 @@ __all__ = [
     "CodeSource",
     "DVAECodes",
     "Manifest",
+    "Plan",
     "Progress",
     "RecordingDistance",
     "Shard",
     "Storage",
+    "StoredCodes",
     "arrow_copies",
     "card",
     "check_complete",
     "copy_tokenizer",
     "folder_voices",
     "generate",
+    "make_plan",
     "open_copies",
     "open_tokenizer",
     "rank_and_world_size",

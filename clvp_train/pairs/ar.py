@@ -34,7 +34,7 @@ class ARCodes(CodeSource):
     Attributes:
         voices: a folder with one subfolder of reference clips per voice; or "corpus": each text in the voice of its speaker,
             taken from the recordings of the corpus.
-        num_candidates: K, candidates per training text.
+        num_candidates: K, candidates per training text; 0 leaves the training split empty.
         num_eval_candidates: K per validation and test text.
         seed: of the random draws.
         clips_per_voice: reference clips per speaker whose conditioning latents are averaged, with voices=corpus.
@@ -105,7 +105,7 @@ class ARCodes(CodeSource):
                 for voice, clips in self._clips.items()
             }
 
-    def num_rows(self, split: Split) -> int:
+    def num_rows(self, utterance: Utterance, split: Split) -> int:
         return self.num_candidates if split == "train" else self.num_eval_candidates
 
     def encode(
@@ -157,7 +157,7 @@ class ARCodes(CodeSource):
                 "candidate": candidate,
                 "seed": int.from_bytes(digest[1:7], "big") + candidate,
             }
-            for candidate in range(self.num_rows(split) if input_ids else 0)
+            for candidate in range(self.num_rows(utterance, split) if input_ids else 0)
         ]
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -26,6 +27,13 @@ ALGORITHM = 2  # increment it when equal inputs give other pairs than before, so
 log = logging.getLogger(__name__)
 
 
+class Plan(NamedTuple):
+    """What `generate` will make."""
+
+    manifest: Manifest  # without shards
+    num_rows: list[int]  # planned rows of each shard
+
+
 def generate(
     corpus: Corpus,
     tortoise: FrozenTortoise,
@@ -35,6 +43,7 @@ def generate(
     folder: str | Path | None = None,
     test_percent: float = 5.0,
     val_percent: float = 5.0,
+    plan: Plan | None = None,
 ) -> str:
     """Makes the pairs of a corpus, or finds those made before from the same corpus, weights and settings.
 
@@ -44,11 +53,12 @@ def generate(
     Args:
         corpus: texts, with recordings if `source` needs them.
         tortoise: gives tokens and codes.
-        source: `ARCodes` or `DVAECodes`.
+        source: `ARCodes`, `DVAECodes`, `StoredCodes`, or your own.
         cache_dir: the pairs are written to a subfolder named by their fingerprint.
         folder: the folder for the pairs instead. Both may be fsspec URLs.
         test_percent: share of texts in the test split, see `corpus.split_of`.
         val_percent: share of texts in the validation split.
+        plan: of `make_plan` with the same arguments, if it was made before.
 
     Returns:
         The folder of pairs.
@@ -57,7 +67,7 @@ def generate(
         UserError: bad input, a `folder` with other contents, or a full disk. Finished shards are kept.
     """
     rank, world_size = rank_and_world_size()
-    manifest, num_rows = make_plan(corpus, tortoise, source, test_percent, val_percent)
+    manifest, num_rows = plan or make_plan(corpus, tortoise, source, test_percent, val_percent)
     slug = re.sub(r"\W+", "-", corpus.name).strip("-")
     storage = Storage(folder or f"{cache_dir}/{slug}-{source.name}-{manifest.fingerprint[:12]}")
     pairs = PairFolder(storage, manifest)
@@ -95,11 +105,8 @@ def generate(
 
 def make_plan(
     corpus: Corpus, tortoise: FrozenTortoise, source: CodeSource, test_percent: float, val_percent: float
-) -> tuple[Manifest, list[int]]:
+) -> Plan:
     """Reads the corpus once, as a stream, and checks what can be checked before the work.
-
-    Returns:
-        The manifest without shards, and the number of planned rows of each shard.
 
     Raises:
         UserError: bad input.
@@ -112,7 +119,7 @@ def make_plan(
             source.inspect(tortoise, number, utterance)
             if number % source.shard_size == 0:
                 num_rows.append(0)
-            num_rows[-1] += source.num_rows(split_of(utterance.text, test_percent, val_percent))
+            num_rows[-1] += source.num_rows(utterance, split_of(utterance.text, test_percent, val_percent))
             yield utterance
 
     settings = {
@@ -140,7 +147,7 @@ def make_plan(
         settings=json.loads(text),
         versions={"clvp_train": _version(), "torch": torch.__version__},
     )
-    return manifest, num_rows
+    return Plan(manifest, num_rows)
 
 
 def _make(

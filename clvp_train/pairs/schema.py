@@ -52,7 +52,7 @@ class Manifest:
 
     fingerprint: str  # SHA-256 of `settings`
     corpus: str  # name of the corpus
-    source: str  # "ar" or "dvae"
+    source: str  # name of the source of the codes: "ar", "dvae", "stored", …
     num_shards: int
     text_vocab_size: int
     speech_vocab_size: int
@@ -106,7 +106,8 @@ def read_manifest(folder: str | Path) -> Manifest:
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """The settings that differ, by the names that a user types. A digest is listed only if no setting explains it."""
     names = [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
-    digests = {"corpus": "the corpus", "tortoise": "Tortoise's weights", "codes.voices": "the clips of codes.voices"}
+    digests = {"corpus": "the corpus", "tortoise": "Tortoise's weights"}
+    digests |= {"codes.voices": "the clips of codes.voices", "codes.path": "the file of codes.path"}
     digests |= {"codes.judge.recordings": "the recordings of codes.judge"}
     differing = [
         f"{name} ({old.get(name)} in the folder, {new.get(name)} now)" for name in names if name not in digests

@@ -12,6 +12,7 @@ from clvp_train.tortoise import FrozenTortoise
 
 Policy = Literal["skip", "error"]
 TOO_LONG, NO_TOKENS, BAD_AUDIO, NO_VOICE, NO_CODES = "text too long", "no tokens", "bad audio", "no voice", "no codes"
+NOT_STORED = "not stored"
 MAX_WARNINGS = 5  # logged in full
 FROM_CORPUS = "corpus"  # voices or recordings of the corpus itself instead of files
 UNKNOWN = "unknown"  # the voice of utterances without a speaker
@@ -58,12 +59,14 @@ class CodeSource(ABC):
         batch_size: candidates or clips that are processed in parallel.
         bad_rows: "skip" leaves out and lists what cannot become a pair; "error" stops.
         shard_size: utterances per shard; a kill loses at most one shard of work per rank.
+        weight: with several sources, how often training draws this one in proportion to the others.
     """
 
     _: KW_ONLY
     batch_size: int = 256
     bad_rows: Policy = "skip"
     shard_size: int = 1024
+    weight: float = 1.0
 
     name: ClassVar[str]
 
@@ -91,8 +94,8 @@ class CodeSource(ABC):
     def prepare(self, tortoise: FrozenTortoise, corpus: Corpus, bad: BadRows) -> None:  # noqa: B027  optional
         """Prepares for `encode`. Called only if shards are missing. Raises UserError."""
 
-    def num_rows(self, split: Split) -> int:
-        """The number of rows per utterance."""
+    def num_rows(self, utterance: Utterance, split: Split) -> int:
+        """The number of rows of an utterance, if it is not skipped."""
         return 1
 
     @abstractmethod

@@ -1,10 +1,9 @@
 """Builds the objects that a config describes."""
 
+import dataclasses
 import json
 import logging
 import sys
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,12 +23,10 @@ from clvp_train.evaluation import EvaluationData, RerankConfig, corpus_recording
 from clvp_train.evaluation.recordings import Recordings
 from clvp_train.models import CLVPModel
 from clvp_train.models.weight_files import resolve_folder
+from clvp_train.pipelines.data import OpenTortoise, code_sources, token_difference
 from clvp_train.pipelines.launch import on_all_ranks
-from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.tokenizer import read_saved_tokenizer
 from clvp_train.training import RunState
-
-OpenTortoise = Callable[[], FrozenTortoise]
 
 
 def all_ranks(cfg: DictConfig) -> None:
@@ -46,41 +43,28 @@ def seed(cfg: DictConfig) -> None:
     L.seed_everything(cfg.seed, workers=True, verbose=pairs_.rank_and_world_size()[0] == 0)
 
 
-def tortoise(cfg: DictConfig) -> OpenTortoise:
-    """A function that returns the Tortoise of the config, and opens it when it is first called."""
-    return cache(lambda: instantiate(cfg.tortoise))
-
-
-def pairs(cfg: DictConfig, tortoise: OpenTortoise) -> str:
-    """The folder of pairs that the config describes, made if it is not there yet."""
-    if cfg.get("pairs"):
-        return str(cfg.pairs)
-    return pairs_.generate(
-        instantiate(cfg.corpus),
-        tortoise(),
-        instantiate(cfg.codes),
-        cache_dir=cfg.paths.codes,
-        folder=cfg.get("output_dir"),
-        test_percent=cfg.split.test_percent,
-        val_percent=cfg.split.val_percent,
-    )
-
-
 def candidates(
     cfg: DictConfig, datamodule: CLVPDataModule, rerank: RerankConfig, tortoise: OpenTortoise
 ) -> tuple[str | None, str]:
-    """The folder of pairs whose test split has several candidates per text, drawn now if necessary; or None and the reason."""
+    """The folder of pairs whose test split has several candidates per text, drawn now if necessary; or None and the reason.
+
+    With several folders the candidates are those of the AR, whichever folder is evaluated.
+    """
     if rerank.num_texts == 0:
         return None, "rerank.num_texts=0"
     if rerank.pairs is not None:
         return rerank.pairs, ""
-    test, manifest = datamodule.splits["test"], datamodule.manifest
-    if manifest.source == pairs_.ARCodes.name and manifest.settings.get("codes.num_eval_candidates", 1) > 1:
-        return str(datamodule.folder), ""
+    test, mixture = datamodule.splits["test"], datamodule.mixture
+    drawn_by_ar = [name for name, manifest in mixture.manifests.items() if manifest.source == pairs_.ARCodes.name]
+    name = next(iter(drawn_by_ar), mixture.evaluated)
+    manifest = mixture.manifests[name]
+    if drawn_by_ar and manifest.settings.get("codes.num_eval_candidates", 1) > 1:
+        return str(mixture.folders[name]), ""
+    source = next((source for source in code_sources(cfg).values() if isinstance(source, pairs_.ARCodes)), None)
     advice = (
         "Draw candidates with `python -m clvp_train.generate … num_candidates=16` and set rerank.pairs to their folder."
     )
-    if manifest.source != pairs_.ARCodes.name or cfg.codes.get("voices", pairs_.FROM_CORPUS) == pairs_.FROM_CORPUS:
+    if not drawn_by_ar or source is None or source.needs_audio:
         return None, f"the pairs have one candidate per text. {advice}"
     frozen = tortoise()
     if frozen.fingerprint() != manifest.settings.get("tortoise"):
@@ -92,7 +76,7 @@ def candidates(
     drawn = pairs_.generate(
         Texts(texts, f"{manifest.corpus} test"),
         frozen,
-        instantiate(cfg.codes, **settings),
+        dataclasses.replace(source, **settings),
         cache_dir=cfg.paths.codes,
         test_percent=100,
         val_percent=0,
@@ -115,15 +99,12 @@ def check_tokenizer(checkpoint: str, datamodule: CLVPDataModule) -> None:
     folder = resolve_folder(checkpoint)
     if not (folder / "tokenizer_config.json").exists():
         return
-    own, test = read_saved_tokenizer(folder), datamodule.splits["test"]
-    places = test.text_index.first()[:100]
-    for place, text in zip(places, test.column("text", places)):
-        ids = own(text)["input_ids"]
-        if ids != test[place]["input_ids"].tolist():
-            raise UserError(
-                f"checkpoint={checkpoint}: its tokenizer differs from that of the pairs in {datamodule.folder} ({text[:40]!r} "
-                f"gives {ids[:8]}… and {test[place]['input_ids'].tolist()[:8]}…). Give pairs made with its own tokenizer."
-            )
+    difference = token_difference(read_saved_tokenizer(folder), datamodule.splits["test"])
+    if difference:
+        raise UserError(
+            f"checkpoint={checkpoint}: its tokenizer differs from that of the pairs in {datamodule.folder} ({difference}). "
+            "Give pairs made with its own tokenizer."
+        )
 
 
 def model(cfg: DictConfig, datamodule: CLVPDataModule) -> CLVPModel:
@@ -177,7 +158,11 @@ def run_state(
     fixed: dict[str, Any] = {
         "model": json.dumps({key: config[key] for key in sorted(config) if key != "transformers_version"}, default=str)
     }
-    fixed |= {"fingerprint of the pairs": datamodule.manifest.fingerprint, "seed": cfg.seed}
+    mixture = datamodule.mixture
+    fixed |= {"fingerprint of the pairs": ", ".join(each.fingerprint for each in mixture.manifests.values())}
+    if len(mixture.folders) > 1:
+        fixed["weights of the pairs"] = list(mixture.weights.values())
+    fixed["seed"] = cfg.seed
     fixed |= {
         "data.batch_size": datamodule.batch_size,
         "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,

@@ -32,6 +32,7 @@ from clvp_train.models import CLVPModel, load_clvp, weights_digest
 from clvp_train.models.weight_files import public_name
 from clvp_train.pairs import read_manifest
 from clvp_train.pipelines import build
+from clvp_train.pipelines.data import OpenTortoise, make_datamodule, short_names, tortoise_of
 from clvp_train.report import (
     comparison_page,
     evaluation_page,
@@ -52,8 +53,8 @@ def evaluate(cfg: DictConfig) -> None:
     names = _checkpoint_names(cfg.checkpoint)
     models = {name: load_clvp(name) for name in names}
     # build
-    tortoise = build.tortoise(cfg)
-    datamodule: CLVPDataModule = instantiate(cfg.data, pairs=build.pairs(cfg, tortoise))
+    tortoise = tortoise_of(cfg)
+    datamodule = make_datamodule(cfg, tortoise)
     limit = _shortest_limit(models, datamodule)
     data = evaluation_data(cfg, datamodule, suite, rerank, limit, tortoise)
     del tortoise  # frees its memory
@@ -107,7 +108,7 @@ def evaluation_data(
     suite: PerturbationSuite,
     rerank: RerankConfig,
     limit: int | None,
-    tortoise: build.OpenTortoise,
+    tortoise: OpenTortoise,
 ) -> EvaluationData:
     """Returns the data of the evaluation; draws candidates for the re-ranking part if there are none yet.
 
@@ -116,7 +117,7 @@ def evaluation_data(
         datamodule: of the pairs.
         suite, rerank: of `check_settings`.
         limit: number of codes that the model sees at most; None: all.
-        tortoise: of `build.tortoise`; draws and decodes candidates.
+        tortoise: of `tortoise_of`; draws and decodes candidates.
     """
     data = prepare(datamodule, suite, cfg.reference, limit)
     folder, reason = build.candidates(cfg, datamodule, rerank, tortoise)
@@ -191,7 +192,7 @@ def write_score_table(metrics: dict[str, Any], folder: Path) -> None:
 
 
 def _write_comparison(names: Sequence[str], evaluations: Sequence[Evaluation], folder: Path) -> None:
-    checkpoints = dict(zip(_short_names(names), names))
+    checkpoints = dict(zip(short_names(names), names))
     for (short, name), evaluation in zip(checkpoints.items(), evaluations):
         print(f"{short}: {name}")
         _write_evaluation(evaluation, folder / short)
@@ -201,13 +202,3 @@ def _write_comparison(names: Sequence[str], evaluations: Sequence[Evaluation], f
     path = write_report(page, folder)
     print_table(page.tables[0])
     print(f"report: {path}")
-
-
-def _short_names(names: Sequence[str]) -> list[str]:
-    """The shortest ends of the paths that distinguish them, as names of folders."""
-    paths = [[part for part in Path(name).parts if part != "/"] for name in names]
-    for depth in range(1, max(map(len, paths)) + 1):
-        short = ["-".join(parts[-depth:]) for parts in paths]
-        if len(set(short)) == len(names):
-            return short
-    return [f"{number}-{parts[-1]}" for number, parts in enumerate(paths, start=1)]

@@ -1,21 +1,27 @@
 """Generates text–code pairs ahead of training."""
 
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from clvp_train import pairs
 from clvp_train.errors import UserError
 from clvp_train.pipelines import build
+from clvp_train.pipelines.data import code_sources, generate_pairs
 
 
 def generate(cfg: DictConfig) -> None:
-    """Makes the pairs of a corpus, or finds them, and prints their report."""
+    """Makes the pairs of a corpus, or finds them, and prints their report, for each source of speech codes."""
     build.all_ranks(cfg)
     if cfg.num_candidates is not None:
-        if "num_candidates" not in cfg.codes:
+        nodes = [cfg.codes] if "_target_" in cfg.codes else cfg.codes.values()
+        drawing = [node for node in nodes if node is not None and "num_candidates" in node]
+        if not drawing:
             raise UserError(
-                "num_candidates: not a setting of codes=dvae. A recording has one sequence of codes; use codes=ar."
+                "num_candidates: not a setting of these codes. A recording has one sequence of codes; use codes=ar."
             )
-        cfg.codes.num_candidates = cfg.codes.num_eval_candidates = cfg.num_candidates
-    folder = build.pairs(cfg, build.tortoise(cfg))
+        for node in drawing:
+            node.num_candidates = node.num_eval_candidates = cfg.num_candidates
+    folders = generate_pairs(cfg, code_sources(cfg), instantiate(cfg.tortoise)).values()
     if pairs.rank_and_world_size()[0] == 0:
-        print("\n".join([*pairs.report_lines(pairs.read_manifest(folder).report), f"pairs: {folder}"]))
+        for folder in folders:
+            print("\n".join([*pairs.report_lines(pairs.read_manifest(folder).report), f"pairs: {folder}"]))

@@ -59,7 +59,7 @@ class Root:
     seed: int = setting(0, ge=0)
     test: bool = True
     resume: str | None = None
-    pairs: str | None = None
+    pairs: Any = None  # one or several folders, see `data.given_pairs`
     reference: str | None = None
     chunk_size: int = setting(32, ge=0)
     num_candidates: int | None = setting(None, ge=1)
@@ -95,6 +95,7 @@ class Data:
     judged_margin: float = setting(0.0, ge=0)
     judged_positive_share: float = setting(1.0, gt=0, le=1)
     max_codes: int = setting(500, **MAX_CODES)
+    eval_pairs: str | None = None
 
     @staticmethod
     def conflict(data: Any) -> str | None:
@@ -202,13 +203,14 @@ class Codes:
     batch_size: int = setting(256, ge=1)
     bad_rows: str = setting("skip", choices=("skip", "error"))
     shard_size: int = setting(1024, ge=1)
+    weight: Number = setting(1, gt=0)
 
 
 @dataclass
 class ARCodes(Codes):
     _target_: str = "clvp_train.pairs.ARCodes"
     voices: str = MISSING
-    num_candidates: int = setting(2, ge=1)
+    num_candidates: int = setting(2, ge=0)
     num_eval_candidates: int = setting(1, ge=1)
     seed: int = setting(0, ge=0)
     one_voice: bool = False
@@ -232,6 +234,12 @@ class ASRJudge:
 class DVAECodes(Codes):
     _target_: str = "clvp_train.pairs.DVAECodes"
     batch_size: int = setting(32, ge=1)
+
+
+@dataclass
+class StoredCodes(Codes):
+    _target_: str = "clvp_train.pairs.StoredCodes"
+    path: str = MISSING
 
 
 @dataclass
@@ -378,6 +386,7 @@ SCHEMAS = [
     RecordingDistance,
     ASRJudge,
     DVAECodes,
+    StoredCodes,
     Tortoise,
     OriginalTortoise,
     Perturbations,

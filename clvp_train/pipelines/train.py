@@ -18,11 +18,13 @@ from clvp_train.errors import UserError
 from clvp_train.io import MODEL, REPORT
 from clvp_train.models import CLVPModel, load_clvp
 from clvp_train.pipelines import build
+from clvp_train.pipelines.data import make_datamodule, tortoise_of
 from clvp_train.pipelines.evaluate import check_settings, evaluate_checkpoints, evaluation_data, write_score_table
 from clvp_train.pipelines.push import check_hub, publish_run, write_training_config
 from clvp_train.pipelines.resume import resolve_resume
 from clvp_train.training import AtomicCheckpointIO, CLVPModule, RunState, WandbLog, log_report
 
+UNJUDGED = [f"clvp_train.pairs.{name}" for name in ("ARCodes", "DVAECodes", "StoredCodes")]  # unless a judge is set
 log = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of a deprecated torch name
 warnings.filterwarnings("ignore", message=".*exists and is not empty.*")  # true whenever a run resumes
@@ -48,12 +50,12 @@ def train(cfg: DictConfig) -> float | None:
     _check_judged(cfg, loss)
     trainer = _trainer(cfg)
     # build
-    tortoise = build.tortoise(cfg)
-    datamodule: CLVPDataModule = instantiate(cfg.data, pairs=build.pairs(cfg, tortoise))
+    tortoise = tortoise_of(cfg)
+    datamodule = make_datamodule(cfg, tortoise)
     datamodule.check(trainer.world_size, ("val", "test") if cfg.test else ("val",))
     model = build.model(cfg, datamodule)
     total_steps = _total_steps(trainer, datamodule)
-    module = CLVPModule(model, loss, optim, total_steps, training, cfg.seed)
+    module = CLVPModule(model, loss, optim, total_steps, training, cfg.seed, datamodule.val_names)
     data = None
     if cfg.test:
         data = evaluation_data(cfg, datamodule, perturbations, rerank, datamodule.served_codes, tortoise)
@@ -85,11 +87,15 @@ def _check_judged(cfg: DictConfig, loss: nn.Module) -> None:
         raise UserError(
             f"loss={type(loss).__name__}: needs candidates with a quality. Set data.num_judged_negatives to 1 or more."
         )
-    is_judged = cfg.codes.get("judge") is not None or cfg.codes.get("_target_") != "clvp_train.pairs.ARCodes"
+    sources = (
+        [cfg.codes] if "_target_" in cfg.codes else [source for source in cfg.codes.values() if source is not None]
+    )
+    # a source of the user's own may judge by itself
+    is_judged = any(source.get("judge") or source.get("_target_") not in UNJUDGED for source in sources)
     if (num_judged or positive_share < 1) and not cfg.pairs and not is_judged:
         setting = "num_judged_negatives" if num_judged else "judged_positive_share"
         raise UserError(
-            f"data.{setting}: codes={pairs.ARCodes.name} has no judge. Add codes/judge=recordings, or set pairs to a folder of "
+            f"data.{setting}: no source of codes has a judge. Add codes/judge=recordings, or set pairs to a folder of "
             "judged pairs."
         )
 

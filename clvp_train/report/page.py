@@ -95,6 +95,7 @@ def read_metrics(folder: Path) -> Metrics:
 def _facts(metrics: Metrics) -> dict[str, str]:
     data = metrics["data"]
     sources = {"ar": "sampled from the autoregressive model", "dvae": "of recordings, by the DVAE"}
+    sources["stored"] = "read from a file"
     return {
         "checkpoint": metrics["checkpoint"],
         "corpus": f"{data['corpus']}, {metrics['gallery']} texts of the {metrics['split']} split",

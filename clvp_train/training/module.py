@@ -1,6 +1,7 @@
 """The LightningModule. Shapes: B rows a rank, M hard negatives a rank, L length, N gallery, D width."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -60,6 +61,7 @@ class CLVPModule(L.LightningModule):
         total_steps: length of the schedule in optimiser steps.
         training: how a batch is turned into gradients.
         seed: of dropout and token masking.
+        val_names: of the validation loaders. The metrics of the first are `val/…`, those of the others `val/NAME/…`.
 
     Attributes:
         validated: (N, D) texts, (N, D) codes and their ranks, for callbacks during validation; otherwise None.
@@ -73,6 +75,7 @@ class CLVPModule(L.LightningModule):
         total_steps: int = 1000,
         training: TrainingConfig | None = None,
         seed: int = 0,
+        val_names: Sequence[str] = ("",),
     ) -> None:
         super().__init__()
         self.model, self.loss = model, loss or SymmetricContrastiveLoss()
@@ -90,7 +93,8 @@ class CLVPModule(L.LightningModule):
                 layer.compile(dynamic=True)  # chunks have many lengths
         self.throughput = Throughput(model, self.settings.chunk_size)
         self.validated: tuple[torch.Tensor, torch.Tensor, RetrievalRanks] | None = None
-        self._embeds: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        self.val_names = val_names
+        self._embeds: dict[int, list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]] = {}  # by loader
         self._batch_index = 0
 
     def embed(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -149,22 +153,25 @@ class CLVPModule(L.LightningModule):
     def on_validation_start(self) -> None:
         self.throughput.start()
 
-    def validation_step(self, batch: Batch, batch_index: int) -> None:
+    def validation_step(self, batch: Batch, batch_index: int, dataloader_idx: int = 0) -> None:
         # in full precision whatever the training precision, so that train.py and evaluate.py report the same values
         with torch.autocast(self.device.type, enabled=False):
-            self._embeds.append((batch["text"], *self.embed(batch)))
+            self._embeds.setdefault(dataloader_idx, []).append((batch["text"], *self.embed(batch)))
 
     def on_validation_epoch_end(self) -> None:
-        numbers, texts, speeches = (gather(torch.cat(parts)) for parts in zip(*self._embeds))
+        for loader, embeds in sorted(self._embeds.items(), reverse=True):  # the first one last, for `validated`
+            numbers, texts, speeches = (gather(torch.cat(parts)) for parts in zip(*embeds))
+            size = int(numbers.max()) + 1
+            text_ND, speech_ND = texts.new_zeros(size, texts.shape[1]), speeches.new_zeros(size, speeches.shape[1])
+            text_ND[numbers], speech_ND[numbers] = texts, speeches  # a text that two ranks embedded has one row
+            ranks = retrieval_ranks(text_ND, speech_ND)
+            both = rank_summary(ranks.text_to_speech), rank_summary(ranks.speech_to_text)
+            prefix = f"val/{self.val_names[loader]}/" if loader else "val/"
+            for name in both[0]:
+                value = (both[0][name] + both[1][name]) / 2
+                self.log(f"{prefix}{name}", value, prog_bar=name == "R@1" and loader == 0)
+            self.validated = (text_ND, speech_ND, ranks)
         self._embeds.clear()
-        size = int(numbers.max()) + 1
-        text_ND, speech_ND = texts.new_zeros(size, texts.shape[1]), speeches.new_zeros(size, speeches.shape[1])
-        text_ND[numbers], speech_ND[numbers] = texts, speeches  # a text that two ranks embedded has one row
-        ranks = retrieval_ranks(text_ND, speech_ND)
-        both = rank_summary(ranks.text_to_speech), rank_summary(ranks.speech_to_text)
-        for name in both[0]:
-            self.log(f"val/{name}", (both[0][name] + both[1][name]) / 2, prog_bar=name == "R@1")
-        self.validated = (text_ND, speech_ND, ranks)
 
     def on_validation_end(self) -> None:
         self.validated = None  # the callbacks have used it

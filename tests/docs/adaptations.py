@@ -53,6 +53,11 @@ ADAPTATIONS = (
         _added(CORPUS),
         "the corpus of `trained`, whose codes exist",
     ),
+    Adaptation(
+        r"(\bcodes=mixed\b.*)\bcodes\.num_candidates=",
+        r"\1codes.ar.num_candidates=",
+        "the setting of one of its sources",
+    ),
     Adaptation(rf"{TRAIN_COMMAND}.*$", _added([*SMALL, *TRAIN]), SECONDS),
     Adaptation(rf"{EVALUATE_COMMAND}.*$", _added([*SMALL, *FEW_CANDIDATES]), SECONDS),
     Adaptation(r"\bclvp_train\.generate\b.*$", _added(SMALL), SECONDS),

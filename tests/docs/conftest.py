@@ -7,10 +7,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 
 from clvp_train.models import load_clvp
+from clvp_train.pairs import read_pairs
 from clvp_train.tortoise.tokenizer import train_custom_tokenizer
 from tests.e2e.commands import ROOT, run
 from tests.e2e.conftest import trained  # noqa: F401 a fixture
@@ -31,9 +33,11 @@ def inputs(trained, sentences, tmp_path_factory) -> Path:  # noqa: F811
     inputs = tmp_path_factory.mktemp("inputs")
     _write_clips(inputs, sentences)
     (inputs / "lines.txt").write_text("\n".join(sentences) + "\n")
+    stored = read_pairs(trained.pairs, ["text", "speech_ids"])
+    pq.write_table(stored, inputs / "recordings.parquet")
     load_clvp(trained.output / "model").save_tortoise(inputs / "clvp2.pth")
     write_original(inputs / "models", codes=512)
-    for folder in ("pairs", "pairs/lj", "FOLDER"):
+    for folder in ("pairs", "pairs/lj", "pairs/clips", "FOLDER"):
         shutil.copytree(trained.pairs, inputs / folder, dirs_exist_ok=True)
     for folder in ("A", "B"):
         shutil.copytree(trained.output / "model", inputs / folder)

@@ -29,7 +29,8 @@ def test_loaders_give_complete_batches_and_first_candidates(write_pairs):
     module = CLVPDataModule(write_pairs(), batch_size=8, eval_batch_size=3)
     batches = list(module.train_dataloader())
     assert len(batches) == module.steps_per_epoch == 2 and all(len(batch["input_ids"]) == 8 for batch in batches)
-    batches = list(module.val_dataloader())
+    (val,) = module.val_dataloader()
+    batches = list(val)
     assert [len(batch["text"]) for batch in batches] == [3, 2]
     assert torch.cat([batch["text"] for batch in batches]).tolist() == list(range(5))
 
@@ -72,7 +73,7 @@ def test_a_run_resumes_with_the_same_batches_and_negatives(write_pairs, skipped)
 
 def test_training_has_keys_and_negatives_and_evaluation_has_texts(write_pairs):
     module = CLVPDataModule(write_pairs(), batch_size=8, num_hard_negatives=3)
-    batch, evaluated = next(iter(module.train_dataloader())), next(iter(module.val_dataloader()))
+    batch, evaluated = (next(iter(loader)) for loader in (module.train_dataloader(), *module.val_dataloader()))
     assert len(set(batch["key"].tolist())) == 8 and len(batch["negative_ids"]) == 24
     assert evaluated.keys() == batch.keys() - {"key", "negative_ids", "negative_attention_mask"} | {"text"}
 
@@ -80,7 +81,7 @@ def test_training_has_keys_and_negatives_and_evaluation_has_texts(write_pairs):
 def test_all_loaders_use_the_padding(write_pairs):
     module = CLVPDataModule(write_pairs(speech_vocab_size=249), batch_size=8, num_hard_negatives=1, max_codes=20)
     module.padding = "tortoise"
-    for loader in (module.train_dataloader(), module.val_dataloader()):
+    for loader in (module.train_dataloader(), *module.val_dataloader()):
         batch = next(iter(loader))
         assert batch["speech_ids"].shape[1] == 20 and [45, 45, 248] in batch["speech_ids"][:, -3:].tolist()
     module.padding = "mask"

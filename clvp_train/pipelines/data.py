@@ -1,0 +1,138 @@
+"""The sources of speech codes, folders of pairs and batches that a config describes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from transformers import PreTrainedTokenizerBase
+
+from clvp_train.data.datamodule import CLVPDataModule
+from clvp_train.data.dataset import PairDataset
+from clvp_train.errors import UserError
+from clvp_train.pairs import CodeSource, generate, make_plan, open_tokenizer
+from clvp_train.tortoise import FrozenTortoise
+
+OpenTortoise = Callable[[], FrozenTortoise]
+NUM_TEXTS = 100  # whose tokens are compared, of each split
+
+
+def tortoise_of(cfg: DictConfig) -> OpenTortoise:
+    """A function that returns the Tortoise of the config, and opens it when it is first called."""
+    return cache(lambda: instantiate(cfg.tortoise))
+
+
+def make_datamodule(cfg: DictConfig, tortoise: OpenTortoise) -> CLVPDataModule:
+    """The batches of the folders in `cfg.pairs`, or else of those that are made from `cfg.codes`.
+
+    Raises:
+        UserError: bad input, or folders that do not belong together.
+    """
+    if cfg.get("pairs") is not None:
+        folders, weights = given_pairs(cfg.pairs)
+    else:
+        sources = code_sources(cfg)
+        folders, weights = (
+            generate_pairs(cfg, sources, tortoise()),
+            {name: source.weight for name, source in sources.items()},
+        )
+    built: CLVPDataModule = instantiate(cfg.data, pairs=folders, weights=weights)
+    if len(folders) > 1:
+        _check_same_tokenizer(built)
+    return built
+
+
+def code_sources(cfg: DictConfig) -> dict[str, CodeSource]:
+    """The sources of speech codes in `cfg.codes` by name: one, or several named ones, without those that are set to null.
+
+    Raises:
+        UserError: there is none, or a named one has no `_target_`.
+    """
+    if "_target_" in cfg.codes:
+        source: CodeSource = instantiate(cfg.codes)
+        return {source.name: source}
+    nodes = {str(name): node for name, node in cfg.codes.items() if node is not None}
+    for name, node in nodes.items():
+        if not (isinstance(node, DictConfig) and "_target_" in node):
+            raise UserError(f"codes.{name}: not a source of speech codes. Remove it, or add '+codes@codes.{name}=ar'.")
+    if not nodes:
+        raise UserError("codes: no source of speech codes. Choose one, such as codes=ar.")
+    return {name: instantiate(node) for name, node in nodes.items()}
+
+
+def generate_pairs(cfg: DictConfig, sources: Mapping[str, CodeSource], tortoise: FrozenTortoise) -> dict[str, str]:
+    """The folder of pairs of each source, by name, made if it is not there yet."""
+    corpus, folder = instantiate(cfg.corpus), cfg.get("output_dir")
+    # every source is checked before the first one draws codes for hours
+    plans = {name: make_plan(corpus, tortoise, source, **cfg.split) for name, source in sources.items()}
+    return {
+        name: generate(
+            corpus,
+            tortoise,
+            source,
+            cache_dir=cfg.paths.codes,
+            folder=f"{folder}/{name}" if folder is not None and len(sources) > 1 else folder,
+            plan=plans[name],
+            **cfg.split,
+        )
+        for name, source in sources.items()
+    }
+
+
+def given_pairs(pairs: Any) -> tuple[dict[str, str], dict[str, float]]:
+    """The folders of the setting `pairs` and their weights, by name.
+
+    Args:
+        pairs: a folder, a list of folders, or folders by name. Each is a path, or a path with a weight.
+
+    Raises:
+        UserError: it has another form.
+    """
+    given = OmegaConf.to_container(pairs, resolve=True) if OmegaConf.is_config(pairs) else pairs
+    items = list(given.values()) if isinstance(given, dict) else given if isinstance(given, list) else [given]
+    folders: list[dict[str, Any]] = [item if isinstance(item, dict) else {"path": item} for item in items]
+    for folder in folders or [{}]:
+        weight, is_folder = folder.get("weight", 1), isinstance(folder.get("path"), str)
+        is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+        if not (is_folder and is_number and weight > 0 and folder.keys() <= {"path", "weight"}):
+            raise UserError(
+                f"pairs={given}: not folders. Set a folder, a list of folders, or folders by name as in "
+                "{a:A,b:{path:B,weight:2}}, with weights > 0."
+            )
+    paths = [folder["path"] for folder in folders]
+    names = list(map(str, given)) if isinstance(given, dict) else short_names(paths)
+    return dict(zip(names, paths)), {name: folder.get("weight", 1) for name, folder in zip(names, folders)}
+
+
+def short_names(paths: Sequence[str]) -> list[str]:
+    """The shortest ends of the paths that distinguish them, as names of folders."""
+    parts = [[part for part in Path(path).parts if part != "/"] for path in paths]
+    for depth in range(1, max(map(len, parts)) + 1):
+        short = ["-".join(each[-depth:]) for each in parts]
+        if len(set(short)) == len(paths):
+            return short
+    return [f"{number}-{each[-1]}" for number, each in enumerate(parts, start=1)]
+
+
+def token_difference(tokenizer: PreTrainedTokenizerBase, pairs: PairDataset) -> str:
+    """How the tokens of the first texts differ from those of a tokenizer; "" if they do not."""
+    places = pairs.text_index.first()[:NUM_TEXTS]
+    for place, text in zip(places, pairs.column("text", places)):
+        ids, stored = tokenizer(text)["input_ids"], pairs[place]["input_ids"].tolist()
+        if ids != stored:
+            return f"{text[:40]!r} gives {ids[:8]}… and {stored[:8]}…"
+    return ""
+
+
+def _check_same_tokenizer(datamodule: CLVPDataModule) -> None:
+    """Raises UserError if the tokens of a folder are not those of the tokenizer of the evaluated folder."""
+    tokenizer, mixture = open_tokenizer(datamodule.folder), datamodule.mixture
+    for name, splits in mixture.splits.items():
+        for pairs in splits.values():
+            if difference := token_difference(tokenizer, pairs):
+                raise UserError(
+                    f"{mixture.folders[name]}: its tokenizer differs from that of the pairs in {datamodule.folder} "
+                    f"({difference}). Use pairs made with the same tokenizer."
+                )
