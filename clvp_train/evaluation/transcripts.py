@@ -49,7 +49,10 @@ def transcripts(
             for start in range(0, len(own), BLOCK):
                 block = own[start : start + BLOCK]
                 heard = transcribe(synthesize(tortoise, [distinct[key].tolist() for key in block]))
-                lines = [json.dumps({"codes": key, "transcript": text}) for key, text in zip(block, heard)]
+                lines = [
+                    json.dumps({"codes": key, "transcript": text}, ensure_ascii=False)
+                    for key, text in zip(block, heard)
+                ]
                 storage.write(f"{block[0]}.jsonl", "".join(f"{line}\n" for line in lines).encode())
                 progress.candidate(sum(len(distinct[key]) for key in block), len(block))
     wait_for(lambda: "" if distinct.keys() <= _read(storage).keys() else f"transcripts to {storage.folder}")
