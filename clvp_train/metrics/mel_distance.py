@@ -3,18 +3,18 @@
 Shapes: N pairs, P pairs of a batch, M mel channels, F frames of a candidate, R frames of its reference.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-BATCH_SIZE = 64  # pairs that are warped together
+MAX_CELLS = 2**23  # pairs of frames of a batch; 32 MiB, 200 pairs of 200 frames
 
 
 @torch.inference_mode()
 def mel_distances(
-    candidates: Sequence[torch.Tensor], references: Sequence[torch.Tensor], batch_size: int = BATCH_SIZE
+    candidates: Sequence[torch.Tensor], references: Sequence[torch.Tensor], max_cells: int = MAX_CELLS
 ) -> np.ndarray:
     """Returns the distance of each candidate to its reference, as (N,) float32: 0 for equal features, lower is better.
 
@@ -29,18 +29,30 @@ def mel_distances(
     Args:
         candidates: (M, F) log-mel features each, of different lengths, at least one frame.
         references: (M, R) features each, as many as candidates and on the same device; a tensor may occur several times.
-        batch_size: pairs that are warped together. It does not change the result.
+        max_cells: pairs of frames that are compared at once, which bounds the memory; at least one pair of sequences is.
     """
     lengths_N2 = torch.tensor([[mel.shape[1] for mel in pair] for pair in zip(candidates, references, strict=True)])
     distances_N = np.zeros(len(lengths_N2), dtype=np.float32)
-    by_length = sorted(range(len(lengths_N2)), key=lambda n: lengths_N2[n].tolist())  # little padding in a batch
-    for start in range(0, len(by_length), batch_size):
-        batch = by_length[start : start + batch_size]
+    for batch in _batches(lengths_N2.tolist(), max_cells):
         firsts, seconds = [candidates[n].T.float() for n in batch], [references[n].T.float() for n in batch]
         costs_PFR = _frame_distances(pad_sequence(firsts, batch_first=True), pad_sequence(seconds, batch_first=True))
         lengths_P2 = lengths_N2[batch].to(costs_PFR.device)
         distances_N[batch] = (_warp(costs_PFR, lengths_P2) / lengths_P2.sum(dim=1)).cpu()
     return distances_N
+
+
+def _batches(lengths_N2: list[list[int]], max_cells: int) -> Iterator[list[int]]:
+    """Pairs of similar lengths, which need little padding, as many as fit into `max_cells`."""
+    batch: list[int] = []
+    longest = 0  # reference of the batch
+    for n in sorted(range(len(lengths_N2)), key=lambda n: lengths_N2[n]):
+        longest = max(longest, lengths_N2[n][1])
+        if batch and (len(batch) + 1) * lengths_N2[n][0] * longest > max_cells:
+            yield batch
+            batch, longest = [], lengths_N2[n][1]
+        batch.append(n)
+    if batch:
+        yield batch
 
 
 def _frame_distances(first_PFM: torch.Tensor, second_PRM: torch.Tensor) -> torch.Tensor:
