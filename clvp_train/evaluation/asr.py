@@ -17,7 +17,8 @@ from clvp_train.io import file_digest
 from clvp_train.tortoise.audio import SAMPLE_RATE
 
 BATCH_SIZE = 16  # clips that a model transcribes at once
-WHISPER_RATE, MAX_TOKENS = 16_000, 224  # tokens of a transcript, as in Whisper
+# Hz; tokens of a transcript, as in Whisper; and the type of the weights, the same on every device
+WHISPER_RATE, MAX_TOKENS, COMPUTE_TYPE = 16_000, 224, "int8"
 LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, TypeError, RuntimeError)  # of the libraries
 Transcribe = Callable[[Sequence[torch.Tensor]], list[str]]
 
@@ -110,13 +111,13 @@ class FasterWhisper(Recognizer):
             raise self._cannot_open(ValueError("neither a folder nor a size of Whisper"))
 
     def fingerprint(self) -> str:
-        return f"faster-whisper {_folder_digest(self._folder())}"
+        return f"faster-whisper {COMPUTE_TYPE} {_folder_digest(self._folder())}"
 
     def open(self, device: torch.device) -> Transcribe:
         folder, threads = self._folder(), torch.get_num_threads()
         try:
             model = self._library.WhisperModel(
-                str(folder), device=device.type, device_index=device.index or 0, cpu_threads=threads
+                str(folder), device.type, device.index or 0, compute_type=COMPUTE_TYPE, cpu_threads=threads
             )
         except LOADING_ERRORS as error:
             raise self._cannot_open(error) from None

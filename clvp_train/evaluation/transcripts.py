@@ -13,7 +13,7 @@ from clvp_train.pairs.process_rank import wait_for
 from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.vocoder import synthesize
 
-BLOCK = 64  # candidates whose audio is in memory; a kill loses at most one block of work per process
+BLOCK = 32  # candidates whose audio is in memory; a kill loses at most one block of work per process
 
 
 def transcripts(
@@ -42,16 +42,19 @@ def transcripts(
     keys = [hashlib.sha256(np.asarray(ids, dtype=np.int64).tobytes()).hexdigest() for ids in codes]
     distinct, stored = dict(zip(keys, codes)), _read(storage)
     own = [key for key in list(distinct)[rank::world_size] if key not in stored]
+    own.sort(key=lambda key: len(distinct[key]))  # equal lengths are decoded together
     if own:
         transcribe = recognizer.open(tortoise.device)
         with Progress(len(own), rank == 0, "transcripts") as progress:
             for start in range(0, len(own), BLOCK):
                 block = own[start : start + BLOCK]
                 heard = transcribe(synthesize(tortoise, [distinct[key].tolist() for key in block]))
-                lines = [json.dumps({"codes": key, "transcript": text}) for key, text in zip(block, heard)]
+                lines = [
+                    json.dumps({"codes": key, "transcript": text}, ensure_ascii=False)
+                    for key, text in zip(block, heard)
+                ]
                 storage.write(f"{block[0]}.jsonl", "".join(f"{line}\n" for line in lines).encode())
-                for key in block:
-                    progress.candidate(len(distinct[key]))
+                progress.candidate(sum(len(distinct[key]) for key in block), len(block))
     wait_for(lambda: "" if distinct.keys() <= _read(storage).keys() else f"transcripts to {storage.folder}")
     stored = _read(storage)
     return [stored[key] for key in keys]

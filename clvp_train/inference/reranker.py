@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from clvp_train.data.collate import Padding
 from clvp_train.errors import UserError
 from clvp_train.inference.chunked_encoding import encode_in_chunks
-from clvp_train.metrics import LOG_PROBABILITY_WEIGHT, SCORE_TABLE_FILE, percentile, read_score_table
+from clvp_train.metrics import percentile, read_score_table, weight_of
 from clvp_train.models import CLVPModel, load_clvp, resolve_checkpoint
 from clvp_train.tortoise.generation import Candidate
 from clvp_train.tortoise.silence_padding import SILENCE_CODE, SILENCE_TAIL
@@ -21,7 +21,6 @@ from clvp_train.tortoise.tokenizer import read_saved_tokenizer
 
 Codes = Sequence[int] | np.ndarray | torch.Tensor
 Text = str | Codes
-STORED = "stored"  # the log_probability_weight of the score table
 
 __all__ = ["Ranking", "Reranker"]
 
@@ -103,7 +102,7 @@ class Reranker:
         folder = own if tokenizer is None else Path(tokenizer).expanduser()
         reader = None if folder is None else read_saved_tokenizer(folder)
         table = read_score_table(path)
-        weight, model = _weight(log_probability_weight, table, checkpoint), load_clvp(path)
+        weight, model = weight_of(log_probability_weight, table, checkpoint), load_clvp(path)
         try:
             cast(torch.nn.Module, model).to(device)
         except (RuntimeError, AssertionError) as error:
@@ -241,21 +240,6 @@ class Reranker:
                 "Use the Tortoise that the model was trained with."
             )
         return ids_L
-
-
-def _weight(setting: float | str | None, table: dict[str, Any] | None, checkpoint: str | Path) -> float:
-    """The weight of the log-probability that a setting means."""
-    if setting == STORED:
-        weight = (table or {}).get(LOG_PROBABILITY_WEIGHT)
-        if weight is None:
-            raise UserError(
-                f"log_probability_weight={STORED}: checkpoint={checkpoint} has none in {SCORE_TABLE_FILE}. Set it to a number, "
-                "or copy that file from a report of evaluate.py with rerank.asr or rerank.recordings into the model's folder."
-            )
-        return float(weight)
-    if isinstance(setting, str) or (setting is not None and not np.isfinite(setting)):
-        raise UserError(f"log_probability_weight={setting}: not a weight. Set it to a number, {STORED} or null.")
-    return float(setting or 0)
 
 
 def _text_name(number: int, text: Text) -> str:

@@ -25,6 +25,7 @@ from clvp_train.metrics.scores import (
     read_score_table,
     roc,
     score_table,
+    weight_of,
     win_rate,
 )
 
@@ -58,5 +59,6 @@ __all__ = [
     "retrieval_summary",
     "roc",
     "score_table",
+    "weight_of",
     "win_rate",
 ]

@@ -16,6 +16,7 @@ KINDS = {"true": "matched", "mismatched": "mismatched", "perturbed": "perturbed"
 GRID = tuple(range(101))  # per cent
 SCORE_TABLE_FILE = "score_table.json"  # next to the weights of a model
 LOG_PROBABILITY_WEIGHT = "log_probability_weight"  # key of the file: see `pickers.cross_fitted_weight`
+STORED = "stored"  # the weight in that file
 
 
 def mismatched(size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -78,6 +79,25 @@ def read_score_table(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}: corrupt ({error!r}). Delete it, or run evaluate.py to write a new one.") from None
     return table
+
+
+def weight_of(setting: float | str | None, table: dict[str, Any] | None, checkpoint: str | Path) -> float:
+    """Returns the weight of the AR's log-probability that a setting means: a number, None for 0, or "stored" for that of a
+    score table.
+
+    Raises:
+        UserError: the table has none, or the setting is no number.
+    """
+    if setting == STORED:
+        if LOG_PROBABILITY_WEIGHT in (table or {}):
+            return float(table[LOG_PROBABILITY_WEIGHT])  # type: ignore[index]
+        raise UserError(
+            f"log_probability_weight={STORED}: checkpoint={checkpoint} has none in {SCORE_TABLE_FILE}. Set it to a number, or "
+            "copy that file from a report of evaluate.py with rerank.asr or rerank.recordings into the model's folder."
+        )
+    if isinstance(setting, (str, bool)) or not np.isfinite(setting or 0):
+        raise UserError(f"log_probability_weight={setting}: not a weight. Set it to a number, {STORED} or null.")
+    return float(setting or 0)
 
 
 def percentile(table: dict[str, Any], score: float, among: str = "true") -> float:

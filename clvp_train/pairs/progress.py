@@ -60,10 +60,10 @@ class Progress:
         if self._shown and error is None:
             log.info("%s: %s", self._label, self._line())
 
-    def candidate(self, num_codes: int) -> None:
-        """Counts one more candidate of `num_codes` codes."""
+    def candidate(self, num_codes: int, count: int = 1) -> None:
+        """Counts one more candidate, or `count`, of together `num_codes` codes."""
         self._codes += num_codes
-        self._update(self._done + 1)
+        self._update(self._done + count)
 
     def finish_part(self, planned: int, num_skipped: int = 0) -> None:
         """Counts the `planned` candidates of a shard or file as done, including those of skipped rows."""

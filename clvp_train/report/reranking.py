@@ -26,8 +26,8 @@ def worth(metrics: Metrics) -> str:
     if not results:
         return ""
     names = judges(results)
-    if not names:
-        return NOT_JUDGED
+    if not names:  # reports of earlier versions have a judge, but not its answers to this question
+        return "" if any(name in results for name in JUDGES) else NOT_JUDGED
     sentences = [f"Re-ranking {results['texts']} texts × {results['candidates']:.4g} candidates."]
     sentences += [_gain(words(name), results[name]) for name in names]
     if "combination" in results:

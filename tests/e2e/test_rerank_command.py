@@ -198,6 +198,7 @@ GOOD = {"text": ["one", "one", "two"], "speech_ids": [[1, 2], [3], [4]]}
         (GOOD | {"score": [1.0] * 3}, ["bad.parquet: already has a column 'score'"]),
         (GOOD | {"speech_ids": ["1 2", "3", "4"]}, ["column 'speech_ids' has type string", "lists of integers"]),
         (GOOD | {"finished": [1, 0, 1]}, ["column 'finished' has type int64", "booleans"]),
+        (GOOD | {"log_probability": ["-1"] * 3}, ["column 'log_probability' has type string", "floating-point"]),
         (GOOD | {"text": [1, 2, 3]}, ["column 'text' has type int64", "strings"]),
         (GOOD | {"speech_ids": [[1], None, [2]]}, ["bad.parquet, row 2: speech_ids is null"]),
         (GOOD | {"speech_ids": [[1], [2], []]}, ["bad.parquet, row 3: speech_ids: no codes"]),

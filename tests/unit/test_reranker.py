@@ -186,6 +186,33 @@ def test_a_checkpoint_without_tokenizer_takes_ids_or_another_folder(tmp_path, to
             Reranker.from_pretrained(**arguments)
 
 
+def test_log_probabilities_count_with_a_weight(folder):
+    sets = drawn()
+    sets[2] = [Candidate(each.codes, each.finished, -float(row)) for row, each in enumerate(sets[2])]
+    plain = Reranker.from_pretrained(folder, max_codes=MAX_CODES).rank(TEXTS, sets)
+    (folder / "score_table.json").write_text(json.dumps(TABLE | {"log_probability_weight": 0.7}))
+    for weight in ("stored", 0.7):
+        rankings = Reranker.from_pretrained(folder, max_codes=MAX_CODES, log_probability_weight=weight).rank(
+            TEXTS, sets
+        )
+        for candidates, before, ranking in zip(sets, plain, rankings):
+            per_code = [each.log_probability / (len(each.codes) + each.finished) for each in candidates]
+            combined = np.array(before.scores) + 0.7 * np.array(per_code)
+            assert ranking.scores == before.scores and ranking.combined_scores == pytest.approx(combined)
+            assert ranking.order == tuple(np.argsort(-combined).tolist())
+        assert rankings[2].order != plain[2].order
+    reranker = Reranker.from_pretrained(folder, max_codes=MAX_CODES, log_probability_weight=-2)
+    without = [each.codes for each in sets[2]]
+    (ranking,) = reranker.rank(TEXTS[2:3], [[*without[:-1], sets[2][-1]]])
+    assert ranking.combined_scores == ranking.scores, "one candidate has a log-probability, the others have none"
+
+
+@pytest.mark.parametrize("weight", ["stored", "some", float("nan")])
+def test_a_weight_that_does_not_exist_is_reported(folder, weight):
+    with pytest.raises(UserError, match=f"log_probability_weight={weight}"):
+        Reranker.from_pretrained(folder, log_probability_weight=weight)
+
+
 def test_lightning_is_not_needed(folder):
     code = "import sys; sys.modules['lightning'] = None; from clvp_train import Reranker; "
     code += f"print(Reranker.from_pretrained({str(folder)!r}).rank(['It is.'], [[[1], [2]]])[0].order)"

@@ -81,7 +81,7 @@ def test_hard_negatives_are_made_of_pairs_of_the_same_folder(write_pairs):
     module = CLVPDataModule({"a": a, "b": b}, batch_size=20, num_hard_negatives=50, hard_negatives=["foreign_tail"])
     views = module.train_dataloader().dataset
     pair = views[11, 0]  # "only 11", the last of folder a, where codes range from 0 to 11
-    assert len(pair["negatives"]) == 50 and all(max(codes.tolist()) <= 11 for codes in pair["negatives"])
+    assert len(pair["negatives"]) == 50 and all(max(codes.tolist()) <= 11 for codes, _ in pair["negatives"])
     assert views[12, 0]["speech_ids"].tolist() == [0, 0, 0], "the first of folder b"
 
 
