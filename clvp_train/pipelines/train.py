@@ -87,11 +87,13 @@ def _check_judged(cfg: DictConfig, loss: nn.Module) -> None:
         raise UserError(
             f"loss={type(loss).__name__}: needs candidates with a quality. Set data.num_judged_negatives to 1 or more."
         )
-    sources = (
-        [cfg.codes] if "_target_" in cfg.codes else [source for source in cfg.codes.values() if source is not None]
-    )
+    sources = [cfg.codes] if "_target_" in cfg.codes else cfg.codes.values()
     # a source of the user's own may judge by itself
-    is_judged = any(source.get("judge") or source.get("_target_") not in UNJUDGED for source in sources)
+    is_judged = any(
+        source.get("judge") or source.get("_target_") not in UNJUDGED
+        for source in sources
+        if isinstance(source, DictConfig)  # anything else is refused when the sources are built
+    )
     if (num_judged or positive_share < 1) and not cfg.pairs and not is_judged:
         setting = "num_judged_negatives" if num_judged else "judged_positive_share"
         raise UserError(

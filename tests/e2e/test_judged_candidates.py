@@ -43,9 +43,9 @@ def test_training_with_judged_candidates(tmp_path):
         (["loss=listwise"], "loss=ListwiseLoss: needs candidates with a quality. Set data.num_judged_negatives"),
         (
             ["data.num_judged_negatives=1"],
-            "data.num_judged_negatives: codes=ar has no judge. Add codes/judge=recordings",
+            "data.num_judged_negatives: no source of codes has a judge. Add codes/judge=recordings",
         ),
-        (["data.judged_positive_share=0.5"], "data.judged_positive_share: codes=ar has no judge"),
+        (["data.judged_positive_share=0.5"], "data.judged_positive_share: no source of codes has a judge"),
         ([*JUDGED[-2:]], "codes.judge.recordings=recordings.parquet: cannot be read"),
     ],
 )
