@@ -89,7 +89,7 @@ class Mixture:
         evaluated: name of the folder that is evaluated; None: the first that has a validation and a test split.
 
     Raises:
-        UserError: a folder has no manifest, the vocabularies differ, or there is no folder of the name `evaluated`.
+        UserError: a folder has no manifest, the vocabularies differ, or no folder is named `evaluated`.
     """
 
     def __init__(

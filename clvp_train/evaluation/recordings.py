@@ -3,23 +3,19 @@ S codes."""
 
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from clvp_train.corpus import Corpus, Utterance, text_key
 from clvp_train.errors import UserError
 from clvp_train.evaluation.held_out import CandidateSets
-from clvp_train.pairs import read_pairs
+from clvp_train.pairs import read_recordings
 from clvp_train.pairs.sources import UNKNOWN, clip_name
 from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.audio import load_audio
 from clvp_train.tortoise.vocoder import decode_mels
 
-COLUMNS = {"text": pa.string(), "voice": pa.string(), "speech_ids": pa.list_(pa.int64())}
 Key = tuple[str, str]  # `text_key` of a text, and the voice
 Recordings = dict[Key, Utterance | np.ndarray]  # audio, or codes
 log = logging.getLogger(__name__)
@@ -40,21 +36,8 @@ def stored_recordings(path: str, candidates: CandidateSets) -> Recordings:
         UserError: it cannot be read, or lacks a column.
     """
     wanted, found = set(keys(candidates)), Recordings()
-    try:
-        is_folder = Path(path).expanduser().is_dir()
-        table = (
-            read_pairs(path, list(COLUMNS))
-            if is_folder
-            else pq.read_table(Path(path).expanduser(), columns=list(COLUMNS))
-        )
-        table = table.cast(pa.schema(COLUMNS))
-    except (OSError, ValueError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"rerank.recordings={path}: cannot be read ({reason}). Set it to a Parquet file with columns {', '.join(COLUMNS)}, "
-            "or to a folder of pairs."
-        ) from None
-    for text, voice, codes in zip(*(table[name] for name in COLUMNS)):
+    table = read_recordings(path, "rerank.recordings")
+    for text, voice, codes in zip(*table.columns):
         key = (text_key(text.as_py() or ""), voice.as_py() or UNKNOWN)
         if key in wanted and len(codes):
             found.setdefault(key, codes.values.to_numpy())

@@ -3,7 +3,7 @@
 from clvp_train.pairs.ar import ARCodes
 from clvp_train.pairs.dvae import DVAECodes
 from clvp_train.pairs.generate import Plan, generate, make_plan
-from clvp_train.pairs.judges import CandidateJudge, RecordingDistance
+from clvp_train.pairs.judges import CandidateJudge, RecordingDistance, read_recordings
 from clvp_train.pairs.process_rank import rank_and_world_size
 from clvp_train.pairs.progress import Progress
 from clvp_train.pairs.reader import (
@@ -51,6 +51,7 @@ __all__ = [
     "rank_and_world_size",
     "read_manifest",
     "read_pairs",
+    "read_recordings",
     "report_lines",
     "write_manifest",
 ]

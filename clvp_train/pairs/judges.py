@@ -15,7 +15,7 @@ from clvp_train.errors import UserError
 from clvp_train.io import file_digest
 from clvp_train.metrics import mel_distances
 from clvp_train.pairs.reader import read_pairs
-from clvp_train.pairs.schema import read_manifest
+from clvp_train.pairs.schema import SCHEMA, read_manifest
 from clvp_train.pairs.sources import FROM_CORPUS, UNKNOWN, BadRows, clip_name
 from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.audio import load_audio
@@ -24,6 +24,29 @@ from clvp_train.tortoise.vocoder import decode_mels
 COLUMNS = ("text", "voice", "speech_ids")  # of stored recordings
 DECODED_AT_ONCE, CLIPS_AT_ONCE = 256, 32  # candidates whose mels, and recordings whose samples are in memory
 Key = tuple[str, str]
+
+
+def read_recordings(path: str, setting: str, alternatives: str = "a folder of pairs") -> pa.Table:
+    """The columns `COLUMNS` of stored codes of recordings, as in `schema.SCHEMA`.
+
+    Args:
+        path: a Parquet file, or a folder of pairs that was made with codes=dvae.
+        setting: names the path in messages.
+        alternatives: what the setting may be besides a Parquet file, for messages.
+
+    Raises:
+        UserError: it cannot be read, or lacks a column.
+    """
+    place = Path(path).expanduser()
+    try:
+        table = read_pairs(place, COLUMNS) if place.is_dir() else pq.read_table(place, columns=list(COLUMNS))
+        return table.select(COLUMNS).cast(pa.schema([SCHEMA.field(name) for name in COLUMNS]))
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{setting}={path}: cannot be read ({reason}). Set it to {alternatives} or a Parquet file with the columns "
+            f"{', '.join(COLUMNS)}."
+        ) from None
 
 
 class CandidateJudge(ABC):
@@ -80,7 +103,7 @@ class RecordingDistance(CandidateJudge):
         return self.recordings == FROM_CORPUS
 
     def settings(self) -> dict[str, Any]:
-        path = Path(self.recordings)
+        path = Path(self.recordings).expanduser()
         if self.needs_audio:
             digest = FROM_CORPUS
         else:
@@ -91,7 +114,7 @@ class RecordingDistance(CandidateJudge):
         decode_mels(tortoise, [])  # raises UserError without a DVAE
         if self.needs_audio:
             return
-        table = self._read()
+        table = read_recordings(self.recordings, "codes.judge.recordings", "corpus, a folder of pairs,")
         table = table.filter(pc.greater(pc.list_value_length(table["speech_ids"]), 0))
         size, codes = tortoise.num_speech_tokens, pc.min_max(pc.list_flatten(table["speech_ids"])).as_py()
         if table.num_rows and not 0 <= codes["min"] <= codes["max"] < size:
@@ -124,19 +147,6 @@ class RecordingDistance(CandidateJudge):
             for n, distance in zip(block, mel_distances(candidates, [mels[keys[n]] for n in block]).tolist()):
                 qualities[n] = -distance
         return qualities
-
-    def _read(self) -> pa.Table:
-        """The stored recordings. Raises UserError."""
-        try:
-            if Path(self.recordings).is_dir():
-                return read_pairs(self.recordings, COLUMNS)
-            return pq.read_table(self.recordings, columns=list(COLUMNS)).select(COLUMNS)
-        except (OSError, KeyError, pa.ArrowException) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"codes.judge.recordings={self.recordings}: cannot be read ({reason}). Set it to corpus, a folder of pairs, or "
-                f"a Parquet file with the columns {', '.join(COLUMNS)}."
-            ) from None
 
     def _of(self, keys: Sequence[Key]) -> dict[Key, list[int]]:
         """The codes of the stored recordings among these."""
