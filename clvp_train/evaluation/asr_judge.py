@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from torchmetrics.functional.text import char_error_rate
-
 from clvp_train.corpus import Utterance, text_key
 from clvp_train.evaluation.asr import Recognizer, Transcribe, find_recognizer
+from clvp_train.evaluation.judges import letter_errors
 from clvp_train.pairs import CandidateJudge
 from clvp_train.pairs.sources import BadRows
 from clvp_train.tortoise import FrozenTortoise
@@ -46,6 +45,6 @@ class ASRJudge(CandidateJudge):
             block = by_length[start : start + DECODED_AT_ONCE]
             transcripts = self._transcribe(synthesize(tortoise, [rows[n]["speech_ids"] for n in block]))
             for n, transcript in zip(block, transcripts):
-                heard = text_key(transcript) if transcript.strip() else ""
-                qualities[n] = -float(char_error_rate([heard], [text_key(rows[n]["text"])]))
+                text = text_key(rows[n]["text"])
+                qualities[n] = -letter_errors(transcript, text) / len(text)
         return qualities

@@ -67,6 +67,10 @@ class ARCodes(CodeSource):
     def needs_audio(self) -> bool:
         return self.has_speakers or (self.judge is not None and self.judge.needs_audio)
 
+    @property
+    def has_quality(self) -> bool:
+        return self.judge is not None
+
     def check(self, tortoise: FrozenTortoise) -> None:
         tortoise.check_can_generate()
         self._clips = {} if self.has_speakers else folder_voices(self.voices)

@@ -26,6 +26,10 @@ class DVAECodes(CodeSource):
     def needs_audio(self) -> bool:
         return True
 
+    @property
+    def has_quality(self) -> bool:
+        return False
+
     def check(self, tortoise: FrozenTortoise) -> None:
         if tortoise.dvae is None:
             tortoise.speech_codes([])  # raises UserError

@@ -79,6 +79,11 @@ class CodeSource(ABC):
     def needs_audio(self) -> bool:
         """Whether the codes depend on recordings."""
 
+    @property
+    def has_quality(self) -> bool:
+        """Whether rows may have a quality."""
+        return True  # a source of the user's own may judge by itself
+
     @abstractmethod
     def check(self, tortoise: FrozenTortoise) -> None:
         """Checks what settings and Tortoise alone determine. Raises UserError."""

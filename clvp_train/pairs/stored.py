@@ -44,6 +44,10 @@ class StoredCodes(CodeSource):
     def needs_audio(self) -> bool:
         return False
 
+    @property
+    def has_quality(self) -> bool:
+        return False
+
     def check(self, tortoise: FrozenTortoise) -> None:
         file = Path(self.path).expanduser()
         if not file.is_file():

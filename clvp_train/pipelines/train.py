@@ -18,13 +18,12 @@ from clvp_train.errors import UserError
 from clvp_train.io import MODEL, REPORT
 from clvp_train.models import CLVPModel, load_clvp
 from clvp_train.pipelines import build
-from clvp_train.pipelines.data import make_datamodule, tortoise_of
+from clvp_train.pipelines.data import code_sources, make_datamodule, tortoise_of
 from clvp_train.pipelines.evaluate import check_settings, evaluate_checkpoints, evaluation_data, write_score_table
 from clvp_train.pipelines.push import check_hub, publish_run, write_training_config
 from clvp_train.pipelines.resume import resolve_resume
 from clvp_train.training import AtomicCheckpointIO, CLVPModule, RunState, WandbLog, log_report
 
-UNJUDGED = [f"clvp_train.pairs.{name}" for name in ("ARCodes", "DVAECodes", "StoredCodes")]  # unless a judge is set
 log = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of a deprecated torch name
 warnings.filterwarnings("ignore", message=".*exists and is not empty.*")  # true whenever a run resumes
@@ -87,14 +86,8 @@ def _check_judged(cfg: DictConfig, loss: nn.Module) -> None:
         raise UserError(
             f"loss={type(loss).__name__}: needs candidates with a quality. Set data.num_judged_negatives to 1 or more."
         )
-    sources = [cfg.codes] if "_target_" in cfg.codes else cfg.codes.values()
-    # a source of the user's own may judge by itself
-    is_judged = any(
-        source.get("judge") or source.get("_target_") not in UNJUDGED
-        for source in sources
-        if isinstance(source, DictConfig)  # anything else is refused when the sources are built
-    )
-    if (num_judged or positive_share < 1) and not cfg.pairs and not is_judged:
+    needs_quality = num_judged > 0 or positive_share < 1
+    if needs_quality and not cfg.pairs and not any(source.has_quality for source in code_sources(cfg).values()):
         setting = "num_judged_negatives" if num_judged else "judged_positive_share"
         raise UserError(
             f"data.{setting}: no source of codes has a judge. Add codes/judge=recordings, or set pairs to a folder of "
