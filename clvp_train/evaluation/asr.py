@@ -17,8 +17,9 @@ from clvp_train.io import file_digest
 from clvp_train.tortoise.audio import SAMPLE_RATE
 
 BATCH_SIZE = 16  # clips that a model transcribes at once
-# Hz; tokens of a transcript, as in Whisper; and the type of the weights, the same on every device
-WHISPER_RATE, MAX_TOKENS, COMPUTE_TYPE = 16_000, 224, "int8"
+WHISPER_RATE, COMPUTE_TYPE = 16_000, "int8"  # Hz; the type of the weights, the same on every device
+# greedy decoding of unclear speech can fall into a loop: nobody says more tokens per second, and Whisper has 224 per transcript
+TOKENS_PER_SECOND, MAX_TOKENS = 10, 224
 LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, TypeError, RuntimeError)  # of the libraries
 Transcribe = Callable[[Sequence[torch.Tensor]], list[str]]
 
@@ -77,7 +78,8 @@ class TransformersModel(Recognizer):
 
     def fingerprint(self) -> str:
         folder = Path(self.asr).expanduser()
-        return _folder_digest(folder) if folder.is_dir() else f"{self.asr} {self._commit}"
+        weights = _folder_digest(folder) if folder.is_dir() else f"{self.asr} {self._commit}"
+        return f"{TOKENS_PER_SECOND} {weights}"
 
     def open(self, device: torch.device) -> Transcribe:
         try:
@@ -89,7 +91,10 @@ class TransformersModel(Recognizer):
 
         def transcribe(clips: Sequence[torch.Tensor]) -> list[str]:
             inputs = [{"raw": clip.numpy(), "sampling_rate": SAMPLE_RATE} for clip in clips]
-            return [result["text"] for result in pipeline(inputs, batch_size=BATCH_SIZE)]
+            options = (
+                {"generate_kwargs": {"max_new_tokens": _max_tokens(clips)}} if pipeline.model.can_generate() else {}
+            )
+            return [result["text"] for result in pipeline(inputs, batch_size=BATCH_SIZE, **options)]
 
         return transcribe
 
@@ -111,7 +116,7 @@ class FasterWhisper(Recognizer):
             raise self._cannot_open(ValueError("neither a folder nor a size of Whisper"))
 
     def fingerprint(self) -> str:
-        return f"faster-whisper {COMPUTE_TYPE} {_folder_digest(self._folder())}"
+        return f"faster-whisper {COMPUTE_TYPE} {TOKENS_PER_SECOND} {_folder_digest(self._folder())}"
 
     def open(self, device: torch.device) -> Transcribe:
         folder, threads = self._folder(), torch.get_num_threads()
@@ -122,7 +127,7 @@ class FasterWhisper(Recognizer):
         except LOADING_ERRORS as error:
             raise self._cannot_open(error) from None
         pipeline = self._library.BatchedInferencePipeline(model)
-        options = {"beam_size": 1, "max_new_tokens": MAX_TOKENS, "batch_size": BATCH_SIZE, "vad_filter": False}
+        options = {"beam_size": 1, "batch_size": BATCH_SIZE, "vad_filter": False}
         options["multilingual"] = model.model.is_multilingual  # the language of every clip, not of the first one
 
         def transcribe(clips: Sequence[torch.Tensor]) -> list[str]:
@@ -130,7 +135,9 @@ class FasterWhisper(Recognizer):
             samples = [_in_complete_seconds(clip) for clip in clips]
             seconds = np.cumsum([0, *(len(clip) // WHISPER_RATE for clip in samples)]).tolist()
             parts = [{"start": start, "end": end} for start, end in zip(seconds, seconds[1:])]
-            segments, _ = pipeline.transcribe(np.concatenate(samples), clip_timestamps=parts, **options)
+            segments, _ = pipeline.transcribe(
+                np.concatenate(samples), clip_timestamps=parts, max_new_tokens=_max_tokens(clips), **options
+            )
             texts = dict.fromkeys(seconds[:-1], "")
             for segment in segments:
                 texts[segment.seek // model.frames_per_second] += segment.text
@@ -144,6 +151,12 @@ class FasterWhisper(Recognizer):
             return folder if folder.is_dir() else Path(self._library.download_model(self.asr))
         except LOADING_ERRORS as error:
             raise self._cannot_open(error) from None
+
+
+def _max_tokens(clips: Sequence[torch.Tensor]) -> int:
+    """The length of a transcript that the longest of the clips can have."""
+    seconds = max(map(len, clips)) / SAMPLE_RATE
+    return min(MAX_TOKENS, 1 + int(TOKENS_PER_SECOND * seconds))
 
 
 def _in_complete_seconds(clip_N: torch.Tensor) -> np.ndarray:
