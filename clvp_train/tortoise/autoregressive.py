@@ -63,7 +63,10 @@ class ConditioningEncoder(nn.Module):
 
 def attend_causally(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """Causal attention without a cache."""
-    return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+    if q.device.type == "cpu":  # where bfloat16 attention is slower than float32
+        q, k, v = q.float(), k.float(), v.float()
+    with torch.autocast(q.device.type, enabled=False):
+        return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
 def num_groups(width: int) -> int:

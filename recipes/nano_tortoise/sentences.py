@@ -1,4 +1,4 @@
-"""Step 1: short public-domain sentences, cut from the King James Bible.
+"""Step 1: short sentences: everyday English by `grammar.txt` and, for a wider vocabulary, clauses of the King James Bible.
 
     python sentences.py --work work --bundle ../../data/nano/sentences.txt
 
@@ -9,51 +9,70 @@ Needs Debian's `bible-kjv` (its `bible` command prints the text).
 
 import argparse
 import hashlib
+import random
 import re
 import subprocess
 from pathlib import Path
 
 WORDS = range(4, 12)
-CHARACTERS = range(16, 61)
+CHARACTERS = range(16, 63)
+BIBLE_SHARE = 6  # one sentence in six
 
 
-def verses() -> list[str]:
-    """The text of every verse, in order, without its reference."""
+def read_grammar(path: Path) -> dict[str, list[str]]:
+    """The alternatives of every name of the grammar."""
+    slots, patterns = path.read_text().split("\nsentence:\n")
+    lines = [line.partition(": ") for line in slots.splitlines() if line and not line.startswith("#")]
+    return {name: alternatives.split(" | ") for name, _, alternatives in lines} | {"sentence": patterns.splitlines()}
+
+
+def everyday_sentence(grammar: dict[str, list[str]], rng: random.Random) -> str:
+    def expand(name: str) -> str:
+        return re.sub(r"\{(\w+)\}", lambda slot: expand(slot[1]), rng.choice(grammar[name]))
+
+    text = expand("sentence")
+    return text[0].upper() + text[1:] + ("" if text.endswith("?") else ".")
+
+
+def bible_clauses() -> list[str]:
+    """Clauses of the Bible, cut at its punctuation."""
     printed = subprocess.run(
         ["bible", "-f", "-l", "100000"], input="gen1:1-rev22:21\n", capture_output=True, text=True, check=True
     ).stdout
-    return re.findall(r"^\w+?\d+:\d+ (.*)$", printed, flags=re.MULTILINE)
+    verses = re.findall(r"^\w+?\d+:\d+ (.*)$", printed, flags=re.MULTILINE)
+    clauses = []
+    for clause in re.split(r"[.;:?!,()\[\]\n]+", "\n".join(verses)):
+        text = " ".join(word.capitalize() if word.isupper() and len(word) > 1 else word for word in clause.split())
+        if re.fullmatch(r"[A-Za-z' -]+", text):
+            clauses.append(text[0].upper() + text[1:] + ".")
+    return clauses
 
 
-def clauses(verse: str) -> list[str]:
-    """Cuts a verse at its punctuation into sentences of `WORDS` words."""
-    found = []
-    for clause in re.split(r"[.;:?!,()\[\]]+", verse):
-        words = [word.capitalize() if word.isupper() and len(word) > 1 else word for word in clause.split()]
-        text = " ".join(words)
-        if len(words) in WORDS and len(text) in CHARACTERS and re.fullmatch(r"[A-Za-z' -]+", text):
-            found.append(text[0].upper() + text[1:] + ".")
-    return found
+def shuffled(texts: list[str]) -> list[str]:
+    """The distinct texts of suitable length, in the order of their hashes."""
+    fits = {text.lower(): text for text in texts if len(text.split()) in WORDS and len(text) in CHARACTERS}
+    return [fits[key] for key in sorted(fits, key=lambda key: hashlib.sha256(key.encode()).digest())]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("work"))
     parser.add_argument("--bundle", type=Path, default=Path("../../data/nano/sentences.txt"))
-    parser.add_argument("--num-bundled", type=int, default=12_000)
-    parser.add_argument("--num-spoken", type=int, default=20_000)
+    parser.add_argument("--num-bundled", type=int, default=15_000)
+    parser.add_argument("--num-spoken", type=int, default=22_500)
     args = parser.parse_args()
 
-    distinct = {text.lower(): text for verse in verses() for text in clauses(verse)}
-    shuffled = sorted(distinct.values(), key=lambda text: hashlib.sha256(text.lower().encode()).digest())
-    if len(shuffled) < args.num_bundled + args.num_spoken:
-        raise SystemExit(f"only {len(shuffled)} sentences available. Lower --num-bundled or --num-spoken")
+    grammar, rng = read_grammar(Path(__file__).with_name("grammar.txt")), random.Random(0)
+    everyday = shuffled([everyday_sentence(grammar, rng) for _ in range(2 * (args.num_bundled + args.num_spoken))])
+    bible = shuffled(bible_clauses())
+    mixed = [
+        (bible if number % BIBLE_SHARE == 0 else everyday).pop() for number in range(args.num_bundled + args.num_spoken)
+    ]
     args.work.mkdir(parents=True, exist_ok=True)
     args.bundle.parent.mkdir(parents=True, exist_ok=True)
-    args.bundle.write_text("\n".join(shuffled[: args.num_bundled]) + "\n")
-    spoken = shuffled[args.num_bundled : args.num_bundled + args.num_spoken]
-    (args.work / "sentences_tortoise.txt").write_text("\n".join(spoken) + "\n")
-    print(f"{len(shuffled)} sentences found, {args.num_bundled} bundled, {len(spoken)} to synthesise")
+    args.bundle.write_text("\n".join(mixed[: args.num_bundled]) + "\n")
+    (args.work / "sentences_tortoise.txt").write_text("\n".join(mixed[args.num_bundled :]) + "\n")
+    print(f"{args.num_bundled} sentences bundled, {args.num_spoken} to synthesise")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import subprocess
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
-from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -66,15 +65,26 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("work"))
     parser.add_argument("--sentences", type=Path, help="default: WORK/sentences_tortoise.txt")
     parser.add_argument("--name", default="audio", help="output folder below WORK")
+    parser.add_argument(
+        "--per-sentence", type=int, default=1, help="voices of each sentence, at most 4; 4: no telephone"
+    )
     parser.add_argument("--num-workers", type=int, default=2)
     args = parser.parse_args()
 
     folder = args.work / args.name
     folder.mkdir(parents=True, exist_ok=True)
     texts = (args.sentences or args.work / "sentences_tortoise.txt").read_text().splitlines()
+    if args.per_sentence == 4:
+        spoken = [(text, voice) for text in texts for voice in dict.fromkeys(VOICES)]
+    else:  # VOICES has an odd length, so that shifts by 2 give a sentence different voices
+        spoken = [
+            (text, VOICES[(index + 2 * shift) % len(VOICES)])
+            for index, text in enumerate(texts)
+            for shift in range(args.per_sentence)
+        ]
     jobs = [
-        (folder / f"{index:06d}.flac", text, voice, index % TELEPHONE_EVERY == 0)
-        for index, (text, voice) in enumerate(zip(texts, cycle(VOICES)))
+        (folder / f"{index:06d}.flac", text, voice, args.per_sentence < 4 and index % TELEPHONE_EVERY == 0)
+        for index, (text, voice) in enumerate(spoken)
     ]
     with ProcessPoolExecutor(args.num_workers) as pool:
         for done, _ in enumerate(pool.map(make_clip, jobs, chunksize=16), start=1):

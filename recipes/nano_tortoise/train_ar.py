@@ -9,19 +9,19 @@ Writes `work/ar.pt` (state dict) whenever the held-out loss is the lowest so far
 import argparse
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn import functional
 from train_dvae import CONFIG as DVAE
-from train_dvae import Features
+from train_dvae import HELD_OUT, SHIFTS, Features
 from transformers import ClvpConfig, ClvpTokenizer
 
 from clvp_train.tortoise.audio import CONDITIONING_SAMPLES, HOP_LENGTH
 from clvp_train.tortoise.autoregressive import AutoRegressive
 
-HELD_OUT = 512
 REFERENCE_FRAMES = CONDITIONING_SAMPLES // HOP_LENGTH + 1
 SILENCE = math.log(1e-5)
 ENCODER = {
@@ -43,7 +43,7 @@ def ar_config() -> ClvpConfig:
             "bos_token_id": DVAE.num_tokens,
             "eos_token_id": DVAE.num_tokens + 1,
             "hidden_size": 256,
-            "num_hidden_layers": 5,
+            "num_hidden_layers": 6,
             "num_attention_heads": 4,
             "num_mel_attn_blocks": 2,
             "max_text_tokens": 96,
@@ -60,14 +60,16 @@ class Clips:
 
     def __init__(self, work: Path, config: ClvpConfig) -> None:
         self.features = Features(work)
-        stored = np.load(work / "codes.npz")
-        codes, offsets = stored["codes"].astype(np.int64), stored["offsets"]
         tokenizer = ClvpTokenizer.from_pretrained(work / "tortoise")
-        self.codes = [codes[start:end] for start, end in zip(offsets, offsets[1:])]
+        self.shifted = [read_codes(work / f"codes_{shift}.npz") for shift in SHIFTS]
+        self.codes = self.shifted[0]
         self.texts = [tokenizer(str(text))["input_ids"] for text in self.features.texts]
         limits = config.decoder_config.max_text_tokens - 3, config.decoder_config.max_position_embeddings - 2
-        fits = [len(text) <= limits[0] and len(ids) < limits[1] for text, ids in zip(self.texts, self.codes)]
         self.speakers = self.features.speakers
+        fits = [
+            len(text) <= limits[0] and len(ids) < limits[1] and not speaker.endswith("telephone")
+            for text, ids, speaker in zip(self.texts, self.codes, self.speakers)
+        ]
         split = len(self.codes) - HELD_OUT
         self.train = np.array([index for index in range(split) if fits[index]])
         self.held_out = np.array([index for index in range(split, len(self.codes)) if fits[index]])
@@ -89,18 +91,36 @@ class Clips:
         return [batches[index] for index in rng.permutation(len(batches))]
 
 
-def batch_loss(model: AutoRegressive, clips: Clips, rows: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
-    """Mean cross entropy per code, in nats. The rows of a speaker share a reference clip, sampled for the batch."""
+def read_codes(path: Path) -> list[np.ndarray]:
+    stored = np.load(path)
+    return np.split(stored["codes"].astype(np.int64), stored["offsets"][1:-1])
+
+
+@torch.no_grad()
+def warm_start(model: AutoRegressive, codebook_CV: torch.Tensor) -> None:
+    """Similar codes start with similar embeddings and logits: the codebook's entries fill a part of both matrices."""
+    entries_VC = functional.normalize(codebook_CV - codebook_CV.mean(dim=1, keepdim=True), dim=0).T
+    for weight, scale in ((model.speech_embedding.weight, 0.5), (model.head.weight, 0.5)):
+        weight[: len(entries_VC), : entries_VC.shape[1]] = entries_VC * scale
+
+
+def batch_loss(
+    model: AutoRegressive, clips: Clips, rows: np.ndarray, rng: np.random.Generator, shifted: bool
+) -> torch.Tensor:
+    """Mean cross entropy per code, in nats. The rows of a speaker share a reference clip, sampled for the batch. `shifted`
+    draws the alignment of each clip's codes."""
     speakers = sorted(set(clips.speakers[rows]))
     references = torch.stack([clips.reference(rng.choice(clips.of_speaker[speaker])) for speaker in speakers])
     latents = model.conditioning_encoder(references)
     chosen = torch.tensor([speakers.index(speaker) for speaker in clips.speakers[rows]])
-    longest = max(len(clips.codes[row]) for row in rows)
+    shifts = rng.integers(len(clips.shifted), size=len(rows)) if shifted else np.zeros(len(rows), dtype=int)
+    targets = [clips.shifted[shift][row] for shift, row in zip(shifts, rows)]
+    longest = max(len(ids) for ids in targets)
     codes = torch.full((len(rows), longest + 1), model.stop_speech)
     real = torch.zeros(len(rows), longest + 1, dtype=torch.bool)
-    for position, row in enumerate(rows):
-        codes[position, : len(clips.codes[row])] = torch.from_numpy(clips.codes[row])
-        real[position, : len(clips.codes[row]) + 1] = True
+    for position, ids in enumerate(targets):
+        codes[position, : len(ids)] = torch.from_numpy(ids)
+        real[position, : len(ids) + 1] = True
     logits = model(latents[chosen], [clips.texts[row] for row in rows], codes[:, :-1])
     return functional.cross_entropy(logits[real].float(), codes[real])
 
@@ -108,8 +128,8 @@ def batch_loss(model: AutoRegressive, clips: Clips, rows: np.ndarray, rng: np.ra
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("work"))
-    parser.add_argument("--steps", type=int, default=2700)
-    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--evaluate-every", type=int, default=200)
     args = parser.parse_args()
@@ -122,28 +142,35 @@ def main() -> None:
     for parameter in model.parameters():
         if parameter.dim() == 2:
             torch.nn.init.normal_(parameter, std=0.02)
+    warm_start(model, torch.load(args.work / "dvae.pt", weights_only=True)["state_dict"]["codebook.embed"])
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(clips.train)} clips", flush=True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.95), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=args.lr, total_steps=args.steps, pct_start=0.1)
+    # Muon (Jordan et al. 2024) on the matrices of the blocks, AdamW on the rest
+    matrices = [parameter for parameter in model.blocks.parameters() if parameter.dim() == 2]
+    others = [parameter for parameter in model.parameters() if not any(parameter is matrix for matrix in matrices)]
+    optimizers = [
+        torch.optim.Muon(matrices, lr=args.lr, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=args.lr, betas=(0.9, 0.95), weight_decay=0.05),
+    ]
+    schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, rate(args.steps)) for optimizer in optimizers]
     step, best = 0, math.inf
     last = args.work / "ar_last.pt"
     if last.exists():
         saved = torch.load(last, weights_only=True)
         model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        schedule.load_state_dict(saved["schedule"])
+        for part, state in zip([*optimizers, *schedules], saved["parts"]):
+            part.load_state_dict(state)
         step, best = saved["step"], saved["best"]
         rng = np.random.default_rng(step)
     started, losses = time.monotonic(), []
     while step < args.steps:
         for rows in clips.batches(clips.train, args.batch_size, rng):
             with torch.autocast("cpu", torch.bfloat16):
-                loss = batch_loss(model, clips, rows, rng)
-            optimizer.zero_grad()
+                loss = batch_loss(model, clips, rows, rng, shifted=True)
+            model.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
+            for part in [*optimizers, *schedules]:
+                part.step()
             losses.append(loss.item())
             step += 1
             if step % 50 == 0:
@@ -155,10 +182,15 @@ def main() -> None:
                 if held_out < best:
                     best = held_out
                     torch.save(model.state_dict(), args.work / "ar.pt")
-                state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-                torch.save({**state, "schedule": schedule.state_dict(), "step": step, "best": best}, last)
+                parts = [part.state_dict() for part in [*optimizers, *schedules]]
+                torch.save({"model": model.state_dict(), "parts": parts, "step": step, "best": best}, last)
             if step == args.steps:
                 break
+
+
+def rate(steps: int) -> Callable[[int], float]:
+    """Linear warm-up over 5% of the steps, then linear decay to 0."""
+    return lambda step: min(1.0, (step + 1) / (0.05 * steps)) * (1 - step / steps)
 
 
 @torch.no_grad()
@@ -166,7 +198,9 @@ def evaluate(model: AutoRegressive, clips: Clips) -> float:
     rng = np.random.default_rng(0)
     model.eval()
     with torch.autocast("cpu", torch.bfloat16):
-        losses = [batch_loss(model, clips, rows, rng).item() for rows in clips.batches(clips.held_out, 64, rng)]
+        losses = [
+            batch_loss(model, clips, rows, rng, shifted=False).item() for rows in clips.batches(clips.held_out, 64, rng)
+        ]
     model.train()
     return float(np.mean(losses))
 

@@ -18,7 +18,9 @@ from clvp_train.tortoise.dvae import Codebook, DiscreteVAE, DVAEConfig
 
 DECAY = 0.99
 COMMITMENT = 0.25
-CONFIG = DVAEConfig(num_tokens=512, codebook_dim=64, hidden_dim=96, num_res_blocks=2)
+CONFIG = DVAEConfig(num_tokens=2048, codebook_dim=128, hidden_dim=128, num_res_blocks=3)
+HELD_OUT = 512  # last clips, which neither the DVAE nor the AR is trained on
+SHIFTS = range(4)  # frames per code: a clip has other codes for each alignment, which multiplies the AR's training data
 
 
 class Features:
@@ -40,7 +42,7 @@ class Features:
 
     def windows(self, rng: np.random.Generator, count: int, length: int) -> torch.Tensor:
         """`count` random stretches of `length` frames: (count, 80, length) float32."""
-        starts = rng.integers(0, len(self.mels) - length, size=count)
+        starts = rng.integers(0, self.offsets[-1 - HELD_OUT] - length, size=count)
         stacked = np.stack([self.mels[start : start + length] for start in starts]).astype(np.float32)
         return torch.from_numpy((stacked / self.mel_norms.astype(np.float32)).transpose(0, 2, 1).copy())
 
@@ -48,9 +50,10 @@ class Features:
 @torch.no_grad()
 def update_codebook(codebook: Codebook, vectors_NC: torch.Tensor, ids_N: torch.Tensor) -> None:
     """Moves every entry to the running mean of its vectors; unused entries are replaced by vectors of the batch."""
-    one_hot = functional.one_hot(ids_N, codebook.embed.shape[1]).to(vectors_NC.dtype)
-    codebook.cluster_size.lerp_(one_hot.sum(dim=0), 1 - DECAY)
-    codebook.embed_avg.lerp_(vectors_NC.T @ one_hot, 1 - DECAY)
+    counts_V = torch.bincount(ids_N, minlength=codebook.embed.shape[1]).to(vectors_NC.dtype)
+    sums_CV = torch.zeros_like(codebook.embed_avg).index_add_(1, ids_N, vectors_NC.T)
+    codebook.cluster_size.lerp_(counts_V, 1 - DECAY)
+    codebook.embed_avg.lerp_(sums_CV, 1 - DECAY)
     dead = (codebook.cluster_size < 0.1).nonzero().flatten()
     if len(dead):
         chosen = vectors_NC[torch.randint(len(vectors_NC), (len(dead),))].T
@@ -62,7 +65,7 @@ def update_codebook(codebook: Codebook, vectors_NC: torch.Tensor, ids_N: torch.T
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("work"))
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--window", type=int, default=128, help="frames")
     args = parser.parse_args()
@@ -83,12 +86,15 @@ def main() -> None:
     lengths = torch.full((args.batch_size,), args.window)
     for step in range(1, args.steps + 1):
         mel = features.windows(rng, args.batch_size, args.window)
-        vectors = model.encode(mel, lengths)
+        with torch.autocast("cpu", torch.bfloat16):
+            vectors = model.encode(mel, lengths)
+        vectors = vectors.float()
         ids = model.codebook(vectors)
         entries = model.codebook.lookup(ids)
         straight_through = vectors + (entries - vectors).detach()
-        decoded = model.decoder(straight_through.transpose(1, 2))
-        reconstruction = functional.mse_loss(decoded, mel)
+        with torch.autocast("cpu", torch.bfloat16):
+            decoded = model.decoder(straight_through.transpose(1, 2))
+        reconstruction = functional.mse_loss(decoded.float(), mel)
         loss = reconstruction + COMMITMENT * functional.mse_loss(vectors, entries)
         optimizer.zero_grad()
         loss.backward()
@@ -100,15 +106,17 @@ def main() -> None:
             minutes = (time.monotonic() - started) / 60
             print(f"step {step}: mse {reconstruction:.4f}, {int(seen.sum())} codes used, {minutes:.1f} min", flush=True)
             seen.zero_()
+            torch.save({"config": CONFIG.to_dict(), "state_dict": model.state_dict()}, args.work / "dvae.pt")
     model.eval()
-    torch.save({"config": CONFIG.to_dict(), "state_dict": model.state_dict()}, args.work / "dvae.pt")
-    encode_all(model, features, args.work / "codes.npz")
+    for shift in SHIFTS:
+        encode_all(model, features, shift, args.work / f"codes_{shift}.npz")
 
 
-def encode_all(model: DiscreteVAE, features: Features, path: Path) -> None:
+def encode_all(model: DiscreteVAE, features: Features, shift: int, path: Path) -> None:
+    """Writes the codes of all clips without their first `shift` frames."""
     codes: list[np.ndarray] = []
     for start in range(0, len(features), 64):
-        mels = [features.clip(index) for index in range(start, min(start + 64, len(features)))]
+        mels = [features.clip(index)[:, shift:] for index in range(start, min(start + 64, len(features)))]
         lengths = torch.tensor([mel.shape[1] for mel in mels])
         batch = torch.stack([functional.pad(mel, (0, int(lengths.max()) - mel.shape[1])) for mel in mels])
         codes.extend(ids.numpy().astype(np.int16) for ids in model.codes(batch, lengths))
