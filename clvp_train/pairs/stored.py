@@ -18,6 +18,7 @@ from clvp_train.pairs.sources import NOT_STORED, UNKNOWN, BadRows, CodeSource, h
 from clvp_train.tortoise import FrozenTortoise
 
 NEEDED, OPTIONAL = ("text", "speech_ids"), ("voice", "finished", "log_probability")
+CODEBOOK = b"codebook"  # in the metadata of a file: `Codebook.digest` of the DVAE that made the codes; optional
 REMEDY = "Write a text (string) and speech_ids (a list of integers) in every row."
 
 
@@ -28,7 +29,8 @@ class StoredCodes(CodeSource):
 
     Attributes:
         path: a Parquet file with the columns `text` and `speech_ids` (without a stop token) and, optionally, `voice`,
-            `finished` and `log_probability`, which mean the same as in `schema.SCHEMA`.
+            `finished` and `log_probability`, which mean the same as in `schema.SCHEMA`. If its schema's metadata has the key
+            `codebook`, see `tortoise.dvae.Codebook.digest`, the Tortoise must have that codebook.
     """
 
     path: str
@@ -53,6 +55,12 @@ class StoredCodes(CodeSource):
         if not file.is_file():
             raise UserError(f"codes.path={self.path}: no such file. Set it to a Parquet file of speech codes.")
         self._table, self._digest, self._rows_of = _read(file), file_digest(file), {}
+        codebook = (pq.read_schema(file).metadata or {}).get(CODEBOOK, b"").decode()
+        if codebook and (tortoise.dvae is None or tortoise.dvae.codebook.digest() != codebook):
+            raise UserError(
+                f"codes.path={self.path}: made by another DVAE than that of tortoise={tortoise.source}. Encode the recordings "
+                "with this one, or use codes=ar."
+            )
         size, codes = tortoise.num_speech_tokens, pc.min_max(pc.list_flatten(self._table["speech_ids"])).as_py()
         if codes["min"] < 0 or codes["max"] >= size:
             raise UserError(

@@ -6,6 +6,7 @@ keys.
 Shapes: B batch, M mel channels, F mel frames, S codes (S = ceil(F / 4)), C channels, V codebook entries.
 """
 
+import hashlib
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 
@@ -78,6 +79,10 @@ class Codebook(nn.Module):
 
     def lookup(self, codes_BS: torch.Tensor) -> torch.Tensor:
         return functional.embedding(codes_BS, self.embed.T)
+
+    def digest(self) -> str:
+        """Hex digest of the entries, which give codes their meaning."""
+        return hashlib.sha256(self.embed.float().cpu().numpy().tobytes()).hexdigest()
 
 
 class DiscreteVAE(nn.Module):

@@ -30,9 +30,24 @@ def synthesize(tortoise: FrozenTortoise, codes: Sequence[Sequence[int]], iterati
     Raises:
         UserError: the Tortoise has no DVAE.
     """
+    return _by_length(tortoise, codes, lambda mels_BMF: mels_to_audio(tortoise, mels_BMF, iterations))
+
+
+@torch.no_grad()
+def mels_to_audio(tortoise: FrozenTortoise, mels_BMF: torch.Tensor, iterations: int = 32) -> torch.Tensor:
+    """Estimates phases by Griffin-Lim.
+
+    Args:
+        tortoise: with the `mel_norms` of the features.
+        mels_BMF: (B, 80, F) log-mel features divided by `mel_norms`, on the device of the Tortoise.
+        iterations: of Griffin-Lim.
+
+    Returns:
+        (B, N) float32 samples on the CPU, 22 050 Hz, N = 256 · (F - 1).
+    """
     norms_M1 = torch.as_tensor(tortoise.feature_extractor.mel_norms, device=tortoise.device).float()[:, None]
     to_linear, to_samples = _inverse(tortoise.device, iterations)
-    return _by_length(tortoise, codes, lambda mels_BMF: to_samples(to_linear((mels_BMF * norms_M1).exp())).cpu())
+    return to_samples(to_linear((mels_BMF * norms_M1).exp())).cpu()
 
 
 @torch.no_grad()

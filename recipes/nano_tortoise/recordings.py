@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from clvp_train.pairs.stored import CODEBOOK
 from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.audio import load_audio
 
@@ -40,6 +41,7 @@ def main() -> None:
             codes += tortoise.speech_codes(clips)
     columns = {"text": [text for text, _ in rows], "voice": [voice for _, voice in rows]}
     table = pa.table(columns | {"speech_ids": pa.array(codes, pa.list_(pa.int16()))}).sort_by("text")
+    table = table.replace_schema_metadata({CODEBOOK: tortoise.dvae.codebook.digest()})
     pq.write_table(table, args.out / "recordings.parquet", compression="zstd", compression_level=19)
 
 

@@ -66,7 +66,7 @@ def make_corpus(cfg, name, tmp_path):
 
 def make_tortoise(cfg, name, tmp_path):
     if name == "nano":  # the others are fetched from the Hub
-        assert instantiate(cfg.tortoise).num_speech_tokens == 512
+        assert instantiate(cfg.tortoise).num_speech_tokens == 2048
 
 
 def make_data(cfg, name, tmp_path):

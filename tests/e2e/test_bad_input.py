@@ -116,7 +116,7 @@ def test_a_model_that_knows_other_codes_than_the_pairs(trained, workplace):
     model.speech_model.resize_token_embeddings(100)
     model.config.speech_config.vocab_size = 100
     model.save_pretrained(checkpoint)
-    refused(EVALUATE, [f"checkpoint={checkpoint}", *CORPUS], workplace, "100 speech tokens", "have 512", "tortoise=")
+    refused(EVALUATE, [f"checkpoint={checkpoint}", *CORPUS], workplace, "100 speech tokens", "have 2048", "tortoise=")
 
 
 def test_a_damaged_shard_is_named_where_it_cannot_be_made_again_and_made_again_where_it_can(workplace):

@@ -52,7 +52,7 @@ def test_every_text_has_its_split_tokens_and_candidates(made, tortoise, write_co
         assert all(row["input_ids"] == tortoise.tokenize(text) for row in of_text)
         assert len({row["seed"] for row in of_text}) == len(of_text)
     assert {row["split"] for row in rows} == {"train", "val", "test"}
-    assert all(0 < len(row["speech_ids"]) <= 6 and max(row["speech_ids"]) < 512 for row in rows)
+    assert all(0 < len(row["speech_ids"]) <= 6 and max(row["speech_ids"]) < 2048 for row in rows)
     assert all(row["finished"] == (len(row["speech_ids"]) < 6) for row in rows)
     assert {row["voice"] for row in rows} == {path.name for path in (DATA / "voices").iterdir()}
 
@@ -71,7 +71,7 @@ def test_folder_and_manifest(made, tortoise):
     manifest = read_manifest(made)
     assert manifest.fingerprint.startswith(made.name.split("-")[-1]) and made.name.startswith("corpus-txt-ar-")
     assert (manifest.corpus, manifest.source, manifest.num_shards) == ("corpus.txt", "ar", 3)
-    assert (manifest.text_vocab_size, manifest.speech_vocab_size) == (256, 512)
+    assert (manifest.text_vocab_size, manifest.speech_vocab_size) == (256, 2048)
     assert manifest.settings["codes.num_candidates"] == 2 and manifest.settings["tortoise.sampling.max_codes"] == 6
     assert manifest.settings["split.test_percent"] == 20 and set(manifest.versions) == {"clvp_train", "torch"}
     assert FrozenTortoise.load_tokenizer(made / TOKENIZER)("word")["input_ids"] == tortoise.tokenize("word")

@@ -75,7 +75,7 @@ def test_another_judge_is_another_folder_and_no_judge_the_same_as_ever(tortoise,
     [
         (None, "cannot be read.*Set it to corpus, a folder of pairs, or a Parquet file"),
         ([{"text": "a", "speech_ids": [1]}], "cannot be read.*columns text, voice, speech_ids"),
-        ([STORED[0] | {"speech_ids": [1, 512]}], "range from 1 to 512, but those of .* from 0 to 511"),
+        ([STORED[0] | {"speech_ids": [1, 2048]}], "range from 1 to 2048, but those of .* from 0 to 2047"),
     ],
 )
 def test_unsuitable_recordings_are_reported_before_anything_is_drawn(

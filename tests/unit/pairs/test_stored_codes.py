@@ -11,14 +11,14 @@ from clvp_train.pairs import StoredCodes, generate, read_manifest, read_pairs
 ROWS = [
     {"text": "Second line.", "speech_ids": [7], "voice": "a", "finished": True, "log_probability": None},
     {"text": "first line", "speech_ids": [1, 2, 3], "voice": "a", "finished": False, "log_probability": -2.5},
-    {"text": "First LINE!", "speech_ids": [511, 0], "voice": None, "finished": None, "log_probability": None},
+    {"text": "First LINE!", "speech_ids": [2047, 0], "voice": None, "finished": None, "log_probability": None},
 ]
 
 
 @pytest.fixture
 def stored(tmp_path):
-    def write(rows=ROWS, columns=None, types=None, **settings):
-        table = pa.Table.from_pylist(rows, schema=types)
+    def write(rows=ROWS, columns=None, types=None, metadata=None, **settings):
+        table = pa.Table.from_pylist(rows, schema=types).replace_schema_metadata(metadata)
         pq.write_table(table.select(columns or table.column_names), tmp_path / "codes.parquet")
         return StoredCodes(str(tmp_path / "codes.parquet"), **settings)
 
@@ -41,7 +41,7 @@ def test_all_rows_of_a_text_become_its_candidates(stored, make, tortoise):
         ("First line.", "000001", 1, "unknown"),
         ("second line", "000003", 0, "a"),
     ]
-    assert [row["speech_ids"] for row in rows] == [[1, 2, 3], [511, 0], [7]]
+    assert [row["speech_ids"] for row in rows] == [[1, 2, 3], [2047, 0], [7]]
     assert [(row["finished"], row["log_probability"]) for row in rows] == [(False, -2.5), (True, None), (True, None)]
     assert all(row["input_ids"] == tortoise.tokenize(row["text"]) and row["seed"] is None for row in rows)
     skipped = json.loads(Path(folder, "skipped.jsonl").read_text())
@@ -70,7 +70,7 @@ def test_other_codes_give_another_folder_wherever_the_file_is(stored, make, tmp_
         ([{"text": 1, "speech_ids": [[1]]}], "cannot be read"),
         ([ROWS[0] | {"speech_ids": []}], "a row has no text or no codes"),
         ([ROWS[0] | {"text": None}, ROWS[1]], "a row has no text or no codes"),
-        ([ROWS[0] | {"speech_ids": [512]}], "codes range from 512 to 512, but .* from 0 to 511"),
+        ([ROWS[0] | {"speech_ids": [2048]}], "codes range from 2048 to 2048, but .* from 0 to 2047"),
         ([ROWS[0] | {"speech_ids": [-1, 5]}], "codes range from -1 to 5"),
     ],
 )
@@ -87,3 +87,9 @@ def test_a_missing_file_and_a_missing_text(stored, make, tmp_path):
     with pytest.raises(UserError, match="utterance 000002: text 'Nowhere stored.' is not in .*codes.bad_rows=skip"):
         make(stored(bad_rows="error"))
     assert not (tmp_path / "codes").exists()
+
+
+def test_codes_of_another_codebook_are_refused(stored, make, tortoise):
+    make(stored(metadata={"codebook": tortoise.dvae.codebook.digest()}))
+    with pytest.raises(UserError, match=r"codes.parquet: made by another DVAE than that of tortoise="):
+        make(stored(metadata={"codebook": "0" * 64}))
