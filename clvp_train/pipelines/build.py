@@ -84,11 +84,12 @@ def candidates(
     return drawn, ""
 
 
-def recordings(cfg: DictConfig, rerank: RerankConfig, data: EvaluationData) -> Recordings:
+def recordings(cfg: DictConfig, datamodule: CLVPDataModule, rerank: RerankConfig, data: EvaluationData) -> Recordings:
     """Recordings of the texts with candidates, in the voices of these; {} if there are none."""
     assert data.candidates is not None
-    if rerank.recordings is not None:
-        return stored_recordings(rerank.recordings, data.candidates)
+    path = rerank.recordings or datamodule.mixture.folders.get("recordings")
+    if path is not None:
+        return stored_recordings(str(path), data.candidates)
     return corpus_recordings(instantiate(cfg.corpus), data.candidates)
 
 

@@ -125,7 +125,7 @@ def evaluation_data(
         return replace(data, left_out=data.left_out | {RERANKING: reason})
     data = add_candidates(data, datamodule, folder, rerank.num_texts, suite, limit)
     recognizer = None if rerank.asr is None else find_recognizer(rerank.asr)
-    recordings = build.recordings(cfg, rerank, data)
+    recordings = build.recordings(cfg, datamodule, rerank, data)
     return add_judges(data, folder, tortoise, recognizer, recordings, cfg.paths.codes)
 
 
