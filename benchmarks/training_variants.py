@@ -1,8 +1,8 @@
-"""What re-ranking is worth after each way of training: variants of `train.py` with two seeds each, judged on the same candidates.
+"""What re-ranking is worth after each way of training: variants of `train.py`, judged on the same candidates.
 
     python benchmarks/training_variants.py --asr FOLDER_OR_SIZE --out variants --jobs 2
 
-Draws 16 candidates in one voice for held-out sentences, trains each variant with each seed, evaluates with `evaluate.py`, and
+Draws 16 candidates in one voice for held-out sentences, trains each variant with two seeds, evaluates with `evaluate.py`, and
 prints a table. Finished runs are kept, so that an interrupted benchmark continues. `--asr` is a model as in `rerank.asr`.
 """
 
@@ -32,7 +32,7 @@ VARIANTS = {
     "mixed, perturbed and judged negatives": [PERTURBED, JUDGED],
 }
 # candidates in one voice, so that a text's differ in quality and not in voice
-POOL = ["codes.ar.num_candidates=4", "codes.ar.one_voice=true", "codes/judge@codes.ar.judge=recordings"]
+POOL = ["codes.ar.num_candidates=2", "codes.ar.one_voice=true", "codes/judge@codes.ar.judge=recordings"]
 POOL += ["codes.ar.judge.recordings=${codes.recordings.path}"]
 
 
@@ -47,7 +47,7 @@ def draw_candidates(args: argparse.Namespace) -> None:
     texts = [line for line in lines if split_of(line, test_percent=5, val_percent=3) == "test"][: args.num_texts]
     (args.out / "texts.txt").write_text("\n".join(texts) + "\n")
     settings = ["corpus=text", f"corpus.path={args.out}/texts.txt", "split.test_percent=100", "split.val_percent=0"]
-    settings += ["num_candidates=16", "codes.one_voice=true", f"output_dir={args.out}/candidates", "trainer=ddp_cpu"]
+    settings += ["num_candidates=16", "codes.one_voice=true", f"output_dir={args.out}/candidates", "trainer=cpu"]
     run("-m", "clvp_train.generate", *settings, f"hydra.run.dir={args.out}/generate", log=args.out / "candidates.txt")
 
 
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("variants"))
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=VARIANTS)
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1])
-    parser.add_argument("--num-texts", type=int, default=240)
+    parser.add_argument("--num-texts", type=int, default=200)
     parser.add_argument("--jobs", type=int, default=2, help="trainings at once, with one thread each")
     parser.add_argument("override", nargs="*", help="settings of every training, after --")
     args = parser.parse_args()

@@ -26,6 +26,7 @@ from clvp_train.models.weight_files import resolve_folder
 from clvp_train.pipelines.data import OpenTortoise, code_sources, token_difference
 from clvp_train.pipelines.launch import on_all_ranks
 from clvp_train.tortoise.tokenizer import read_saved_tokenizer
+from clvp_train.tortoise.warm_start import warm_start
 from clvp_train.training import RunState
 
 
@@ -108,16 +109,20 @@ def check_tokenizer(checkpoint: str, datamodule: CLVPDataModule) -> None:
         )
 
 
-def model(cfg: DictConfig, datamodule: CLVPDataModule) -> CLVPModel:
-    """The model of `cfg.model`. One from scratch gets the vocabulary sizes of the pairs unless the config sets them. Also sets
-    the padding of the DataModule to the model's."""
+def model(cfg: DictConfig, datamodule: CLVPDataModule, tortoise: OpenTortoise) -> CLVPModel:
+    """The model of `cfg.model`. One from scratch gets the vocabulary sizes of the pairs unless the config sets them, and with
+    `cfg.warm_start` the embeddings of the Tortoise that made the pairs. Also sets the padding of the DataModule to the model's.
+    """
     settings, manifest = cfg.model.copy(), datamodule.manifest
-    if "_target_" in settings.get("config", {}):
+    from_scratch = "_target_" in settings.get("config", {})
+    if from_scratch:
         for tower, size in (("text", manifest.text_vocab_size), ("speech", manifest.speech_vocab_size)):
             if OmegaConf.select(settings.config, f"{tower}_config.vocab_size") is None:
                 OmegaConf.update(settings.config, f"{tower}_config.vocab_size", size, force_add=True)
     built: CLVPModel = instantiate(settings, _convert_="all")
     match_padding_and_vocabulary(built, datamodule, "model")
+    if from_scratch and cfg.warm_start and cfg.pairs is None:
+        warm_start(built, tortoise())
     return built.train()  # a loaded model is in eval mode
 
 

@@ -56,6 +56,7 @@ class Root:
     split: Split = field(default_factory=Split)
     primary_metric: str = "val/R@1"
     primary_mode: str = setting("max", choices=("min", "max"))
+    warm_start: bool = True
     seed: int = setting(0, ge=0)
     test: bool = True
     resume: str | None = None

@@ -52,7 +52,7 @@ def train(cfg: DictConfig) -> float | None:
     tortoise = tortoise_of(cfg)
     datamodule = make_datamodule(cfg, tortoise)
     datamodule.check(trainer.world_size, ("val", "test") if cfg.test else ("val",))
-    model = build.model(cfg, datamodule)
+    model = build.model(cfg, datamodule, tortoise)
     total_steps = _total_steps(trainer, datamodule)
     module = CLVPModule(model, loss, optim, total_steps, training, cfg.seed, datamodule.val_names)
     data = None

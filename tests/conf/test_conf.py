@@ -18,13 +18,14 @@ from clvp_train.models import CLVPConfig, CLVPModel
 from clvp_train.pairs import Manifest, write_manifest
 from clvp_train.pipelines import build
 from clvp_train.pipelines.command import CONF
+from clvp_train.pipelines.data import tortoise_of
 
 ROOTS = sorted(file.stem for file in CONF.glob("*.yaml"))
 PICKS = sorted(file.relative_to(CONF).with_suffix("").as_posix() for file in CONF.glob("*/*.yaml"))
 
 
 def pairs(folder: Path) -> CLVPDataModule:
-    write_manifest(folder, Manifest("f", "corpus", "ar", 0, 256, 512, "nowhere"))
+    write_manifest(folder, Manifest("f", "corpus", "ar", 0, 256, 2048, "nowhere"))
     return CLVPDataModule(folder)
 
 
@@ -76,7 +77,7 @@ def make_data(cfg, name, tmp_path):
 
 def save_model(folder):
     tower = {"hidden_size": 32, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
-    towers = {"text_config": {**tower, "vocab_size": 256}, "speech_config": {**tower, "vocab_size": 512}}
+    towers = {"text_config": {**tower, "vocab_size": 256}, "speech_config": {**tower, "vocab_size": 2048}}
     CLVPModel(CLVPConfig(**towers, projection_dim=8)).save_pretrained(folder)
 
 
@@ -89,11 +90,17 @@ def make_model(cfg, name, tmp_path):
     if name == "pretrained":
         save_model(tmp_path)
         cfg.model.checkpoint = str(tmp_path)
-        assert build.model(cfg, pairs(tmp_path)).config.projection_dim == 8
+        assert build.model(cfg, pairs(tmp_path), tortoise_of(cfg)).config.projection_dim == 8
         return
+    cfg.warm_start = False
     with torch.device("meta"):  # one of them has 244 M parameters
-        model = build.model(cfg, pairs(tmp_path))
-    assert (model.config.text_config.vocab_size, model.config.speech_config.vocab_size) == (256, 512)
+        model = build.model(cfg, pairs(tmp_path), tortoise_of(cfg))
+    assert (model.config.text_config.vocab_size, model.config.speech_config.vocab_size) == (256, 2048)
+    if name == "nano":
+        cfg.warm_start = True
+        model, tortoise = build.model(cfg, pairs(tmp_path), tortoise_of(cfg)), instantiate(cfg.tortoise)
+        codes = model.speech_model.token_embedding.weight, tortoise.dvae.codebook.embed.T
+        assert torch.corrcoef(torch.stack([each[:, 0].detach() for each in codes]))[0, 1] > 0.9999
     if name == "clvp":
         assert model.config.text_config.num_hidden_layers == 20 and model.num_parameters() > 200_000_000
 
