@@ -13,7 +13,7 @@ from clvp_train.evaluation.embedding import Embedder, EmbeddingStore
 from clvp_train.evaluation.evaluation_data import EvaluationData
 from clvp_train.evaluation.held_out import HeldOut
 from clvp_train.evaluation.perturbation_suite import Perturbation
-from clvp_train.losses.gather import rank
+from clvp_train.io.process_rank import rank_and_world_size
 from clvp_train.report import FigureData
 
 PerText = dict[str, np.ndarray]
@@ -102,7 +102,7 @@ def compare(per_text: Sequence[PerText]) -> list[dict[str, Any]]:
 
 
 def _retrieval_ranks(text_ND: torch.Tensor, speech_ND: torch.Tensor) -> metrics.RetrievalRanks:
-    with Progress(transient=True, disable=rank() != 0) as progress:
+    with Progress(transient=True, disable=rank_and_world_size()[0] != 0) as progress:
         task = progress.add_task("Ranking")
         return metrics.retrieval_ranks(
             text_ND, speech_ND, lambda done, total: progress.update(task, completed=done, total=total)

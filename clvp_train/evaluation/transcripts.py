@@ -8,8 +8,8 @@ import numpy as np
 
 from clvp_train.errors import UserError
 from clvp_train.evaluation.asr import Recognizer
-from clvp_train.pairs import Progress, Storage, rank_and_world_size
-from clvp_train.pairs.process_rank import wait_for
+from clvp_train.io.process_rank import rank_and_world_size, wait_for
+from clvp_train.pairs import Progress, Storage
 from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.vocoder import synthesize
 

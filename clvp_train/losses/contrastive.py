@@ -1,8 +1,7 @@
 """The symmetric contrastive loss, and the evaluation of any loss some rows at a time.
 
 Shapes: B rows a rank, C rows of a chunk, M hard negatives a rank, D width, N = W B rows over all W ranks, K columns: N partners
-    and the
-hard negatives of all ranks.
+and the hard negatives of all ranks.
 """
 
 from collections.abc import Callable
@@ -14,7 +13,8 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from clvp_train.losses.gather import gather, rank
+from clvp_train.io.process_rank import rank_and_world_size
+from clvp_train.losses.gather import gather
 
 # (C, K) logits, (C,) columns of the matches, and a (C, K) mask of columns that are not negatives (None: all are) to a
 # sum over rows
@@ -99,8 +99,8 @@ def sum_over_rows(
         keys_B: int64; rows with equal keys are not negatives of each other. None: all keys differ.
         chunk_size: rows of logits in memory at once.
     """
-    B = len(rows_BD)
-    match_B = torch.arange(rank() * B, (rank() + 1) * B, device=rows_BD.device)
+    B, (rank, _) = len(rows_BD), rank_and_world_size()
+    match_B = torch.arange(rank * B, (rank + 1) * B, device=rows_BD.device)
     keys_N = None if keys_B is None else gather(keys_B)
     of_chunk = partial(_sum_over_chunk, row_loss, columns_KD, scale, keys_N)
     if chunk_size < B:

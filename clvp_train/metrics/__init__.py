@@ -6,7 +6,6 @@ from clvp_train.metrics.mel_distance import mel_distances
 from clvp_train.metrics.reranking import JUDGES, CandidateScores, Judge, picked_values, reranking_metrics
 from clvp_train.metrics.retrieval import (
     DIRECTIONS,
-    MODE,
     PRIMARY,
     RetrievalRanks,
     by_label,
@@ -34,7 +33,6 @@ __all__ = [
     "JUDGES",
     "KINDS",
     "LOG_PROBABILITY_WEIGHT",
-    "MODE",
     "PRIMARY",
     "SCORE_TABLE_FILE",
     "CandidateScores",

@@ -12,9 +12,9 @@ import torch
 import torch.distributed as dist
 
 from clvp_train.errors import UserError
-from clvp_train.losses.gather import rank, world_size
+from clvp_train.io.process_rank import rank_and_world_size
 
-PRIMARY, MODE = "val/R@1", "max"  # the defaults of primary_metric and primary_mode in conf/train.yaml
+PRIMARY = "val/R@1"  # the default of primary_metric in conf/train.yaml
 DIRECTIONS = {"text_to_speech": "text → speech", "speech_to_text": "speech → text"}  # key: display name
 ROWS, COLUMNS = 512, 2048  # of a tile: 4 MiB of scores, which fit into the CPU caches
 SIGMAS = 8  # rounding errors up to so many standard deviations are resolved exactly
@@ -62,7 +62,7 @@ def retrieval_ranks(
         counts = _count_tiles(text_ND, speech_ND, on_tile)
     finally:
         torch.set_float32_matmul_precision(precision)
-    if world_size() > 1:
+    if rank_and_world_size()[1] > 1:
         dist.all_reduce(counts.better_2N)
         dist.all_reduce(counts.equal_2N)
     ranks_2N = 1 + counts.better_2N.double() + counts.equal_2N.double() / 2
@@ -125,7 +125,8 @@ def _count_tiles(text_ND: torch.Tensor, speech_ND: torch.Tensor, on_tile: Callab
     """Counts the tiles of this process."""
     size, counts = len(text_ND), _Counts(text_ND, speech_ND)
     tiles = [(row, column) for row in range(0, size, ROWS) for column in range(0, size, COLUMNS)]
-    own_tiles = tiles[rank() :: world_size()]
+    rank, world_size = rank_and_world_size()
+    own_tiles = tiles[rank::world_size]
     for done, (row, column) in enumerate(own_tiles, start=1):
         counts.add(slice(row, row + ROWS), slice(column, column + COLUMNS))
         on_tile(done, len(own_tiles))

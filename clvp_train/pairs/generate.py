@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 
 from clvp_train.corpus import Corpus, Utterance, fingerprint, split_of
-from clvp_train.pairs.process_rank import rank_and_world_size, wait_for
+from clvp_train.io.process_rank import rank_and_world_size, wait_for
 from clvp_train.pairs.progress import Progress
 from clvp_train.pairs.schema import Manifest
 from clvp_train.pairs.sources import BadRows, CodeSource

@@ -21,6 +21,7 @@ from clvp_train.data.datamodule import CLVPDataModule
 from clvp_train.errors import UserError
 from clvp_train.evaluation import EvaluationData, RerankConfig, corpus_recordings, stored_recordings
 from clvp_train.evaluation.recordings import Recordings
+from clvp_train.io.process_rank import rank_and_world_size
 from clvp_train.models import CLVPModel
 from clvp_train.models.weight_files import resolve_folder
 from clvp_train.pipelines.data import OpenTortoise, code_sources, token_difference
@@ -40,7 +41,7 @@ def all_ranks(cfg: DictConfig) -> None:
 
 
 def seed(cfg: DictConfig) -> None:
-    L.seed_everything(cfg.seed, workers=True, verbose=pairs_.rank_and_world_size()[0] == 0)
+    L.seed_everything(cfg.seed, workers=True, verbose=rank_and_world_size()[0] == 0)
 
 
 def candidates(

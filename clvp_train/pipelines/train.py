@@ -16,6 +16,7 @@ from clvp_train import pairs
 from clvp_train.data.datamodule import CLVPDataModule
 from clvp_train.errors import UserError
 from clvp_train.io import MODEL, REPORT
+from clvp_train.io.process_rank import rank_and_world_size
 from clvp_train.models import CLVPModel, load_clvp
 from clvp_train.pipelines import build
 from clvp_train.pipelines.data import code_sources, make_datamodule, tortoise_of
@@ -43,7 +44,7 @@ def train(cfg: DictConfig) -> float | None:
     cfg, overrides = resolve_resume(cfg)
     build.all_ranks(cfg)
     build.seed(cfg)
-    hub, repo_id = check_hub(cfg) if pairs.rank_and_world_size()[0] == 0 else (None, None)
+    hub, repo_id = check_hub(cfg) if rank_and_world_size()[0] == 0 else (None, None)
     perturbations, rerank = check_settings(cfg)
     loss, optim, training = instantiate(cfg.loss), instantiate(cfg.optim), instantiate(cfg.training)
     _check_judged(cfg, loss)
