@@ -43,7 +43,7 @@ class ARCodes(CodeSource):
     """
 
     voices: str
-    num_candidates: int = 4
+    num_candidates: int = 2
     num_eval_candidates: int = 1
     _: KW_ONLY
     seed: int = 0

@@ -39,7 +39,7 @@ class OptimConfig:
     In YAML `optimizer` and `scheduler` are partial objects that refer to the fields above them, such as `lr: ${..lr}`.
     """
 
-    lr: float = 1e-3  # of the default optimiser, at the end of warm-up
+    lr: float = 5e-4  # of the default optimiser, at the end of warm-up
     weight_decay: float = 0.1  # of the default optimiser; see `parameter_groups`
     betas: tuple[float, float] = (0.9, 0.98)  # of the default optimiser
     eps: float = 1e-6  # of the default optimiser

@@ -12,7 +12,8 @@ from omegaconf import OmegaConf, open_dict
 from clvp_train.errors import UserError
 from clvp_train.pipelines.command import CONF
 from clvp_train.pipelines.config import BY_TARGET, validate
-from clvp_train.pipelines.schema import Demo, Root, Trainer
+from clvp_train.pipelines.schema import Demo, Root
+from clvp_train.pipelines.schema_training import Trainer
 
 
 @pytest.fixture(scope="module")
