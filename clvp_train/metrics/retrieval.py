@@ -86,6 +86,12 @@ def retrieval_summary(ranks: RetrievalRanks) -> dict[str, Any]:
     return {"gallery": size, "chance_R@1": 1 / size} | {key: rank_summary(getattr(ranks, key)) for key in DIRECTIONS}
 
 
+def mean_of_directions(summary: dict[str, Any]) -> dict[str, float]:
+    """Returns the mean over both directions of each quantity of a `retrieval_summary`; R@1 is the primary metric."""
+    first, second = (summary[key] for key in DIRECTIONS)
+    return {name: (first[name] + second[name]) / 2 for name in first}
+
+
 def by_label(labels_N: Sequence[str], ranks: RetrievalRanks) -> list[dict[str, Any]]:
     """Returns one row for each of the most frequent labels and one for all others.
 

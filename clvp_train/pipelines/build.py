@@ -10,7 +10,6 @@ from typing import Any, cast
 import lightning as L
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
@@ -20,7 +19,7 @@ from clvp_train.corpus import Texts
 from clvp_train.data.datamodule import CLVPDataModule
 from clvp_train.errors import UserError
 from clvp_train.evaluation import EvaluationData, RerankConfig, corpus_recordings, stored_recordings
-from clvp_train.evaluation.recordings import Recordings
+from clvp_train.evaluation.judges import Recordings
 from clvp_train.io.process_rank import rank_and_world_size
 from clvp_train.models import CLVPModel
 from clvp_train.models.weight_files import resolve_folder
@@ -179,16 +178,8 @@ def run_state(
     )
 
 
-def callbacks(cfg: DictConfig) -> list[L.Callback]:
-    return _named(cfg, "callbacks")
-
-
-def loggers(cfg: DictConfig) -> list[Logger]:
-    return _named(cfg, "logger")
-
-
-def _named(cfg: DictConfig, group: str) -> list[Any]:
-    """The objects of a group of named configs; one that is set to null is left out."""
+def named(cfg: DictConfig, group: str) -> list[Any]:
+    """The objects of a group of named configs, such as callbacks; one that is set to null is left out."""
     return [instantiate(config) for config in (cfg.get(group) or {}).values() if config is not None]
 
 

@@ -15,7 +15,7 @@ from clvp_train.pipelines import schema_training as training
 from clvp_train.pipelines.rules import MAX_CODES, Number, setting
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Split:
     """`split`: in percent of the distinct texts."""
 
@@ -29,7 +29,7 @@ class Split:
         return "test_percent and val_percent must be at most 100 together." if total > 100 else None
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Root:
     """Settings outside of groups, of any command."""
 
@@ -49,14 +49,14 @@ class Root:
     port: int = setting(ge=1, le=65535)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Demo(Root):
     """Settings of the demo outside of groups."""
 
     num_candidates: int | None = setting(ge=2, why="one candidate has nothing to be ranked against")
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Codes:
     """What all sources have in common."""
 
@@ -66,7 +66,7 @@ class Codes:
     weight: Number = setting(gt=0)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ARCodes(Codes):
     _target_: ClassVar[str] = "clvp_train.pairs.ARCodes"
     voices: str
@@ -78,30 +78,30 @@ class ARCodes(Codes):
     judge: Any
 
 
-@dataclass
+@dataclass(kw_only=True)
 class RecordingDistance:
     _target_: ClassVar[str] = "clvp_train.pairs.RecordingDistance"
     recordings: str
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ASRJudge:
     _target_: ClassVar[str] = "clvp_train.evaluation.ASRJudge"
     asr: str
 
 
-@dataclass
+@dataclass(kw_only=True)
 class DVAECodes(Codes):
     _target_: ClassVar[str] = "clvp_train.pairs.DVAECodes"
 
 
-@dataclass
+@dataclass(kw_only=True)
 class StoredCodes(Codes):
     _target_: ClassVar[str] = "clvp_train.pairs.StoredCodes"
     path: str
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Sampling:
     """`tortoise.sampling`; null: as the Tortoise says."""
 
@@ -113,7 +113,7 @@ class Sampling:
     penalised_ids: list[int] | None = setting(ge=0)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TortoiseSettings:
     """What both formats have in common."""
 
@@ -124,13 +124,13 @@ class TortoiseSettings:
     tokenizer: str | None
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Tortoise(TortoiseSettings):
     _target_: ClassVar[str] = "clvp_train.tortoise.FrozenTortoise.from_pretrained"
     name_or_path: str
 
 
-@dataclass
+@dataclass(kw_only=True)
 class OriginalTortoise(TortoiseSettings):
     _target_: ClassVar[str] = "clvp_train.tortoise.FrozenTortoise.from_original"
     folder: str
@@ -140,7 +140,7 @@ class OriginalTortoise(TortoiseSettings):
     heads: int | None = setting(ge=1)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Perturbations:
     _target_: ClassVar[str] = "clvp_train.evaluation.PerturbationSuite"
     num_pairs: int = setting(ge=0)
@@ -148,7 +148,7 @@ class Perturbations:
     seed: int = setting(ge=0)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Rerank:
     _target_: ClassVar[str] = "clvp_train.evaluation.RerankConfig"
     pairs: str | None
@@ -158,7 +158,7 @@ class Rerank:
     recordings: str | None
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Reranker:
     _target_: ClassVar[str] = "clvp_train.Reranker.from_pretrained"
     tokenizer: str | None
@@ -168,7 +168,7 @@ class Reranker:
     log_probability_weight: Any  # a number or "stored"; checked by the re-ranker
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Hub:
     _target_: ClassVar[str] = "clvp_train.hub.HubConfig"
     repo_id: str | None

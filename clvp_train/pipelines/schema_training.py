@@ -15,7 +15,7 @@ def _perturbations() -> Sequence[str]:
     return list(PERTURBATIONS)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Data:
     _target_: ClassVar[str] = "clvp_train.data.CLVPDataModule"
     batch_size: int = setting(ge=2, why="contrastive training needs negatives")
@@ -38,7 +38,7 @@ class Data:
         return "perturbation_share must be [LEAST,MOST], in this order." if least > most else None
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Encoder:
     """`model.config.text_config` and `speech_config`: what is checked; `CLVPConfig` knows more."""
 
@@ -52,7 +52,7 @@ class Encoder:
     attention_dropout: float = setting(ge=0, lt=1)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ModelConfig:
     takes_more: ClassVar[bool] = True
     _target_: ClassVar[str] = "clvp_train.models.CLVPConfig"
@@ -63,7 +63,7 @@ class ModelConfig:
     speech_config: Encoder
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Training:
     _target_: ClassVar[str] = "clvp_train.training.TrainingConfig"
     chunk_size: int = setting(ge=0)
@@ -80,7 +80,7 @@ class Training:
         return None
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Optim:
     _target_: ClassVar[str] = "clvp_train.training.OptimConfig"
     lr: float = setting(ge=0)
@@ -97,20 +97,20 @@ class Optim:
     freeze: list[str] = setting(choices=("text", "speech"), max_length=1, why="one tower must be trained")
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Contrastive:
     _target_: ClassVar[str] = "clvp_train.losses.SymmetricContrastiveLoss"
     chunk_size: int = setting(ge=1)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Sigmoid:
     _target_: ClassVar[str] = "clvp_train.losses.SigmoidLoss"
     bias: float
     chunk_size: int = setting(ge=1)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Listwise:
     _target_: ClassVar[str] = "clvp_train.losses.ListwiseLoss"
     contrastive: Any
@@ -118,7 +118,7 @@ class Listwise:
     temperature: float = setting(gt=0)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class LastCheckpoint:
     _target_: ClassVar[str] = "clvp_train.training.LastCheckpoint"
     dirpath: str
@@ -126,13 +126,13 @@ class LastCheckpoint:
     every_n_minutes: Number | None = setting(ge=0)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class EMA:
     _target_: ClassVar[str] = "clvp_train.training.EMA"
     decay: float = setting(ge=0, lt=1)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Trainer:
     """All flags of Lightning's Trainer, with its defaults. Those with `only` are set by this package."""
 

@@ -96,8 +96,8 @@ def _check_judged(cfg: DictConfig, loss: nn.Module) -> None:
 def _trainer(cfg: DictConfig) -> L.Trainer:
     return build.trainer(
         cfg,
-        logger=build.loggers(cfg) or False,
-        callbacks=build.callbacks(cfg),
+        logger=build.named(cfg, "logger") or False,
+        callbacks=build.named(cfg, "callbacks"),
         enable_model_summary=bool(cfg.trainer.get("enable_model_summary")),
         plugins=[AtomicCheckpointIO()],
         default_root_dir=cfg.paths.output,

@@ -17,7 +17,6 @@ from clvp_train.tortoise.decoder import Decoder
 from clvp_train.tortoise.generation import Candidate, Prompt, draw
 from clvp_train.tortoise.original_checkpoint import AUTOREGRESSIVE_FILE, OriginalFiles, read_original
 from clvp_train.tortoise.parts import TortoiseParts
-from clvp_train.tortoise.silence_padding import pad_with_silence
 from clvp_train.tortoise.tokenizer import (
     TOKENIZER_FILE,
     as_tortoise_reads,
@@ -250,11 +249,6 @@ class FrozenTortoise:
         longest = int(lengths_B.max())
         mels_BMF = torch.stack([torch.nn.functional.pad(mel, (0, longest - mel.shape[1])) for mel in mels])
         return [ids.tolist() for ids in self.dvae.codes(mels_BMF, lengths_B)]
-
-    def pad_with_silence(self, codes_BS: torch.Tensor) -> torch.Tensor:
-        """`silence_padding.pad_with_silence` with this Tortoise's stop token and codes of silence."""
-        silence, *tail = self.autoregressive.config.decoder_config.decoder_fixing_codes
-        return pad_with_silence(codes_BS, self.autoregressive.stop_speech, silence, tail)
 
     def fingerprint(self) -> str:
         """Hex digest of everything that determines the codes: weights, tokenizer, features, positions and sampling."""

@@ -112,7 +112,7 @@ def make_callbacks(cfg, name, tmp_path):
 def make_logger(cfg, name, tmp_path):
     if "wandb" in (cfg.get("logger") or {}):
         cfg.logger.wandb.offline = True
-    loggers = build.loggers(cfg)
+    loggers = build.named(cfg, "logger")
     assert len(loggers) == {"many": 3, "none": 0}.get(name, 1)
     assert all(Path(logger.save_dir) == tmp_path for logger in loggers)
 
