@@ -10,8 +10,7 @@ from typing import Any, ClassVar, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clvp_train.corpus.base import LocalCorpus, Row
-from clvp_train.corpus.files import read_lines
+from clvp_train.corpus.base import LocalCorpus, Row, read_lines
 from clvp_train.errors import UserError
 
 ARROW_BATCH_ROWS = 64  # a row with audio bytes takes about 100 kB

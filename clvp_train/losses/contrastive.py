@@ -63,14 +63,18 @@ class SymmetricContrastiveLoss(nn.Module):
             negative_embeds_MD: codes that match none of the texts: negatives of every text on every rank.
         """
         B, scale = len(text_embeds_BD), logit_scale.exp()
-        speeches_KD = gather(speech_embeds_BD)
-        if negative_embeds_MD is not None:
-            speeches_KD = torch.cat([speeches_KD, gather(negative_embeds_MD)])
-        directions = (text_embeds_BD, speeches_KD), (speech_embeds_BD, gather(text_embeds_BD))
+        speech_KD = gather_speech(speech_embeds_BD, negative_embeds_MD)
+        directions = (text_embeds_BD, speech_KD), (speech_embeds_BD, gather(text_embeds_BD))
         sums, hits = zip(
             *(sum_over_rows(cross_entropy, *direction, scale, keys_B, self.chunk_size) for direction in directions)
         )
         return ContrastiveOutput(sum(sums) / (2 * B), sum(hits) / (2 * B))
+
+
+def gather_speech(speech_embeds_BD: torch.Tensor, negative_embeds_MD: torch.Tensor | None) -> torch.Tensor:
+    """(K, D) the codes of all ranks, then their hard negatives, if there are any."""
+    speech_ND = gather(speech_embeds_BD)
+    return speech_ND if negative_embeds_MD is None else torch.cat([speech_ND, gather(negative_embeds_MD)])
 
 
 def cross_entropy(logits_CK: torch.Tensor, match_C: torch.Tensor, ignored_CK: torch.Tensor | None) -> torch.Tensor:

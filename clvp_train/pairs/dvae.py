@@ -29,14 +29,8 @@ class DVAECodes(CodeSource):
     _: KW_ONLY
     batch_size: int = 32
     name: ClassVar[str] = "dvae"
-
-    @property
-    def needs_audio(self) -> bool:
-        return True
-
-    @property
-    def has_quality(self) -> bool:
-        return False
+    needs_audio: ClassVar[bool] = True
+    has_quality: ClassVar[bool] = False
 
     def check(self, tortoise: FrozenTortoise) -> None:
         if tortoise.dvae is None:

@@ -43,19 +43,13 @@ class StoredCodes(CodeSource):
     path: str
     _: KW_ONLY
     name: ClassVar[str] = "stored"
+    needs_audio: ClassVar[bool] = False
+    has_quality: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._table, self._digest = pa.table({}), ""
         self._rows_of: dict[str, list[int]] = {}  # by text key
-
-    @property
-    def needs_audio(self) -> bool:
-        return False
-
-    @property
-    def has_quality(self) -> bool:
-        return False
 
     def check(self, tortoise: FrozenTortoise) -> None:
         file = Path(self.path).expanduser()

@@ -154,16 +154,13 @@ def run_state(
         settings = cast(dict[str, Any], OmegaConf.to_container(cfg[name], resolve=True))
         return {f"{name}.{key}": value for key, value in settings.items()}
 
-    config = model.config.to_dict()
-    fixed: dict[str, Any] = {
-        "model": json.dumps({key: config[key] for key in sorted(config) if key != "transformers_version"}, default=str)
-    }
-    mixture = datamodule.mixture
-    fixed |= {"fingerprint of the pairs": ", ".join(each.fingerprint for each in mixture.manifests.values())}
-    if len(mixture.folders) > 1:
-        fixed["weights of the pairs"] = list(mixture.weights.values())
-    fixed["seed"] = cfg.seed
-    fixed |= {
+    config, mixture = model.config.to_dict(), datamodule.mixture
+    described = {key: config[key] for key in sorted(config) if key != "transformers_version"}
+    fixed = {
+        "model": json.dumps(described, default=str),
+        "fingerprint of the pairs": ", ".join(manifest.fingerprint for manifest in mixture.manifests.values()),
+        **({"weights of the pairs": list(mixture.weights.values())} if len(mixture.folders) > 1 else {}),
+        "seed": cfg.seed,
         "data.batch_size": datamodule.batch_size,
         "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,
     }
@@ -172,10 +169,8 @@ def run_state(
         "number of steps": total_steps,
         "precision": str(trainer.precision),
     }
-    more = group("data") | group("training")
-    return RunState(
-        fixed | group("loss") | group("optim"), free | {key: more[key] for key in more if key not in fixed}, overrides
-    )
+    free |= {key: value for key, value in (group("data") | group("training")).items() if key not in fixed}
+    return RunState(fixed | group("loss") | group("optim"), free, overrides)
 
 
 def named(cfg: DictConfig, group: str) -> list[Any]:
