@@ -35,15 +35,15 @@ def add_judges(
     recordings: Recordings,
     cache_dir: str,
 ) -> EvaluationData:
-    """Adds what the judges say about the candidates of a folder, or the reasons why that is impossible.
+    """Adds the errors of the candidates of a folder by each judge, or the reasons why there are none.
 
     Args:
         data: with candidates.
-        folder: pairs, of which the candidates are.
-        open_tortoise: is called if there is something to judge.
-        recognizer: transcribes the candidates.
-        recordings: of their texts in their voices.
-        cache_dir: of transcripts.
+        folder: the pairs that the candidates were read from.
+        open_tortoise: called only if there is a judge.
+        recognizer: transcribes the candidates; None: no transcripts.
+        recordings: of the candidates' texts in their voices.
+        cache_dir: stores the transcripts.
 
     Raises:
         UserError: the recognizer cannot be opened, or a recording cannot be read.
@@ -71,11 +71,11 @@ def judge_by_asr(
 ) -> dict[str, Judge]:
     """Compares the transcripts of all candidates with their texts, without case and punctuation; text written without spaces is
     compared letter by letter."""
-    heard = transcripts(candidates.pairs.codes, tortoise, recognizer, cache_dir)
+    transcribed = transcripts(candidates.pairs.codes, tortoise, recognizer, cache_dir)
     texts = [text_key(candidates.pairs.texts[start]) for start in candidates.starts]
     counts = [
-        (word_errors(words, text), letter_errors(words, text))
-        for words, text in zip(heard, np.repeat(np.array(texts, dtype=object), candidates.sizes))
+        (word_errors(transcript, text), letter_errors(transcript, text))
+        for transcript, text in zip(transcribed, np.repeat(np.array(texts, dtype=object), candidates.sizes))
     ]
     words, letters = (candidates.by_text(errors) for errors in zip(*counts))
     return {
@@ -154,8 +154,7 @@ def _recorded_codes(recordings: Recordings, tortoise: FrozenTortoise) -> dict[Ke
 
 
 def word_errors(transcript: str, text: str) -> int:
-    """Returns the number of words to insert, delete or replace to get from a text, normalised by `text_key`, to a
-    transcript."""
+    """Returns the word edit distance of a transcript to a text that is normalised by `text_key`."""
     transcript, words = _normalised(transcript, text), words_of(text)
     if _is_unspaced(text):
         transcript = " ".join(transcript)
@@ -163,7 +162,7 @@ def word_errors(transcript: str, text: str) -> int:
 
 
 def letter_errors(transcript: str, text: str) -> int:
-    """Does the same for characters, spaces included."""
+    """Returns the character edit distance, spaces included."""
     return int(edit_distance(_normalised(transcript, text), text, reduction="sum"))
 
 

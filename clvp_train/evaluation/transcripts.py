@@ -1,4 +1,4 @@
-"""Transcripts of candidates, stored so that no candidate is heard twice, whatever model is evaluated."""
+"""Transcripts of candidates, stored so that each candidate is transcribed once for all evaluations."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ def transcripts(
     Args:
         codes: (S,) ids of each candidate, of `tortoise`.
         tortoise: with a DVAE, see `vocoder.synthesize`.
-        recognizer: is not opened if it has heard all candidates.
+        recognizer: opened only if a transcript is missing.
         cache_dir: transcripts are stored in a subfolder of it; a path or an fsspec URL.
 
     Returns:

@@ -39,7 +39,7 @@ class Reranker:
     """Scores candidates with a trained CLVP.
 
     Args:
-        model: is put into eval mode, and changed to use the masks of batches whatever its padding.
+        model: is put into eval mode, and changed to use attention masks, whatever its padding.
         tokenizer: of texts; None if all texts are given as token ids.
         score_table: of `metrics.score_table`; None for rankings without percentiles.
         chunk_size: sequences that an encoder processes at once, sorted by length.

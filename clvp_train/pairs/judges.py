@@ -1,4 +1,4 @@
-"""Judges of candidates: how good are the codes that the AR has drawn? Their answers are the column `quality` of the pairs."""
+"""Judges of candidates, which measure the quality of the codes that the AR has drawn: the column `quality` of the pairs."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence

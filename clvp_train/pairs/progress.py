@@ -23,7 +23,7 @@ class Progress:
     Args:
         total: how many candidates are planned.
         shown: whether this rank shows anything.
-        label: what is made of the candidates, or of which they are made.
+        label: names the work in the output.
     """
 
     def __init__(self, total: int, shown: bool, label: str = "speech codes") -> None:

@@ -103,7 +103,7 @@ class StoredCodes(Codes):
 
 @dataclass(kw_only=True)
 class Sampling:
-    """`tortoise.sampling`; null: as the Tortoise says."""
+    """`tortoise.sampling`; null: the default of the Tortoise."""
 
     temperature: float | None = setting(ge=0)
     top_k: int | None = setting(ge=1)

@@ -90,7 +90,8 @@ class FrozenTortoise:
         """
         folder = resolve_folder(name_or_path)
         if _is_original(folder):
-            return cls.from_original(folder, None, tokenizer, None, None, None, positions, sampling, device, dtype)
+            settings: dict[str, Any] = {"positions": positions, "sampling": sampling, "device": device, "dtype": dtype}
+            return cls.from_original(folder, tokenizer=tokenizer, **settings)
         parts = _to_device(read_folder(folder, positions, _without_none(sampling)), device, dtype)
         return cls(parts, folder, tokenizer=tokenizer)
 

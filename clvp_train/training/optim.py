@@ -48,8 +48,8 @@ class OptimConfig:
     optimizer: Callable[..., torch.optim.Optimizer] | None = None  # of parameter groups; None: AdamW
     scheduler: Callable[..., Any] | None = warmup_cosine  # see `build_scheduler`; None: a constant learning rate
     gradient_clip_norm: float = 1.0  # 0: no clipping
-    text_lr: float | None = None  # of the text encoder and its projection; None: as the optimiser says
-    speech_lr: float | None = None  # of the speech encoder and its projection; None: as the optimiser says
+    text_lr: float | None = None  # of the text encoder and its projection; None: that of the optimiser
+    speech_lr: float | None = None  # of the speech encoder and its projection; None: that of the optimiser
     freeze: Sequence[str] = ()  # "text" or "speech": the tower that is not trained and has no dropout
 
 
