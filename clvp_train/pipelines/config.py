@@ -4,7 +4,8 @@ import difflib
 import typing
 from collections.abc import Iterator
 from dataclasses import Field, fields, is_dataclass
-from typing import Any, cast
+from functools import cache
+from typing import Any
 
 from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import ValidationError
@@ -58,8 +59,7 @@ def _check_fields(node: DictConfig, schema: Any, prefix: str) -> Iterator[str]:
 
 def _problem(schema: Any, field: Field[Any], hint: Any, value: Any) -> str | None:
     """Why a setting does not take a value, or None if it does."""
-    plain = OmegaConf.to_container(value, resolve=True) if isinstance(value, Container) else value
-    rules = field.metadata
+    plain, rules = _plain(value), field.metadata
     if "only" in rules:
         allowed = rules["only"] if isinstance(rules["only"], tuple) else (rules["only"],)
         return None if plain in allowed else f"is set by this package (got {_typed(plain)}): {rules['instead']}."
@@ -88,10 +88,19 @@ def _typed(value: Any) -> str:
 
 def _has_type(schema: Any, name: str, value: Any) -> bool:
     """Whether OmegaConf takes the value for that field of the schema as it is, without a conversion."""
-    typed = OmegaConf.structured(schema)
+    node = _node(schema)
     try:
-        typed[name] = value
+        node[name] = value
     except ValidationError:
         return False
-    held = cast(dict[str, Any], OmegaConf.to_container(typed))[name]
+    held = _plain(node[name])
     return isinstance(value, bool) == isinstance(held, bool) and held == value
+
+
+@cache
+def _node(schema: Any) -> DictConfig:
+    return OmegaConf.structured(schema)
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True) if isinstance(value, Container) else value
