@@ -18,7 +18,7 @@ BUFFER_BYTES = 2**20  # of a column that is read from Parquet
 NEEDED, OPTIONAL = ("audio", "text"), ("speaker", "id")  # columns of a manifest
 RENAME = "Rename the columns to audio, text and, if present, speaker and id."
 
-Table = Iterator[tuple[str, dict[str, object]]]
+TableRows = Iterator[tuple[str, dict[str, object]]]
 """(where, column -> cell) of each row."""
 
 
@@ -50,7 +50,7 @@ def _id_from(audio: object, folder: Path, number: int) -> str:
     return f"row-{number:06d}"
 
 
-def _read_table(path: Path) -> Table:
+def _read_table(path: Path) -> TableRows:
     match path.suffix.lower():
         case ".csv":  # quoted as spreadsheets do
             return _delimited_rows(path, delimiter=",", strict=True)
@@ -71,7 +71,7 @@ def require_columns(where: str, columns: Iterable[str], needed: Iterable[str], r
             raise UserError(f"{where}: no column '{column}' (columns: {', '.join(columns) or 'none'}). {remedy}")
 
 
-def _delimited_rows(path: Path, **dialect: Any) -> Table:
+def _delimited_rows(path: Path, **dialect: Any) -> TableRows:
     reader = csv.reader((line for _, line in read_lines(path)), **dialect)
     header, start = None, 1
     while True:
@@ -95,7 +95,7 @@ def _delimited_rows(path: Path, **dialect: Any) -> Table:
             yield where, dict(zip(header, cells, strict=True))
 
 
-def _json_rows(path: Path) -> Table:
+def _json_rows(path: Path) -> TableRows:
     for number, line in read_lines(path):
         if not line.strip():
             continue
@@ -111,7 +111,7 @@ def _json_rows(path: Path) -> Table:
         yield where, cells
 
 
-def _parquet_rows(path: Path) -> Table:
+def _parquet_rows(path: Path) -> TableRows:
     try:
         # by default pyarrow keeps everything it has read of the file until it is closed
         with pq.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES) as file:
@@ -124,7 +124,7 @@ def _parquet_rows(path: Path) -> Table:
         raise UserError(f"{path}: cannot be read as Parquet ({reason}). Write the file again.") from None
 
 
-def arrow_rows(source: str, batches: Iterable[pa.RecordBatch | pa.Table]) -> Table:
+def arrow_rows(source: str, batches: Iterable[pa.RecordBatch | pa.Table]) -> TableRows:
     """Rows of Arrow batches. Binary and struct cells stay Arrow scalars, so that audio bytes are copied only on demand."""
     number = 0
     for batch in batches:

@@ -12,7 +12,7 @@ from clvp_train import metrics
 from clvp_train.evaluation.embedding import Embedder, EmbeddingStore
 from clvp_train.evaluation.evaluation_data import EvaluationData
 from clvp_train.evaluation.held_out import HeldOut
-from clvp_train.evaluation.perturbation_suite import Perturbation
+from clvp_train.evaluation.perturbation_suite import PerturbedPairs
 from clvp_train.io.process_rank import rank_and_world_size
 from clvp_train.report import FigureData
 
@@ -156,7 +156,7 @@ def _score_metrics(scores: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _detection(
-    perturbations: Sequence[Perturbation], perturbed: Sequence[np.ndarray], true_N: np.ndarray, per_text: PerText
+    perturbations: Sequence[PerturbedPairs], perturbed: Sequence[np.ndarray], true_N: np.ndarray, per_text: PerText
 ) -> list[dict[str, Any]]:
     """How often a matched pair scores higher than its perturbed copy, for each perturbation."""
     rows = []

@@ -18,11 +18,10 @@ from clvp_train.evaluation.text_perturbations import text_of, words_of
 from clvp_train.evaluation.transcripts import transcripts
 from clvp_train.metrics import Judge
 from clvp_train.pairs import read_manifest, read_recordings
-from clvp_train.pairs.judges import recording_distances
+from clvp_train.pairs.judges import Key, recording_distances
 from clvp_train.pairs.sources import UNKNOWN, check_codes, load_recording
 from clvp_train.tortoise import FrozenTortoise
 
-Key = tuple[str, str]  # `text_key` of a text, and the voice
 Recordings = dict[Key, Utterance | list[int]]  # audio, or codes
 log = logging.getLogger(__name__)
 

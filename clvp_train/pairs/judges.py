@@ -24,7 +24,6 @@ from clvp_train.tortoise.vocoder import decode_mels
 COLUMNS = ("text", "voice", "speech_ids")  # of stored recordings
 DECODED_AT_ONCE, CLIPS_AT_ONCE = 256, 32  # candidates whose mels, and recordings whose samples are in memory
 Key = tuple[str, str]  # of a recording: its text, or its id, and its voice
-Codes = Sequence[int]
 
 
 def read_recordings(path: str, setting: str, alternatives: str = "a folder of pairs") -> pa.Table:
@@ -51,7 +50,10 @@ def read_recordings(path: str, setting: str, alternatives: str = "a folder of pa
 
 
 def recording_distances(
-    tortoise: FrozenTortoise, codes: Sequence[Codes], keys: Sequence[Key], recordings: Mapping[Key, Codes]
+    tortoise: FrozenTortoise,
+    codes: Sequence[Sequence[int]],
+    keys: Sequence[Key],
+    recordings: Mapping[Key, Sequence[int]],
 ) -> np.ndarray:
     """Returns (N,) the distance of each candidate's mel to that of the recording with its key, see `metrics.mel_distances`; NaN
     without a recording. Both are decoded from codes, so that what the DVAE loses does not count.

@@ -57,7 +57,7 @@ class Demo(Root):
 
 
 @dataclass(kw_only=True)
-class Codes:
+class CodeSource:
     """What all sources have in common."""
 
     batch_size: int = setting(ge=1)
@@ -67,7 +67,7 @@ class Codes:
 
 
 @dataclass(kw_only=True)
-class ARCodes(Codes):
+class ARCodes(CodeSource):
     _target_: ClassVar[str] = "clvp_train.pairs.ARCodes"
     voices: str
     num_candidates: int = setting(ge=0)
@@ -91,12 +91,12 @@ class ASRJudge:
 
 
 @dataclass(kw_only=True)
-class DVAECodes(Codes):
+class DVAECodes(CodeSource):
     _target_: ClassVar[str] = "clvp_train.pairs.DVAECodes"
 
 
 @dataclass(kw_only=True)
-class StoredCodes(Codes):
+class StoredCodes(CodeSource):
     _target_: ClassVar[str] = "clvp_train.pairs.StoredCodes"
     path: str
 

@@ -12,8 +12,8 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from clvp_train.models import CLVPModel
+from clvp_train.models.convert_tortoise import TOWERS
 
-TOWERS = ("text", "speech")
 FUSED_BY_DEFAULT = (torch.optim.Adam, torch.optim.AdamW)
 
 
