@@ -146,27 +146,18 @@ def audio_of(where: str, cell: object, folder: Path | None) -> str | Callable[[]
         cell: a path, bytes, or the `{bytes, path}` struct of `datasets`.
         folder: base of relative paths; None leaves them unchanged.
     """
-    if isinstance(cell, pa.BinaryScalar) and cell.is_valid:
-        return cast(Callable[[], bytes], cell.as_py)
-    if isinstance(cell, bytes):
-        held_bytes = cell
-        return lambda: held_bytes
-    if isinstance(cell, pa.StructScalar | dict):
-        held = cell.get("bytes") if isinstance(cell, dict) else _member(cell, "bytes")
-        if isinstance(held, pa.BinaryScalar) and held.is_valid:
-            return cast(Callable[[], bytes], held.as_py)
-        if isinstance(held, str):
-            raise UserError(f"{where}: audio bytes in JSON. Write the path of an audio file, or use Parquet.")
-        path = cell.get("path") if isinstance(cell, dict) else _member(cell, "path")
-        cell = path.as_py() if isinstance(path, pa.Scalar) else path
-    if isinstance(cell, pa.Scalar):
-        cell = cell.as_py()
-    if isinstance(cell, str) and cell.strip():
-        return str(folder / cell.strip()) if folder else cell.strip()
-    if cell is None or cell == "":
+    if isinstance(cell, pa.StructScalar):
+        cell = {name: cell[name] for name in cell.type.names} if cell.is_valid else None
+    held, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, cell)
+    if isinstance(held, pa.BinaryScalar) and held.is_valid:
+        return cast(Callable[[], bytes], held.as_py)
+    if isinstance(held, bytes):
+        return lambda: held
+    if isinstance(cell, dict) and isinstance(held, str):
+        raise UserError(f"{where}: audio bytes in JSON. Write the path of an audio file, or use Parquet.")
+    path = path.as_py() if isinstance(path, pa.Scalar) else path
+    if isinstance(path, str) and path.strip():
+        return str(folder / path.strip()) if folder else path.strip()
+    if path is None or path == "":
         raise UserError(f"{where}: no audio. Add its path or bytes, or remove the row.")
-    raise UserError(f"{where}: the audio is of type {type(cell).__name__}. Use a path or a struct of bytes and path.")
-
-
-def _member(struct: pa.StructScalar, name: str) -> pa.Scalar | None:
-    return struct[name] if struct.is_valid and name in struct.type.names else None
+    raise UserError(f"{where}: the audio is of type {type(path).__name__}. Use a path or a struct of bytes and path.")

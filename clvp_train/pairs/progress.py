@@ -4,7 +4,6 @@ import logging
 import sys
 import time
 from datetime import timedelta
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -51,9 +50,7 @@ class Progress:
             self._streams = {handler: handler.setStream(sys.stdout) for handler in handlers if handler.stream.isatty()}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._bar.stop()
         for handler, stream in self._streams.items():
             handler.setStream(stream)

@@ -180,29 +180,7 @@ class Hub:
     card: str | None
 
 
-SCHEMAS: list[Any] = [
-    training.Data,
-    training.ModelConfig,
-    training.Training,
-    training.Optim,
-    training.Contrastive,
-    training.Sigmoid,
-    training.Listwise,
-    training.LastCheckpoint,
-    training.EMA,
-    training.Trainer,
-    ARCodes,
-    RecordingDistance,
-    ASRJudge,
-    DVAECodes,
-    StoredCodes,
-    Tortoise,
-    OriginalTortoise,
-    Perturbations,
-    Rerank,
-    Reranker,
-    Hub,
-]
+SCHEMAS = [schema for schema in (*vars(training).values(), *globals().values()) if hasattr(schema, "_target_")]
 # YAML files extend it, by `defaults: [/trainer_schema@_here_]`, so that no flag of the Trainer needs a +. It is open
 # (struct=False), so that another _target_ can take other arguments; `config.validate` reports a misspelt name.
 node = OmegaConf.structured(training.Trainer, flags={"struct": False})
