@@ -1,7 +1,6 @@
 """Readers of text and audio corpora, in any layout and language, and the split of their texts."""
 
-from clvp_train.corpus.base import Corpus, Row, Utterance, clean_text
-from clvp_train.corpus.files import AUDIO_SUFFIXES
+from clvp_train.corpus.base import AUDIO_SUFFIXES, Corpus, Row, Utterance, clean_text
 from clvp_train.corpus.hub import Hub
 from clvp_train.corpus.readers import Asterisk, Folder, LJSpeech, TextLines, Texts
 from clvp_train.corpus.splits import Split, fingerprint, split_of, text_key

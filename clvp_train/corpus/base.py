@@ -1,15 +1,18 @@
-"""What every corpus reader yields, and the checks of a corpus before its first utterance."""
+"""What every corpus reader yields, the checks of a corpus before its first utterance, and reading of text files."""
 
+import gzip
 import os.path
 import unicodedata
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from clvp_train.corpus.files import absolute
 from clvp_train.errors import UserError
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,34 @@ class LocalCorpus(Corpus):
             problem = f"not a {kind}" if path.exists() else "does not exist"
             raise UserError(f"{path}: {problem}. Set corpus.{self.setting} to the {self.setting} of the corpus.")
         return path
+
+
+def absolute(path: str | Path) -> Path:
+    """`path` with `~` expanded and made absolute; symbolic links are not resolved."""
+    return Path(path).expanduser().absolute()
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yields (line number from 1, line with its "\\n") of a UTF-8 file, plain or .gz; a byte order mark is dropped.
+
+    Raises:
+        UserError: the file cannot be read or is not UTF-8; the message gives the byte offset.
+    """
+    offset = 0
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    text = line.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    raise UserError(
+                        f"{path}, line {number}: byte {offset + error.start} is not UTF-8. Save the file as UTF-8."
+                    ) from None
+                offset += len(line)
+                text = text.removeprefix("\ufeff") if number == 1 else text
+                yield number, text[:-2] + "\n" if text.endswith("\r\n") else text
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: cannot be read ({error}). Replace the file or check its permissions.") from None
 
 
 def _text(row: Row) -> str:

@@ -6,8 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clvp_train.corpus.base import Corpus, Row
-from clvp_train.corpus.files import absolute
+from clvp_train.corpus.base import Corpus, Row, absolute
 from clvp_train.corpus.tables import ARROW_BATCH_ROWS, arrow_rows, audio_of, require_columns
 from clvp_train.errors import UserError
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from clvp_train.corpus.base import Corpus, LocalCorpus, Row
-from clvp_train.corpus.files import AUDIO_SUFFIXES, absolute, read_lines
+from clvp_train.corpus.base import AUDIO_SUFFIXES, Corpus, LocalCorpus, Row, absolute, read_lines
 from clvp_train.errors import UserError
 
 _NOT_TRANSCRIPTS = ("readme", "license", "licence", "copying", "notice")

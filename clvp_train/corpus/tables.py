@@ -10,8 +10,7 @@ from typing import Any, ClassVar, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clvp_train.corpus.base import LocalCorpus, Row
-from clvp_train.corpus.files import read_lines
+from clvp_train.corpus.base import LocalCorpus, Row, read_lines
 from clvp_train.errors import UserError
 
 ARROW_BATCH_ROWS = 64  # a row with audio bytes takes about 100 kB
@@ -19,7 +18,7 @@ BUFFER_BYTES = 2**20  # of a column that is read from Parquet
 NEEDED, OPTIONAL = ("audio", "text"), ("speaker", "id")  # columns of a manifest
 RENAME = "Rename the columns to audio, text and, if present, speaker and id."
 
-Table = Iterator[tuple[str, dict[str, object]]]
+TableRows = Iterator[tuple[str, dict[str, object]]]
 """(where, column -> cell) of each row."""
 
 
@@ -51,7 +50,7 @@ def _id_from(audio: object, folder: Path, number: int) -> str:
     return f"row-{number:06d}"
 
 
-def _read_table(path: Path) -> Table:
+def _read_table(path: Path) -> TableRows:
     match path.suffix.lower():
         case ".csv":  # quoted as spreadsheets do
             return _delimited_rows(path, delimiter=",", strict=True)
@@ -72,7 +71,7 @@ def require_columns(where: str, columns: Iterable[str], needed: Iterable[str], r
             raise UserError(f"{where}: no column '{column}' (columns: {', '.join(columns) or 'none'}). {remedy}")
 
 
-def _delimited_rows(path: Path, **dialect: Any) -> Table:
+def _delimited_rows(path: Path, **dialect: Any) -> TableRows:
     reader = csv.reader((line for _, line in read_lines(path)), **dialect)
     header, start = None, 1
     while True:
@@ -96,7 +95,7 @@ def _delimited_rows(path: Path, **dialect: Any) -> Table:
             yield where, dict(zip(header, cells, strict=True))
 
 
-def _json_rows(path: Path) -> Table:
+def _json_rows(path: Path) -> TableRows:
     for number, line in read_lines(path):
         if not line.strip():
             continue
@@ -112,7 +111,7 @@ def _json_rows(path: Path) -> Table:
         yield where, cells
 
 
-def _parquet_rows(path: Path) -> Table:
+def _parquet_rows(path: Path) -> TableRows:
     try:
         # by default pyarrow keeps everything it has read of the file until it is closed
         with pq.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES) as file:
@@ -125,7 +124,7 @@ def _parquet_rows(path: Path) -> Table:
         raise UserError(f"{path}: cannot be read as Parquet ({reason}). Write the file again.") from None
 
 
-def arrow_rows(source: str, batches: Iterable[pa.RecordBatch | pa.Table]) -> Table:
+def arrow_rows(source: str, batches: Iterable[pa.RecordBatch | pa.Table]) -> TableRows:
     """Rows of Arrow batches. Binary and struct cells stay Arrow scalars, so that audio bytes are copied only on demand."""
     number = 0
     for batch in batches:
@@ -147,27 +146,18 @@ def audio_of(where: str, cell: object, folder: Path | None) -> str | Callable[[]
         cell: a path, bytes, or the `{bytes, path}` struct of `datasets`.
         folder: base of relative paths; None leaves them unchanged.
     """
-    if isinstance(cell, pa.BinaryScalar) and cell.is_valid:
-        return cast(Callable[[], bytes], cell.as_py)
-    if isinstance(cell, bytes):
-        held_bytes = cell
-        return lambda: held_bytes
-    if isinstance(cell, pa.StructScalar | dict):
-        held = cell.get("bytes") if isinstance(cell, dict) else _member(cell, "bytes")
-        if isinstance(held, pa.BinaryScalar) and held.is_valid:
-            return cast(Callable[[], bytes], held.as_py)
-        if isinstance(held, str):
-            raise UserError(f"{where}: audio bytes in JSON. Write the path of an audio file, or use Parquet.")
-        path = cell.get("path") if isinstance(cell, dict) else _member(cell, "path")
-        cell = path.as_py() if isinstance(path, pa.Scalar) else path
-    if isinstance(cell, pa.Scalar):
-        cell = cell.as_py()
-    if isinstance(cell, str) and cell.strip():
-        return str(folder / cell.strip()) if folder else cell.strip()
-    if cell is None or cell == "":
+    if isinstance(cell, pa.StructScalar):
+        cell = {name: cell[name] for name in cell.type.names} if cell.is_valid else None
+    held, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, cell)
+    if isinstance(held, pa.BinaryScalar) and held.is_valid:
+        return cast(Callable[[], bytes], held.as_py)
+    if isinstance(held, bytes):
+        return lambda: held
+    if isinstance(cell, dict) and isinstance(held, str):
+        raise UserError(f"{where}: audio bytes in JSON. Write the path of an audio file, or use Parquet.")
+    path = path.as_py() if isinstance(path, pa.Scalar) else path
+    if isinstance(path, str) and path.strip():
+        return str(folder / path.strip()) if folder else path.strip()
+    if path is None or path == "":
         raise UserError(f"{where}: no audio. Add its path or bytes, or remove the row.")
-    raise UserError(f"{where}: the audio is of type {type(cell).__name__}. Use a path or a struct of bytes and path.")
-
-
-def _member(struct: pa.StructScalar, name: str) -> pa.Scalar | None:
-    return struct[name] if struct.is_valid and name in struct.type.names else None
+    raise UserError(f"{where}: the audio is of type {type(path).__name__}. Use a path or a struct of bytes and path.")

@@ -53,7 +53,7 @@ class CLVPDataModule(L.LightningDataModule):
     def __init__(
         self,
         pairs: Path | str | Mapping[str, Path | str],
-        batch_size: int = 256,
+        batch_size: int = 96,
         eval_batch_size: int = 256,
         num_workers: int = 0,
         seed: int = 0,

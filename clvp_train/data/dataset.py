@@ -125,7 +125,7 @@ class TrainingPairs(Dataset[Pair]):
             rng = np.random.default_rng((self.seed, epoch, index))
             other_codes = partial(self._other_codes, index, rng)
             copies = self.negatives.draw(pair["speech_ids"].numpy(), rng, other_codes, self.limit)
-            pair["negatives"] = [(copy_S, pair["finished"]) for copy_S in copies]
+            pair["negatives"] = [(torch.from_numpy(copy_S), pair["finished"]) for copy_S in copies]
         return pair
 
     def _other_codes(self, index: int, rng: np.random.Generator) -> Codes:

@@ -66,7 +66,7 @@ class JudgedCandidates:
 
 @dataclass(eq=False)
 class JudgedPairs(Dataset[Pair]):
-    """Training pairs with their qualities. Worse candidates of the text take the place of their first K negatives, as far as
+    """Training pairs with their qualities. Worse candidates of the text take the place of their first K negatives, where
     there are any."""
 
     items: Dataset[Pair]  # training pairs with at least K negatives

@@ -17,7 +17,6 @@ from functools import wraps
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
 from clvp_train.errors import UserError
@@ -132,7 +131,7 @@ class HardNegatives:
 
     def draw(
         self, codes_S: Codes, rng: np.random.Generator, other_codes: Callable[[], Codes], limit: int | None = None
-    ) -> list[torch.Tensor]:
+    ) -> list[Codes]:
         """Returns K perturbed copies of the codes, none equal to the original within the limit.
 
         Args:
@@ -142,7 +141,7 @@ class HardNegatives:
             limit: number of codes that the model sees; None: all.
         """
         codes_S = codes_S[:limit]
-        return [torch.from_numpy(self._copy(codes_S, rng, other_codes, limit)) for _ in range(self.num_hard_negatives)]
+        return [self._copy(codes_S, rng, other_codes, limit) for _ in range(self.num_hard_negatives)]
 
     def _copy(
         self, codes_S: Codes, rng: np.random.Generator, other_codes: Callable[[], Codes], limit: int | None

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from clvp_train.demo.session import Row
+from clvp_train.demo.session import RankedCandidate
 from clvp_train.errors import UserError
 
 ANSWERS = ("A is better", "No difference", "B is better")
@@ -45,7 +45,7 @@ class ListeningTest:
                 "you have seen the ranking of these candidates. Change the sentence, the voice or the seed."
             )
 
-    def start(self, draw: Draw, rows: list[Row]) -> Trial:
+    def start(self, draw: Draw, rows: list[RankedCandidate]) -> Trial:
         """Starts a comparison of ranked candidates. Raises UserError if all of them have the same codes."""
         pick, *others = rows
         ranks = [rank for rank, row in enumerate(others, start=2) if row.candidate.codes != pick.candidate.codes]

@@ -10,7 +10,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from clvp_train.demo.listening_test import ANSWERS, Draw, ListeningTest
-from clvp_train.demo.session import DemoSession, Row
+from clvp_train.demo.session import DemoSession, RankedCandidate
 from clvp_train.errors import UserError
 from clvp_train.tortoise import Candidate
 from clvp_train.tortoise.audio import SAMPLE_RATE
@@ -141,7 +141,7 @@ class _Content:
         return changed | self._show(self.comparison) | dict(zip(self.players, played))
 
     def answer(
-        self, answer: str, seed: int | None, rows: list[Row], test: ListeningTest, request: gr.Request
+        self, answer: str, seed: int | None, rows: list[RankedCandidate], test: ListeningTest, request: gr.Request
     ) -> dict[Any, Any]:
         verdict = test.answer(answer, str(request.session_hash), self.answers)
         if verdict is None:  # a second click
@@ -150,11 +150,11 @@ class _Content:
         changed = {self.seed: (seed or 0) + 1, self.test: test, self.tally: gr.Markdown(test.summary(), visible=True)}
         return changed | self._ranking(rows) | {self.message: f'<div role="status">{verdict}.</div>'}
 
-    def select(self, rows: list[Row], event: gr.SelectData) -> gr.Audio:
+    def select(self, rows: list[RankedCandidate], event: gr.SelectData) -> gr.Audio:
         rank = int(event.row_value[0])  # not the position of the row, because the visitor may have sorted the table
         return self._play(rows, rank, f"Selected: rank {rank}")
 
-    def _ranking(self, rows: list[Row]) -> dict[Any, Any]:
+    def _ranking(self, rows: list[RankedCandidate]) -> dict[Any, Any]:
         return self._show(self.results) | {
             self.table: _cells(rows),
             self.best: self._play(rows, 1, "Best: rank 1"),
@@ -166,7 +166,7 @@ class _Content:
         """Shows one of the columns, or neither."""
         return {column: gr.Column(visible=column is shown) for column in (self.comparison, self.results)}
 
-    def _play(self, rows: list[Row], rank: int, label: str) -> gr.Audio:
+    def _play(self, rows: list[RankedCandidate], rank: int, label: str) -> gr.Audio:
         audio = (SAMPLE_RATE, self.session.speak(rows[rank - 1].candidate)) if self.session.is_audible else None
         return gr.Audio(audio, label=label, visible=True)
 
@@ -183,7 +183,7 @@ def _player(name: str, autoplay: bool = False) -> gr.Audio:
     )
 
 
-def _cells(rows: list[Row]) -> Styler:
+def _cells(rows: list[RankedCandidate]) -> Styler:
     """The cells as numbers, so that columns sort by value, with few digits shown."""
     cells = [
         (rank, row.score, row.percentile, row.log_probability, row.seconds, "yes" if row.candidate.finished else "no")

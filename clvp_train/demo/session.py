@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from clvp_train.errors import UserError
-from clvp_train.inference.reranker import Ranking, Reranker
+from clvp_train.inference.reranker import Reranker
 from clvp_train.pairs import CODES_PER_SECOND, folder_voices
 from clvp_train.tortoise import Candidate, FrozenTortoise
 from clvp_train.tortoise.audio import load_audio
@@ -20,7 +20,7 @@ PEAK = 0.9 * 32767  # 90% of the range of 16-bit samples
 
 
 @dataclass(frozen=True)
-class Row:
+class RankedCandidate:
     """A candidate and its scores: a row of the table."""
 
     candidate: Candidate
@@ -29,8 +29,8 @@ class Row:
 
     @property
     def log_probability(self) -> float:
-        """Nats per code, including the stop token if there is one."""
-        return self.candidate.log_probability / (len(self.candidate.codes) + self.candidate.finished)
+        """In nats per code."""
+        return self.candidate.log_probability_per_code
 
     @property
     def seconds(self) -> float:
@@ -67,7 +67,9 @@ class DemoSession:
     def is_audible(self) -> bool:
         return self.tortoise.dvae is not None
 
-    def draw(self, text: str, voice: str, seed: int, on_candidate: Callable[[Candidate], None]) -> list[Row]:
+    def draw(
+        self, text: str, voice: str, seed: int, on_candidate: Callable[[Candidate], None]
+    ) -> list[RankedCandidate]:
         """Samples candidates of a text and returns them ranked, best first.
 
         Args:
@@ -89,7 +91,8 @@ class DemoSession:
         if not drawn:
             raise UserError("every candidate is empty. Use a longer text or another seed.")
         [ranking] = self.reranker.rank([ids if self.reranker.tokenizer is None else text], [drawn])
-        return [_row(drawn, ranking, index) for index in ranking.order]
+        percentiles = ranking.percentiles or [None] * len(drawn)
+        return [RankedCandidate(drawn[index], ranking.scores[index], percentiles[index]) for index in ranking.order]
 
     def speak(self, candidate: Candidate) -> np.ndarray:
         """Returns (N,) int16 samples at 22 050 Hz. Raises UserError if Tortoise has no DVAE."""
@@ -104,11 +107,6 @@ class DemoSession:
         if unknown:
             raise UserError(f"the tokenizer has no token for {' '.join(unknown)}. Remove them from the text.")
         return self.tortoise.tokenize(text)
-
-
-def _row(drawn: list[Candidate], ranking: Ranking, index: int) -> Row:
-    percentile = None if ranking.percentiles is None else ranking.percentiles[index]
-    return Row(drawn[index], ranking.scores[index], percentile)
 
 
 def _unknown_characters(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:

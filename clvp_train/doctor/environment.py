@@ -9,14 +9,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from clvp_train.doctor.loading import Loaded
-from clvp_train.doctor.rows import GIB, Row, short_path
+from clvp_train.doctor.rows import GIB, Finding, short_path
 from clvp_train.io import CONF, DATA
 
 MIN_FREE = 1  # GiB; a run of the published size keeps three checkpoints of 2.8
 ENVIRONMENT_VARIABLES = ("HF_HUB_OFFLINE", "HF_ENDPOINT", "WANDB_MODE", "WANDB_BASE_URL")
 
 
-def devices(loaded: Loaded) -> list[Row]:
+def devices(loaded: Loaded) -> list[Finding]:
     """Rows of CPU, GPUs, NCCL and MPS.
 
     Args:
@@ -26,14 +26,14 @@ def devices(loaded: Loaded) -> list[Row]:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
     machine = f"{cores} cores, {memory:.0f} GiB of memory"
     if loaded.error is not None:
-        return [Row("CPU", machine), Row("others", "unknown, because torch cannot be imported")]
+        return [Finding("CPU", machine), Finding("others", "unknown, because torch cannot be imported")]
     report = loaded.report
-    rows = [Row("CPU", f"{machine}, {'native' if report['bfloat16'] else 'no native'} bfloat16")]
-    rows += [Row(f"cuda:{number}", gpu) for number, gpu in enumerate(report["gpus"])]
+    rows = [Finding("CPU", f"{machine}, {'native' if report['bfloat16'] else 'no native'} bfloat16")]
+    rows += [Finding(f"cuda:{number}", gpu) for number, gpu in enumerate(report["gpus"])]
     if not report["gpus"]:
-        rows.append(Row("CUDA", f"none{_why_no_gpu(report['cuda'])}"))
-    rows.append(Row("NCCL", report["nccl"] or "none, because there is no GPU"))
-    rows.append(Row("MPS", "available" if report["mps"] else "none"))
+        rows.append(Finding("CUDA", f"none{_why_no_gpu(report['cuda'])}"))
+    rows.append(Finding("NCCL", report["nccl"] or "none, because there is no GPU"))
+    rows.append(Finding("MPS", "available" if report["mps"] else "none"))
     return rows
 
 
@@ -45,17 +45,17 @@ def _why_no_gpu(cuda_version: str | None) -> str:
     return f": the NVIDIA driver does not support this torch, which is built for CUDA {cuda_version}"
 
 
-def paths() -> list[Row]:
+def paths() -> list[Finding]:
     """Rows of the files that come with the package."""
     rows = []
     for name, folder, file in (("configs", CONF, "train.yaml"), ("bundled data", DATA, "nano/sentences.txt")):
         missing = not (folder / file).is_file()
         result = f"{short_path(folder)}{': missing' if missing else ''}"
-        rows.append(Row(name, result, "reinstall clvp-train" if missing else None))
+        rows.append(Finding(name, result, "reinstall clvp-train" if missing else None))
     return rows
 
 
-def caches() -> list[Row]:
+def caches() -> list[Finding]:
     """Rows of the folders that grow, with their size and the free space, and of the current folder."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     hugging_face = Path(os.environ.get("HF_HOME") or home / "huggingface")
@@ -66,18 +66,18 @@ def caches() -> list[Row]:
         "speech codes": Path("outputs/codes"),
         "runs": Path("outputs"),
     }
-    rows = [Row(name, _size(Path(folder).expanduser())) for name, folder in folders.items()]
+    rows = [Finding(name, _size(Path(folder).expanduser())) for name, folder in folders.items()]
     return [*rows, _current_folder(Path.cwd())]
 
 
-def _current_folder(folder: Path) -> Row:
+def _current_folder(folder: Path) -> Finding:
     free = shutil.disk_usage(folder).free / GIB
     if not os.access(folder, os.W_OK):
-        return Row(
+        return Finding(
             "this folder", f"{short_path(folder)}: not writable", "run the commands in a folder that is writable"
         )
     fix = None if free >= MIN_FREE else f"free disk space: checkpoints and speech codes need more than {MIN_FREE} GiB"
-    return Row("this folder", f"{short_path(folder)}, {free:.1f} GiB free", fix)
+    return Finding("this folder", f"{short_path(folder)}, {free:.1f} GiB free", fix)
 
 
 def _size(folder: Path) -> str:
@@ -89,20 +89,20 @@ def _size(folder: Path) -> str:
     return f"{short_path(folder)}, {sum(file.lstat().st_size for file in files) / GIB:.2f} GiB, {free}"
 
 
-def logins() -> list[Row]:
+def logins() -> list[Finding]:
     """Rows of the Hub, of W&B, and of environment variables that change their address or forbid the network.
 
     A token is never printed, only where it was found.
     """
     hub, wandb = _hub_token(), _wandb_key()
     rows = [
-        Row("Hub", f"token from {hub}" if hub else "none, public files only. Log in with: hf auth login"),
-        Row("W&B", f"key from {wandb}" if wandb else "none, runs stay offline. Log in with: wandb login"),
+        Finding("Hub", f"token from {hub}" if hub else "none, public files only. Log in with: hf auth login"),
+        Finding("W&B", f"key from {wandb}" if wandb else "none, runs stay offline. Log in with: wandb login"),
     ]
     without_password = {
         name: re.sub(r"//[^/@]*@", "//", os.environ[name]) for name in ENVIRONMENT_VARIABLES if name in os.environ
     }
-    return rows + [Row(name, value) for name, value in without_password.items()]
+    return rows + [Finding(name, value) for name, value in without_password.items()]
 
 
 def _hub_token() -> str | None:

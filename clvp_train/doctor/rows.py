@@ -7,7 +7,7 @@ GIB = 2**30
 
 
 @dataclass(frozen=True)
-class Row:
+class Finding:
     """One line of the output."""
 
     name: str
@@ -21,7 +21,7 @@ def short_path(path: Path) -> str:
     return f"~/{path.relative_to(home)}" if path.is_relative_to(home) and path != home else str(path)
 
 
-def format_sections(sections: dict[str, list[Row]]) -> list[str]:
+def format_sections(sections: dict[str, list[Finding]]) -> list[str]:
     """The lines of the output: rows in columns below the title of their section."""
     width = max(len(row.name) for rows in sections.values() for row in rows)
     lines = []

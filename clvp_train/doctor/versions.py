@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from clvp_train.doctor.loading import Loaded
-from clvp_train.doctor.rows import Row
+from clvp_train.doctor.rows import Finding
 from clvp_train.io import PACKAGE
 
 NAME = "clvp-train"
@@ -35,7 +35,7 @@ EXTRAS = {
 }
 
 
-def versions(loaded: dict[str, Loaded]) -> list[Row]:
+def versions(loaded: dict[str, Loaded]) -> list[Finding]:
     """Rows of Python, this package and its libraries.
 
     Args:
@@ -43,38 +43,38 @@ def versions(loaded: dict[str, Loaded]) -> list[Row]:
     """
     needed = requirements()
     rows = [
-        Row("python", platform.python_version()),
-        Row(NAME, _installed(NAME) or "not installed, run from its folder"),
+        Finding("python", platform.python_version()),
+        Finding(NAME, _installed(NAME) or "not installed, run from its folder"),
     ]
     causes: dict[str, str] = {}  # error -> the first library that raises it
     for name, module in MODULES.items():
         version, bounds, error = _version(name), needed.get(name, ""), loaded[module].error
         reinstall = _reinstall(name, needed)
         if version is None:
-            rows.append(Row(name, "missing", _install({name: bounds})))
+            rows.append(Finding(name, "missing", _install({name: bounds})))
         elif error in causes:
-            rows.append(Row(name, f"{version}: import fails because of {causes[error]}", f"fix {causes[error]}"))
+            rows.append(Finding(name, f"{version}: import fails because of {causes[error]}", f"fix {causes[error]}"))
         elif error is not None:
             causes[error] = name
-            rows.append(Row(name, f"{version}: import fails: {error}", reinstall))
+            rows.append(Finding(name, f"{version}: import fails: {error}", reinstall))
         elif not fits(version, bounds):
-            rows.append(Row(name, f"{version}: must be {bounds}", reinstall))
+            rows.append(Finding(name, f"{version}: must be {bounds}", reinstall))
         else:
-            rows.append(Row(name, version))
+            rows.append(Finding(name, version))
     if PIPELINE in loaded and loaded[PIPELINE].error is not None:
         missing = {name: bounds for name, bounds in needed.items() if _installed(name) is None}
-        rows.append(Row("train.py", f"import fails: {loaded[PIPELINE].error}", _install(missing or needed)))
+        rows.append(Finding("train.py", f"import fails: {loaded[PIPELINE].error}", _install(missing or needed)))
     rows.insert(4, _twins(loaded))
     return rows
 
 
-def extras() -> list[Row]:
+def extras() -> list[Finding]:
     """Rows of the optional dependencies. A missing one is not a problem."""
     rows = []
     for extra, (name, purpose) in EXTRAS.items():
         version = _installed(name)
         needed = {name: ""} if extra == "s3" else requirements(extra)
-        rows.append(Row(extra, f"{purpose}: {f'{name} {version}' if version else _install(needed)}"))
+        rows.append(Finding(extra, f"{purpose}: {f'{name} {version}' if version else _install(needed)}"))
     return rows
 
 
@@ -110,11 +110,13 @@ def _numbers(version: str) -> tuple[int, ...]:
     return numbers + (0,) * (3 - len(numbers))
 
 
-def _twins(loaded: dict[str, Loaded]) -> Row:
+def _twins(loaded: dict[str, Loaded]) -> Finding:
     """The builds of torch and torchaudio; how to fix them is in their own rows."""
     builds = [(_version(name) or "").partition("+")[2] or "default build" for name in TWINS]
     works = all(loaded[MODULES[name]].error is None for name in TWINS)
-    return Row("together", f"torch {builds[0]}, torchaudio {builds[1]}: {'compatible' if works else 'not compatible'}")
+    return Finding(
+        "together", f"torch {builds[0]}, torchaudio {builds[1]}: {'compatible' if works else 'not compatible'}"
+    )
 
 
 def _version(name: str) -> str | None:

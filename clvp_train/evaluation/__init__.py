@@ -10,9 +10,8 @@ from clvp_train.evaluation.evaluation_data import (
     prepare,
 )
 from clvp_train.evaluation.evaluator import Evaluation, compare, evaluate_model
-from clvp_train.evaluation.judges import add_judges
+from clvp_train.evaluation.judges import add_judges, corpus_recordings, stored_recordings
 from clvp_train.evaluation.perturbation_suite import PerturbationSuite
-from clvp_train.evaluation.recordings import corpus_recordings, stored_recordings
 
 __all__ = [
     "ASRJudge",

@@ -45,7 +45,7 @@ class Embedder:
         return self._run("text", sequences, lambda rows: self.collate.texts([_ids(sequences[row]) for row in rows]))
 
     def speech(self, sequences: Sequences, finished: Sequence[bool]) -> torch.Tensor:
-        """Does the same for speech codes. `finished` is False for codes that reached the AR's limit."""
+        """Returns (N, D) projections of speech codes. `finished` is False for codes that reached the AR's limit."""
 
         def batch(rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
             return self.collate.speech([_ids(sequences[row]) for row in rows], [finished[row] for row in rows])
@@ -55,7 +55,7 @@ class Embedder:
     def _run(
         self, tower: Tower, sequences: Sequences, batch: Callable[[list[int]], tuple[torch.Tensor, torch.Tensor]]
     ) -> torch.Tensor:
-        # Sorted by length there is little padding; with the longest first, a lack of memory shows at once.
+        # sorted by length, which avoids padding; the longest come first, so that a lack of memory shows in the first batch
         order = np.argsort([-len(sequence) for sequence in sequences], kind="stable").tolist()
         loader = DataLoader(
             order,

@@ -7,8 +7,8 @@ from clvp_train.data.datamodule import CLVPDataModule
 from clvp_train.errors import UserError
 from clvp_train.evaluation.held_out import CandidateSets, HeldOut
 from clvp_train.evaluation.perturbation_suite import (
-    Perturbation,
     PerturbationSuite,
+    PerturbedPairs,
     change_voices,
     perturb_codes,
     perturb_texts,
@@ -16,9 +16,7 @@ from clvp_train.evaluation.perturbation_suite import (
 from clvp_train.metrics import Judge
 from clvp_train.pairs import open_tokenizer
 
-# keys of `left_out`
-PERTURBATIONS, RERANKING, REFERENCE = "perturbations", "re-ranking", "Fréchet distance"
-WORD_ERRORS, MEL_DISTANCE = "word error rate", "mel distance"
+RERANKING, WORD_ERRORS, MEL_DISTANCE = "re-ranking", "word error rate", "mel distance"  # keys of `left_out`
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class EvaluationData:
     """The same for all checkpoints that are compared."""
 
     pairs: HeldOut  # one per distinct text
-    perturbations: Sequence[Perturbation] = ()  # of `pairs`
+    perturbations: Sequence[PerturbedPairs] = ()  # of `pairs`
     candidates: CandidateSets | None = None
     judges: Mapping[str, Judge] = field(default_factory=dict)  # of the candidates, by name
     reference: HeldOut | None = None  # the Fréchet distance compares the codes of `pairs` with these
@@ -64,7 +62,7 @@ def prepare(
     pairs, left_out = HeldOut.first_candidates(datamodule.splits["test"], limit), {}
     perturbations, reference_pairs = [], None
     if suite.num_pairs == 0:
-        left_out[PERTURBATIONS] = "perturbations.num_pairs=0"
+        left_out["perturbations"] = "perturbations.num_pairs=0"
     else:
         tokenizer = open_tokenizer(datamodule.folder)
         perturbations = [
@@ -72,7 +70,7 @@ def prepare(
             *perturb_texts(pairs, suite, lambda text: tokenizer(text)["input_ids"]),
         ]
     if reference is None:
-        left_out[REFERENCE] = "set reference to a folder of reference pairs, such as codes of recordings"
+        left_out["Fréchet distance"] = "set reference to a folder of reference pairs, such as codes of recordings"
     else:
         others = _open_pairs(reference, datamodule, "reference")
         others.check_test_split()

@@ -12,8 +12,8 @@ from clvp_train import metrics
 from clvp_train.evaluation.embedding import Embedder, EmbeddingStore
 from clvp_train.evaluation.evaluation_data import EvaluationData
 from clvp_train.evaluation.held_out import HeldOut
-from clvp_train.evaluation.perturbation_suite import Perturbation
-from clvp_train.losses.gather import rank
+from clvp_train.evaluation.perturbation_suite import PerturbedPairs
+from clvp_train.io.process_rank import rank_and_world_size
 from clvp_train.report import FigureData
 
 PerText = dict[str, np.ndarray]
@@ -47,10 +47,11 @@ def evaluate_model(data: EvaluationData, embedder: Embedder) -> Evaluation:
     perturbed = [store.scores(pairs) for pairs in store.perturbations]
     scores = _scores(store, perturbed)
     clvp_score = metrics.clvp_score(text_ND, speech_ND, embedder.module.model.logit_scale.item())
-    per_text = _retrieval_per_text(ranks)
+    retrieval = {words: _retrieval_per_text(getattr(ranks, key).numpy()) for key, words in metrics.DIRECTIONS.items()}
+    per_text = {f"{name}, {words}": values_N for words in retrieval for name, values_N in retrieval[words].items()}
     results: dict[str, Any] = {
         **metrics.retrieval_summary(ranks),
-        "intervals": _intervals(per_text),
+        "intervals": {key: _intervals(retrieval[words]) for key, words in metrics.DIRECTIONS.items()},
         "breakdown": _breakdown(data.pairs, ranks),
         "scores": _score_metrics(scores) | {"clvp_score": clvp_score},
         "perturbations": _detection(data.perturbations, perturbed, scores["true"], per_text),
@@ -102,7 +103,7 @@ def compare(per_text: Sequence[PerText]) -> list[dict[str, Any]]:
 
 
 def _retrieval_ranks(text_ND: torch.Tensor, speech_ND: torch.Tensor) -> metrics.RetrievalRanks:
-    with Progress(transient=True, disable=rank() != 0) as progress:
+    with Progress(transient=True, disable=rank_and_world_size()[0] != 0) as progress:
         task = progress.add_task("Ranking")
         return metrics.retrieval_ranks(
             text_ND, speech_ND, lambda done, total: progress.update(task, completed=done, total=total)
@@ -117,13 +118,14 @@ def _scores(store: EmbeddingStore, perturbed: Sequence[np.ndarray]) -> dict[str,
     return scores | ({"perturbed": np.concatenate(perturbed)} if perturbed else {})
 
 
-def _retrieval_per_text(ranks: metrics.RetrievalRanks) -> PerText:
-    per_text: PerText = {}
-    for key, direction in metrics.DIRECTIONS.items():
-        ranks_N = getattr(ranks, key).numpy()
-        per_text |= {f"R@{k}, {direction}": (ranks_N <= k).astype(float) for k in (1, 5, 10)}
-        per_text |= {f"MRR, {direction}": 1 / ranks_N, f"mean_rank, {direction}": ranks_N}
-    return per_text
+def _retrieval_per_text(ranks_N: np.ndarray) -> PerText:
+    recalls = {f"R@{k}": (ranks_N <= k).astype(float) for k in (1, 5, 10)}
+    return recalls | {"MRR": 1 / ranks_N, "mean_rank": ranks_N}
+
+
+def _intervals(per_text: PerText) -> dict[str, metrics.Interval]:
+    intervals = {name: metrics.interval(values_N) for name, values_N in per_text.items()}
+    return intervals | {"median_rank": metrics.median_interval(per_text["mean_rank"])}
 
 
 def _breakdown(pairs: HeldOut, ranks: metrics.RetrievalRanks) -> dict[str, list[dict[str, Any]]]:
@@ -134,15 +136,6 @@ def _breakdown(pairs: HeldOut, ranks: metrics.RetrievalRanks) -> dict[str, list[
     }
     rows = {name: metrics.by_quartile(lengths_N, ranks) for name, lengths_N in lengths.items()}
     return rows | {"voice": metrics.by_label(pairs.voices, ranks)}
-
-
-def _intervals(per_text: PerText) -> dict[str, dict[str, metrics.Interval]]:
-    intervals: dict[str, dict[str, metrics.Interval]] = {}
-    for key, direction in metrics.DIRECTIONS.items():
-        values = {name.split(",")[0]: values_N for name, values_N in per_text.items() if name.endswith(direction)}
-        intervals[key] = {name: metrics.interval(values_N) for name, values_N in values.items()}
-        intervals[key]["median_rank"] = metrics.median_interval(values["mean_rank"])
-    return intervals
 
 
 def _score_metrics(scores: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -156,7 +149,7 @@ def _score_metrics(scores: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _detection(
-    perturbations: Sequence[Perturbation], perturbed: Sequence[np.ndarray], true_N: np.ndarray, per_text: PerText
+    perturbations: Sequence[PerturbedPairs], perturbed: Sequence[np.ndarray], true_N: np.ndarray, per_text: PerText
 ) -> list[dict[str, Any]]:
     """How often a matched pair scores higher than its perturbed copy, for each perturbation."""
     rows = []

@@ -1,24 +1,29 @@
-"""Judges of candidates that know neither CLVP nor the AR: transcripts of an ASR model, and true recordings."""
+"""Judges of candidates that know neither CLVP nor the AR: transcripts of an ASR model, and recordings of the texts, which are
+audio of a corpus or stored codes."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 from torchmetrics.functional.text import edit_distance, word_error_rate
 
-from clvp_train.corpus import text_key
+from clvp_train.corpus import Corpus, Utterance, text_key
+from clvp_train.errors import UserError
 from clvp_train.evaluation.asr import Recognizer
 from clvp_train.evaluation.evaluation_data import MEL_DISTANCE, WORD_ERRORS, EvaluationData
 from clvp_train.evaluation.held_out import CandidateSets
-from clvp_train.evaluation.recordings import Recordings, keys, recorded_mels
 from clvp_train.evaluation.text_perturbations import text_of, words_of
 from clvp_train.evaluation.transcripts import transcripts
-from clvp_train.metrics import Judge, mel_distances
-from clvp_train.pairs import read_manifest
+from clvp_train.metrics import Judge
+from clvp_train.pairs import read_manifest, read_recordings
+from clvp_train.pairs.judges import Key, recording_distances
+from clvp_train.pairs.sources import UNKNOWN, check_codes, load_recording
 from clvp_train.tortoise import FrozenTortoise
-from clvp_train.tortoise.vocoder import decode_mels
 
-ROWS_AT_ONCE = 512  # candidates whose features are in memory
+Recordings = dict[Key, Utterance | list[int]]  # audio, or codes
+log = logging.getLogger(__name__)
 
 
 def add_judges(
@@ -29,15 +34,15 @@ def add_judges(
     recordings: Recordings,
     cache_dir: str,
 ) -> EvaluationData:
-    """Adds what the judges say about the candidates of a folder, or the reasons why that is impossible.
+    """Adds the errors of the candidates of a folder by each judge, or the reasons why there are none.
 
     Args:
         data: with candidates.
-        folder: pairs, of which the candidates are.
-        open_tortoise: is called if there is something to judge.
-        recognizer: transcribes the candidates.
-        recordings: of their texts in their voices.
-        cache_dir: of transcripts.
+        folder: the pairs that the candidates were read from.
+        open_tortoise: called only if there is a judge.
+        recognizer: transcribes the candidates; None: no transcripts.
+        recordings: of the candidates' texts in their voices.
+        cache_dir: stores the transcripts.
 
     Raises:
         UserError: the recognizer cannot be opened, or a recording cannot be read.
@@ -65,11 +70,11 @@ def judge_by_asr(
 ) -> dict[str, Judge]:
     """Compares the transcripts of all candidates with their texts, without case and punctuation; text written without spaces is
     compared letter by letter."""
-    heard = transcripts(candidates.pairs.codes, tortoise, recognizer, cache_dir)
+    transcribed = transcripts(candidates.pairs.codes, tortoise, recognizer, cache_dir)
     texts = [text_key(candidates.pairs.texts[start]) for start in candidates.starts]
     counts = [
-        (word_errors(words, text), letter_errors(words, text))
-        for words, text in zip(heard, np.repeat(np.array(texts, dtype=object), candidates.sizes))
+        (word_errors(transcript, text), letter_errors(transcript, text))
+        for transcript, text in zip(transcribed, np.repeat(np.array(texts, dtype=object), candidates.sizes))
     ]
     words, letters = (candidates.by_text(errors) for errors in zip(*counts))
     return {
@@ -78,25 +83,77 @@ def judge_by_asr(
     }
 
 
+def stored_recordings(path: str, candidates: CandidateSets) -> Recordings:
+    """Returns the codes of recordings of the candidates' texts in their voices.
+
+    Args:
+        path: a Parquet file with columns `text`, `voice` and `speech_ids`, or a folder of pairs made with codes=dvae.
+
+    Raises:
+        UserError: it cannot be read, or lacks a column.
+    """
+    wanted, found = set(_keys(candidates)), Recordings()
+    table = read_recordings(path, "rerank.recordings")
+    for text, voice, codes in zip(*table.columns):
+        key = (text_key(text.as_py() or ""), voice.as_py() or UNKNOWN)
+        if key in wanted and len(codes):
+            found.setdefault(key, codes.as_py())
+    return found
+
+
+def corpus_recordings(corpus: Corpus, candidates: CandidateSets) -> Recordings:
+    """Returns the utterances of a corpus whose audio is of the candidates' texts in their voices; {} for a corpus of texts.
+
+    Raises:
+        UserError: the corpus is missing or malformed.
+    """
+    wanted = set(_keys(candidates))
+
+    def key(utterance: Utterance) -> Key:
+        return text_key(utterance.text), utterance.speaker or UNKNOWN
+
+    numbers = {number for number, utterance in corpus.stream(audio=False) if key(utterance) in wanted}
+    utterances = [utterance for _, utterance in corpus.stream(numbers.__contains__)] if numbers else []
+    return {key(utterance): utterance for utterance in utterances if utterance.audio is not None}
+
+
 def judge_by_recordings(
     candidates: CandidateSets, tortoise: FrozenTortoise, recordings: Recordings
 ) -> dict[str, Judge]:
     """Compares the features of candidates, decoded by the DVAE, with those of recordings under time warping. Texts whose
-    candidates do not all have a recording are not judged."""
-    mels, candidate_keys = dict(recorded_mels(recordings, tortoise)), keys(candidates)
-    distances = np.full(len(candidate_keys), np.nan)
-    rows = np.array([row for row, key in enumerate(candidate_keys) if key in mels])
-    for block in np.array_split(rows, -(-len(rows) // ROWS_AT_ONCE)) if len(rows) else []:
-        decoded = decode_mels(tortoise, [candidates.pairs.codes[row].tolist() for row in block])
-        distances[block] = mel_distances(decoded, [mels[candidate_keys[row]] for row in block])
-    errors_NK, known_NK = candidates.by_text(distances), candidates.by_text(np.isfinite(distances))
+    candidates do not all have a recording are not judged. Audio that cannot be read is left out, with a warning.
+
+    Raises:
+        UserError: `tortoise` has no such codes.
+    """
+    codes = [ids.tolist() for ids in candidates.pairs.codes]
+    distances_N = recording_distances(tortoise, codes, _keys(candidates), _recorded_codes(recordings, tortoise))
+    errors_NK, known_NK = candidates.by_text(distances_N), candidates.by_text(np.isfinite(distances_N))
     errors_NK[(known_NK == 0).any(axis=1)] = np.nan
     return {"mel_distance": Judge(errors_NK, np.ones(len(errors_NK)))} if np.isfinite(errors_NK).any() else {}
 
 
+def _keys(candidates: CandidateSets) -> list[Key]:
+    """The text and voice of each candidate."""
+    return [(text_key(text), voice) for text, voice in zip(candidates.pairs.texts, candidates.pairs.voices)]
+
+
+def _recorded_codes(recordings: Recordings, tortoise: FrozenTortoise) -> dict[Key, list[int]]:
+    codes: dict[Key, list[int]] = {}
+    for key, recording in recordings.items():
+        try:
+            codes[key] = (
+                tortoise.speech_codes([load_recording(recording)])[0] if isinstance(recording, Utterance) else recording
+            )
+        except UserError as error:
+            log.warning("recording not used: %s", error)
+            continue
+        check_codes(f"rerank.recordings, {key[0][:40]!r}", pa.array(codes[key]), tortoise)
+    return codes
+
+
 def word_errors(transcript: str, text: str) -> int:
-    """Returns the number of words to insert, delete or replace to get from a text, normalised by `text_key`, to a
-    transcript."""
+    """Returns the word edit distance of a transcript to a text that is normalised by `text_key`."""
     transcript, words = _normalised(transcript, text), words_of(text)
     if _is_unspaced(text):
         transcript = " ".join(transcript)
@@ -104,7 +161,7 @@ def word_errors(transcript: str, text: str) -> int:
 
 
 def letter_errors(transcript: str, text: str) -> int:
-    """Does the same for characters, spaces included."""
+    """Returns the character edit distance, spaces included."""
     return int(edit_distance(_normalised(transcript, text), text, reduction="sum"))
 
 

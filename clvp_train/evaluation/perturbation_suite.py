@@ -22,7 +22,7 @@ class PerturbationSuite:
 
 
 @dataclass(frozen=True)
-class Perturbation:
+class PerturbedPairs:
     """One kind of perturbation of one size, in all pairs that it applies to."""
 
     side: Literal["speech", "text"]
@@ -36,13 +36,13 @@ class Perturbation:
         self.perturbed.append(perturbed)
 
 
-def perturb_codes(pairs: HeldOut, suite: PerturbationSuite, limit: int | None = None) -> list[Perturbation]:
+def perturb_codes(pairs: HeldOut, suite: PerturbationSuite, limit: int | None = None) -> list[PerturbedPairs]:
     """Applies the perturbations of `clvp_train.data.perturbations` to the codes.
 
     If the model sees at most `limit` codes, pairs whose perturbation is behind that limit are left out.
     """
     rows = _sample_rows(len(pairs), suite)
-    perturbations = [Perturbation("speech", name, share) for name in PERTURBATIONS for share in suite.shares]
+    perturbations = [PerturbedPairs("speech", name, share) for name in PERTURBATIONS for share in suite.shares]
     for perturbation in perturbations if len(pairs) > 1 else ():
         rng = np.random.default_rng(suite.seed)
         for row in rows:
@@ -55,12 +55,12 @@ def perturb_codes(pairs: HeldOut, suite: PerturbationSuite, limit: int | None = 
     return [perturbation for perturbation in perturbations if perturbation.rows]
 
 
-def change_voices(pairs: HeldOut, candidates: CandidateSets, suite: PerturbationSuite) -> list[Perturbation]:
+def change_voices(pairs: HeldOut, candidates: CandidateSets, suite: PerturbationSuite) -> list[PerturbedPairs]:
     """Replaces the end of the codes by those of a candidate of the same text in another voice.
 
     The list is empty if no text has candidates in another voice than its pair.
     """
-    sets, perturbations = candidates.pairs, [Perturbation("speech", "other_voice", share) for share in suite.shares]
+    sets, perturbations = candidates.pairs, [PerturbedPairs("speech", "other_voice", share) for share in suite.shares]
     row_of = {text_key(text): row for row, text in enumerate(pairs.texts)}
     for perturbation in perturbations:
         rng = np.random.default_rng(suite.seed)
@@ -75,7 +75,9 @@ def change_voices(pairs: HeldOut, candidates: CandidateSets, suite: Perturbation
     return [perturbation for perturbation in perturbations if perturbation.rows]
 
 
-def perturb_texts(pairs: HeldOut, suite: PerturbationSuite, tokenize: Callable[[str], list[int]]) -> list[Perturbation]:
+def perturb_texts(
+    pairs: HeldOut, suite: PerturbationSuite, tokenize: Callable[[str], list[int]]
+) -> list[PerturbedPairs]:
     """Applies the perturbations of `clvp_train.evaluation.text_perturbations` to the words.
 
     Texts that a perturbation does not apply to, or whose tokens stay the same, are left out.
@@ -85,7 +87,7 @@ def perturb_texts(pairs: HeldOut, suite: PerturbationSuite, tokenize: Callable[[
     perturbations = []
     for name, perturb in TEXT_PERTURBATIONS.items():
         for share in (None,) if name in SINGLE_WORD else suite.shares:
-            perturbation, rng = Perturbation("text", name, share), np.random.default_rng(suite.seed)
+            perturbation, rng = PerturbedPairs("text", name, share), np.random.default_rng(suite.seed)
             for index, row in enumerate(rows):
                 other = words[rows[(index + 1 + int(rng.integers(max(1, len(rows) - 1)))) % len(rows)]]
                 perturbed = perturb(words[row], rng, share or 0.0, other)

@@ -1,4 +1,4 @@
-"""Transcripts of candidates, stored so that no candidate is heard twice, whatever model is evaluated."""
+"""Transcripts of candidates, stored so that each candidate is transcribed once for all evaluations."""
 
 import hashlib
 import json
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from clvp_train.errors import UserError
-from clvp_train.evaluation.asr import Recognizer
-from clvp_train.pairs import Progress, Storage, rank_and_world_size
-from clvp_train.pairs.process_rank import wait_for
+from clvp_train.evaluation.asr import Recognizer, Transcribe
+from clvp_train.io.process_rank import rank_and_world_size, wait_for
+from clvp_train.pairs import Progress, Storage
 from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.vocoder import synthesize
 
@@ -25,7 +25,7 @@ def transcripts(
     Args:
         codes: (S,) ids of each candidate, of `tortoise`.
         tortoise: with a DVAE, see `vocoder.synthesize`.
-        recognizer: is not opened if it has heard all candidates.
+        recognizer: opened only if a transcript is missing.
         cache_dir: transcripts are stored in a subfolder of it; a path or an fsspec URL.
 
     Returns:
@@ -46,18 +46,24 @@ def transcripts(
     if own:
         transcribe = recognizer.open(tortoise.device)
         with Progress(len(own), rank == 0, "transcripts") as progress:
-            for start in range(0, len(own), BLOCK):
-                block = own[start : start + BLOCK]
-                heard = transcribe(synthesize(tortoise, [distinct[key].tolist() for key in block]))
-                lines = [
-                    json.dumps({"codes": key, "transcript": text}, ensure_ascii=False)
-                    for key, text in zip(block, heard)
-                ]
-                storage.write(f"{block[0]}.jsonl", "".join(f"{line}\n" for line in lines).encode())
-                progress.candidate(sum(len(distinct[key]) for key in block), len(block))
+            _transcribe({key: distinct[key] for key in own}, tortoise, transcribe, storage, progress)
     wait_for(lambda: "" if distinct.keys() <= _read(storage).keys() else f"transcripts to {storage.folder}")
     stored = _read(storage)
     return [stored[key] for key in keys]
+
+
+def _transcribe(
+    codes: dict[str, np.ndarray], tortoise: FrozenTortoise, transcribe: Transcribe, storage: Storage, progress: Progress
+) -> None:
+    """Transcribes candidates, and stores each block of them in a file."""
+    keys = list(codes)
+    for start in range(0, len(keys), BLOCK):
+        block = keys[start : start + BLOCK]
+        texts = transcribe(synthesize(tortoise, [codes[key].tolist() for key in block]))
+        rows = [{"codes": key, "transcript": text} for key, text in zip(block, texts)]
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+        storage.write(f"{block[0]}.jsonl", "".join(lines).encode())
+        progress.candidate(sum(len(codes[key]) for key in block), len(block))
 
 
 def _read(storage: Storage) -> dict[str, str]:

@@ -82,11 +82,8 @@ def model_card(trained: Trained, hub: HubConfig, repo_id: str | None) -> str:
         "data": metrics["data"] | {"lines": report_lines(metrics["data"]["report"] | {"codes_per_second": None})},
         "recipe": _recipe(trained.folder / TRAINING_CONFIG),
         "metrics": metrics,
-        "tables": [
-            (table.title, "\n".join(table_lines(table)))
-            for table in tables(metrics)
-            if not table.words  # these quote texts of the corpus, which may not be published
-        ],
+        # tables of words quote texts of the corpus, which may not be published
+        "tables": [(table.title, "\n".join(table_lines(table))) for table in tables(metrics) if not table.words],
         "weak": [f"{row['perturbation'].replace('_', ' ')} ({row['rate']:.2f})" for row in _weak(metrics)],
         "worth": worth(metrics),
         "figures": [name for name in FIGURES if (trained.report / "figures" / f"{name}.svg").exists()],

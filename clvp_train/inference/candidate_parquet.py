@@ -17,6 +17,11 @@ from clvp_train.pairs.storage import Storage
 
 ADDED = {"score": pa.float64(), "percentile": pa.float64(), "combined_score": pa.float64(), "rank": pa.int32()}
 OPTIONAL = ("finished", "log_probability")
+TYPES: dict[str, tuple[Callable[[pa.DataType], bool], str]] = {  # of other columns than ids
+    "text": (lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind), "strings"),
+    "finished": (pa.types.is_boolean, "booleans"),
+    "log_probability": (pa.types.is_floating, "floating-point numbers"),
+}
 SOURCE_KEY = b"clvp_train.rerank"  # metadata of a written file: what its contents depend on, as JSON
 ROWS_SCORED, ROWS_COPIED = 1024, 8192  # at once
 
@@ -140,18 +145,9 @@ class CandidateFile:
                 self._check_type(field)
 
     def _check_type(self, field: pa.Field) -> None:
-        kind, types = field.type, pa.types
-        if field.name == "text":
-            valid, expected = types.is_string(kind) or types.is_large_string(kind), "strings"
-        elif field.name == "finished":
-            valid, expected = types.is_boolean(kind), "booleans"
-        elif field.name == "log_probability":
-            valid, expected = types.is_floating(kind), "floating-point numbers"
-        else:
-            is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-            valid, expected = is_list and types.is_integer(kind.value_type), "lists of integers"
-        if not valid:
-            raise UserError(f"{self.path}: column '{field.name}' has type {kind}. Convert it to {expected}.")
+        is_valid, expected = TYPES.get(field.name, (_is_list_of_integers, "lists of integers"))
+        if not is_valid(field.type):
+            raise UserError(f"{self.path}: column '{field.name}' has type {field.type}. Convert it to {expected}.")
 
     def _unreadable(self, error: Exception) -> UserError:
         reason = " ".join(str(error).split())
@@ -179,6 +175,11 @@ def read_source(file: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{file}: corrupt ({reason}). Delete it, and run the same command again.") from None
+
+
+def _is_list_of_integers(kind: pa.DataType) -> bool:
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return is_list and pa.types.is_integer(kind.value_type)
 
 
 def _key(text: pa.Scalar) -> str | tuple[int, ...]:

@@ -1,6 +1,6 @@
 """Encodes a batch without computing most of its padding. Shapes: B batch, L length, D width."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -39,15 +39,10 @@ def encode_in_chunks(
         encode = partial(checkpoint, encode, use_reentrant=False)
     if chunk_size == 0:
         return encode(ids_BL, mask_BL)
-    lengths_B = lengths(mask_BL)
     # longest first: later chunks fit into the memory that earlier ones free, which avoids fragmentation
-    order_B = lengths_B.argsort(descending=True)
-    chunks = order_B.split(chunk_size)
-    real_B = mask_BL.sum(dim=1)
-    bounds = [torch.stack([lengths_B[rows[0]], real_B[rows].min()]) for rows in chunks]
-    encoded = []
-    # one synchronisation with the device for all chunks
-    for rows, (longest, fewest) in zip(chunks, torch.stack(bounds).tolist()):
+    order_B = lengths(mask_BL).argsort(descending=True)
+    chunks, encoded = order_B.split(chunk_size), []
+    for rows, (longest, fewest) in zip(chunks, _bounds(mask_BL, chunks)):
         limit = min(_round_up(longest, multiple), ids_BL.shape[1])
         encoded.append(encode(ids_BL[rows, :limit], None if fewest == limit else mask_BL[rows, :limit]))
     return torch.cat(encoded)[order_B.argsort()]
@@ -64,6 +59,13 @@ def computed_positions(mask_BL: torch.Tensor, chunk_size: int, multiple: int = 8
 def lengths(mask_BL: torch.Tensor) -> torch.Tensor:
     """(B,) position of the last real token of each row, counted from 1."""
     return (mask_BL * torch.arange(1, mask_BL.shape[1] + 1, device=mask_BL.device)).amax(dim=1)
+
+
+def _bounds(mask_BL: torch.Tensor, chunks: Sequence[torch.Tensor]) -> list[list[int]]:
+    """The length of the longest row of each chunk, and the fewest real positions of any of its rows."""
+    lengths_B, real_B = lengths(mask_BL), mask_BL.sum(dim=1)
+    bounds = [torch.stack([lengths_B[rows].max(), real_B[rows].min()]) for rows in chunks]
+    return torch.stack(bounds).tolist()  # one synchronisation with the device for all chunks
 
 
 def _round_up(length, multiple: int):

@@ -19,8 +19,8 @@ from clvp_train.tortoise.generation import Candidate
 from clvp_train.tortoise.silence_padding import SILENCE_CODE, SILENCE_TAIL
 from clvp_train.tortoise.tokenizer import read_saved_tokenizer
 
-Codes = Sequence[int] | np.ndarray | torch.Tensor
-Text = str | Codes
+Ids = Sequence[int] | np.ndarray | torch.Tensor
+Text = str | Ids
 
 __all__ = ["Ranking", "Reranker"]
 
@@ -39,7 +39,7 @@ class Reranker:
     """Scores candidates with a trained CLVP.
 
     Args:
-        model: is put into eval mode, and changed to use the masks of batches whatever its padding.
+        model: is put into eval mode, and changed to use attention masks, whatever its padding.
         tokenizer: of texts; None if all texts are given as token ids.
         score_table: of `metrics.score_table`; None for rankings without percentiles.
         chunk_size: sequences that an encoder processes at once, sorted by length.
@@ -110,7 +110,7 @@ class Reranker:
             raise UserError(f"device={device}: not available ({reason}). Set device=cpu, or fix the driver.") from None
         return cls(model, reader, table, chunk_size, max_codes, f"checkpoint={checkpoint}", weight)
 
-    def rank(self, texts: Sequence[Text], candidates: Sequence[Sequence[Candidate | Codes]]) -> list[Ranking]:
+    def rank(self, texts: Sequence[Text], candidates: Sequence[Sequence[Candidate | Ids]]) -> list[Ranking]:
         """Ranks the candidates of each text.
 
         Args:
@@ -137,7 +137,7 @@ class Reranker:
             text_ids += [self.text_ids(text, name)] * len(of_text)
             for index, candidate in enumerate(of_text):
                 drawn = candidate if isinstance(candidate, Candidate) else None
-                codes = cast(Codes, candidate) if drawn is None else drawn.codes
+                codes = cast(Ids, candidate) if drawn is None else drawn.codes
                 speech_ids.append(self.speech_ids(codes, f"candidate {index} of {name}"))
                 finished.append(drawn is None or drawn.finished)
                 per_code.append(np.nan if drawn is None else drawn.log_probability_per_code)
@@ -165,7 +165,7 @@ class Reranker:
             text = ids
         return self._ids(text, self.model.config.text_config.vocab_size, "token", name)
 
-    def speech_ids(self, codes: Codes, name: str) -> torch.Tensor:
+    def speech_ids(self, codes: Ids, name: str) -> torch.Tensor:
         """Returns (S,) codes of a candidate, which messages call `name`. Raises UserError as `text_ids` does."""
         return self._ids(codes, self.num_codes, "code", name)
 
@@ -223,7 +223,7 @@ class Reranker:
             tuple(combined.tolist()) if self.log_probability_weight else None,
         )
 
-    def _ids(self, ids: Codes, size: int, kind: str, name: str) -> torch.Tensor:
+    def _ids(self, ids: Ids, size: int, kind: str, name: str) -> torch.Tensor:
         try:
             ids_L = torch.as_tensor(ids)
         except (TypeError, ValueError, RuntimeError) as error:

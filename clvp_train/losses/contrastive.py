@@ -1,8 +1,7 @@
 """The symmetric contrastive loss, and the evaluation of any loss some rows at a time.
 
 Shapes: B rows a rank, C rows of a chunk, M hard negatives a rank, D width, N = W B rows over all W ranks, K columns: N partners
-    and the
-hard negatives of all ranks.
+and the hard negatives of all ranks.
 """
 
 from collections.abc import Callable
@@ -14,7 +13,8 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from clvp_train.losses.gather import gather, rank
+from clvp_train.io.process_rank import rank_and_world_size
+from clvp_train.losses.gather import gather
 
 # (C, K) logits, (C,) columns of the matches, and a (C, K) mask of columns that are not negatives (None: all are) to a
 # sum over rows
@@ -63,14 +63,18 @@ class SymmetricContrastiveLoss(nn.Module):
             negative_embeds_MD: codes that match none of the texts: negatives of every text on every rank.
         """
         B, scale = len(text_embeds_BD), logit_scale.exp()
-        speeches_KD = gather(speech_embeds_BD)
-        if negative_embeds_MD is not None:
-            speeches_KD = torch.cat([speeches_KD, gather(negative_embeds_MD)])
-        directions = (text_embeds_BD, speeches_KD), (speech_embeds_BD, gather(text_embeds_BD))
+        speech_KD = gather_speech(speech_embeds_BD, negative_embeds_MD)
+        directions = (text_embeds_BD, speech_KD), (speech_embeds_BD, gather(text_embeds_BD))
         sums, hits = zip(
             *(sum_over_rows(cross_entropy, *direction, scale, keys_B, self.chunk_size) for direction in directions)
         )
         return ContrastiveOutput(sum(sums) / (2 * B), sum(hits) / (2 * B))
+
+
+def gather_speech(speech_embeds_BD: torch.Tensor, negative_embeds_MD: torch.Tensor | None) -> torch.Tensor:
+    """(K, D) the codes of all ranks, then their hard negatives, if there are any."""
+    speech_ND = gather(speech_embeds_BD)
+    return speech_ND if negative_embeds_MD is None else torch.cat([speech_ND, gather(negative_embeds_MD)])
 
 
 def cross_entropy(logits_CK: torch.Tensor, match_C: torch.Tensor, ignored_CK: torch.Tensor | None) -> torch.Tensor:
@@ -99,8 +103,8 @@ def sum_over_rows(
         keys_B: int64; rows with equal keys are not negatives of each other. None: all keys differ.
         chunk_size: rows of logits in memory at once.
     """
-    B = len(rows_BD)
-    match_B = torch.arange(rank() * B, (rank() + 1) * B, device=rows_BD.device)
+    B, (rank, _) = len(rows_BD), rank_and_world_size()
+    match_B = torch.arange(rank * B, (rank + 1) * B, device=rows_BD.device)
     keys_N = None if keys_B is None else gather(keys_B)
     of_chunk = partial(_sum_over_chunk, row_loss, columns_KD, scale, keys_N)
     if chunk_size < B:

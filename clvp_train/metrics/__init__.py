@@ -6,11 +6,11 @@ from clvp_train.metrics.mel_distance import mel_distances
 from clvp_train.metrics.reranking import JUDGES, CandidateScores, Judge, picked_values, reranking_metrics
 from clvp_train.metrics.retrieval import (
     DIRECTIONS,
-    MODE,
     PRIMARY,
     RetrievalRanks,
     by_label,
     by_quartile,
+    mean_of_directions,
     rank_summary,
     retrieval_ranks,
     retrieval_summary,
@@ -34,7 +34,6 @@ __all__ = [
     "JUDGES",
     "KINDS",
     "LOG_PROBABILITY_WEIGHT",
-    "MODE",
     "PRIMARY",
     "SCORE_TABLE_FILE",
     "CandidateScores",
@@ -47,6 +46,7 @@ __all__ = [
     "clvp_score",
     "frechet_distance",
     "interval",
+    "mean_of_directions",
     "median_interval",
     "mel_distances",
     "mismatched",

@@ -20,7 +20,7 @@ def mel_distances(
 
     The distance of two frames is the root mean square of their difference over the channels. A warping path that takes both
     sequences from start to end sums these distances, twice for a step in both; the smallest sum is divided by the number of
-    frames of both sequences, which is the total weight of every path. The distance is thus a weighted mean over the frames,
+    frames of both sequences, which is the total weight of every path. It is therefore a weighted mean over the frames,
     in units of the features, and comparable between pairs of different lengths.
 
     Source: Sakoe and Chiba 1978, "Dynamic programming algorithm optimization for spoken word recognition", symmetric form

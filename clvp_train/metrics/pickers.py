@@ -21,8 +21,8 @@ def picked(scores_NK: np.ndarray, values_NK: np.ndarray, size: int | None = None
     Args:
         scores_NK: picks.
         values_NK: of which a value is returned.
-        size: the expected value if only a random subset of so many candidates is there, exactly; all, if a text has
-            fewer. None: of all candidates.
+        size: returns the exact expected value over random subsets of this many candidates, or of all if a text has fewer.
+            None: picks among all candidates.
     """
     if size is None:
         return values_NK[np.arange(len(values_NK)), best_candidate(scores_NK)]

@@ -1,4 +1,4 @@
-"""What picking a candidate by score is worth. Shapes: N texts, K candidates per text at most."""
+"""The gain from picking a candidate by score. Shapes: N texts, K candidates per text at most."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ import numpy as np
 from clvp_train.metrics.bootstrap import interval
 from clvp_train.metrics.pickers import FOLDS, best_candidate, cross_fitted_weight, picked, rank_correlations
 
-JUDGES = ("word_error_rate", "character_error_rate", "mel_distance")  # the first that is there chooses the weight
+JUDGES = ("word_error_rate", "character_error_rate", "mel_distance")  # the first available one chooses the weight
 ENOUGH = 0.8  # share of the gain with all candidates that counts as enough
 
 Result = dict[str, Any]  # {"value", "interval"}
@@ -48,7 +48,7 @@ def reranking_metrics(candidates: CandidateScores) -> dict[str, Any]:
     combination of both, and the best one.
 
     Returns:
-        {"texts": N, "candidates": mean number per text}, and as far as they are known: "finished" and
+        {"texts": N, "candidates": mean number per text}, and, where known, "finished" and
         "log_probability_per_code", see `_by_picker`; "agreement": Spearman's correlation of the scores with the AR's
         log-probabilities within a text; "picks_likeliest": how often the pick is the AR's most likely candidate; the name of
         each judge, see `_judged`; "combination": its weight, which judge chose it, and how.

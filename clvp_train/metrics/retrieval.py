@@ -12,9 +12,9 @@ import torch
 import torch.distributed as dist
 
 from clvp_train.errors import UserError
-from clvp_train.losses.gather import rank, world_size
+from clvp_train.io.process_rank import rank_and_world_size
 
-PRIMARY, MODE = "val/R@1", "max"  # the defaults of primary_metric and primary_mode in conf/train.yaml
+PRIMARY = "val/R@1"  # the default of primary_metric in conf/train.yaml
 DIRECTIONS = {"text_to_speech": "text → speech", "speech_to_text": "speech → text"}  # key: display name
 ROWS, COLUMNS = 512, 2048  # of a tile: 4 MiB of scores, which fit into the CPU caches
 SIGMAS = 8  # rounding errors up to so many standard deviations are resolved exactly
@@ -62,7 +62,7 @@ def retrieval_ranks(
         counts = _count_tiles(text_ND, speech_ND, on_tile)
     finally:
         torch.set_float32_matmul_precision(precision)
-    if world_size() > 1:
+    if rank_and_world_size()[1] > 1:
         dist.all_reduce(counts.better_2N)
         dist.all_reduce(counts.equal_2N)
     ranks_2N = 1 + counts.better_2N.double() + counts.equal_2N.double() / 2
@@ -84,6 +84,12 @@ def retrieval_summary(ranks: RetrievalRanks) -> dict[str, Any]:
     """Returns {"gallery": N, "chance_R@1": 1 / N, "text_to_speech": {…}, "speech_to_text": {…}}."""
     size = len(ranks.text_to_speech)
     return {"gallery": size, "chance_R@1": 1 / size} | {key: rank_summary(getattr(ranks, key)) for key in DIRECTIONS}
+
+
+def mean_of_directions(summary: dict[str, Any]) -> dict[str, float]:
+    """Returns the mean over both directions of each quantity of a `retrieval_summary`; R@1 is the primary metric."""
+    first, second = (summary[key] for key in DIRECTIONS)
+    return {name: (first[name] + second[name]) / 2 for name in first}
 
 
 def by_label(labels_N: Sequence[str], ranks: RetrievalRanks) -> list[dict[str, Any]]:
@@ -125,7 +131,8 @@ def _count_tiles(text_ND: torch.Tensor, speech_ND: torch.Tensor, on_tile: Callab
     """Counts the tiles of this process."""
     size, counts = len(text_ND), _Counts(text_ND, speech_ND)
     tiles = [(row, column) for row in range(0, size, ROWS) for column in range(0, size, COLUMNS)]
-    own_tiles = tiles[rank() :: world_size()]
+    rank, world_size = rank_and_world_size()
+    own_tiles = tiles[rank::world_size]
     for done, (row, column) in enumerate(own_tiles, start=1):
         counts.add(slice(row, row + ROWS), slice(column, column + COLUMNS))
         on_tile(done, len(own_tiles))

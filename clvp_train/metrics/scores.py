@@ -86,7 +86,7 @@ def weight_of(setting: float | str | None, table: dict[str, Any] | None, checkpo
     score table.
 
     Raises:
-        UserError: the table has none, or the setting is no number.
+        UserError: the table has none, or the setting is not a number.
     """
     if setting == STORED:
         if LOG_PROBABILITY_WEIGHT in (table or {}):

@@ -166,8 +166,3 @@ def tortoise_state_dict(model: PreTrainedModel) -> dict[str, Tensor]:
     if ours:
         raise ValueError(f"tortoise-tts' CLVP does not have the weights {sorted(ours)}.")
     return state | {key: inverse_frequency(TORTOISE_HEAD_DIM // 2) for key in TORTOISE_ROTARY.values()}
-
-
-def write_tortoise(model: PreTrainedModel, path: str | os.PathLike[str]) -> None:
-    """Saves `tortoise_state_dict(model)` to `path`; raises as it does."""
-    torch.save(tortoise_state_dict(model), path)

@@ -17,7 +17,7 @@ from clvp_train.models.weight_files import resolve_folder
 CONFIG_KEY = "clvp_config"  # key in a .ckpt: the model's configuration as a plain dict
 MODEL_PREFIX = "model."  # prefix of the model's weights in a .ckpt's state_dict
 _NOT_A_CLVP = (ValueError, OSError, EOFError, RuntimeError, KeyError, TypeError, AttributeError)
-KINDS = "a .ckpt of this package, a folder of save_pretrained, a Hub id or a clvp2.pth"
+SUPPORTED = "a .ckpt of this package, a folder of save_pretrained, a Hub id or a clvp2.pth"
 
 
 def load_clvp(checkpoint: str | Path, config: dict[str, Any] | None = None) -> CLVPModel:
@@ -41,7 +41,7 @@ def load_clvp(checkpoint: str | Path, config: dict[str, Any] | None = None) -> C
             model = CLVPModel.from_tortoise(path)
     except (*_NOT_A_CLVP, SafetensorError, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"checkpoint={checkpoint}: not a CLVP ({reason[:400]}). Use {KINDS}.") from None
+        raise UserError(f"checkpoint={checkpoint}: not a CLVP ({reason[:400]}). Use {SUPPORTED}.") from None
     for name, value in (config or {}).items():
         if value is not None:
             setattr(model.config, name, value)
@@ -61,7 +61,7 @@ def resolve_checkpoint(checkpoint: str | Path) -> Path:
     """Returns the file or folder of a checkpoint, downloading a Hub id. Raises UserError if it does not exist."""
     path = Path(checkpoint).expanduser()
     if path.suffix in (".ckpt", ".pth", ".pt") and not path.exists():
-        raise UserError(f"checkpoint={checkpoint}: not found. Use {KINDS}.")
+        raise UserError(f"checkpoint={checkpoint}: not found. Use {SUPPORTED}.")
     return path if path.is_file() else resolve_folder(checkpoint)
 
 

@@ -520,7 +520,7 @@ class CLVPModel(CLVPPreTrainedModel):
         Raises:
             ValueError: tortoise-tts does not support this architecture; the message names the fields.
         """
-        _converter("convert_tortoise").write_tortoise(self, path)
+        torch.save(_converter("convert_tortoise").tortoise_state_dict(self), path)
 
     @classmethod
     def from_transformers(cls, name_or_path: str | os.PathLike[str], **hub_kwargs: Any) -> CLVPModel:

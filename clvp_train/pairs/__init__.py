@@ -4,7 +4,6 @@ from clvp_train.pairs.ar import ARCodes
 from clvp_train.pairs.dvae import DVAECodes
 from clvp_train.pairs.generate import Plan, generate, make_plan
 from clvp_train.pairs.judges import CandidateJudge, RecordingDistance, read_recordings
-from clvp_train.pairs.process_rank import rank_and_world_size
 from clvp_train.pairs.progress import Progress
 from clvp_train.pairs.reader import (
     TOKENIZER,
@@ -48,7 +47,6 @@ __all__ = [
     "make_plan",
     "open_copies",
     "open_tokenizer",
-    "rank_and_world_size",
     "read_manifest",
     "read_pairs",
     "read_recordings",

@@ -1,7 +1,6 @@
 """Speech codes drawn by the AR: several candidates per text, in alternating voices."""
 
 import hashlib
-from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +19,9 @@ from clvp_train.pairs.sources import (
     UNKNOWN,
     BadRows,
     CodeSource,
+    OnCandidate,
+    Rows,
+    Utterances,
     has_tokens,
 )
 from clvp_train.pairs.voices import CorpusVoices, folder_voices
@@ -43,7 +45,7 @@ class ARCodes(CodeSource):
     """
 
     voices: str
-    num_candidates: int = 4
+    num_candidates: int = 2
     num_eval_candidates: int = 1
     _: KW_ONLY
     seed: int = 0
@@ -112,13 +114,7 @@ class ARCodes(CodeSource):
     def num_rows(self, utterance: Utterance, split: Split) -> int:
         return self.num_candidates if split == "train" else self.num_eval_candidates
 
-    def encode(
-        self,
-        tortoise: FrozenTortoise,
-        utterances: Sequence[tuple[Utterance, Split]],
-        bad: BadRows,
-        on_candidate: Callable[[int], None],
-    ) -> list[dict[str, Any]]:
+    def encode(self, tortoise: FrozenTortoise, utterances: Utterances, bad: BadRows, on_candidate: OnCandidate) -> Rows:
         rows = [row for utterance, split in utterances for row in self._rows(tortoise, utterance, split, bad)]
         if not rows:
             return []
@@ -142,7 +138,7 @@ class ARCodes(CodeSource):
                 row["quality"] = quality
         return rows
 
-    def _rows(self, tortoise: FrozenTortoise, utterance: Utterance, split: Split, bad: BadRows) -> list[dict[str, Any]]:
+    def _rows(self, tortoise: FrozenTortoise, utterance: Utterance, split: Split, bad: BadRows) -> Rows:
         speaker, names = utterance.speaker or UNKNOWN, list(self._latents)
         if self.has_speakers and speaker not in self._latents:
             reason = f"no recording of speaker {speaker} can be read. Replace the recordings or remove the row"

@@ -1,17 +1,25 @@
 """Speech codes of recordings, encoded by the DVAE."""
 
 import io
-from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 import soundfile
 
-from clvp_train.corpus import Split, Utterance
+from clvp_train.corpus import Utterance
 from clvp_train.errors import UserError
-from clvp_train.pairs.sources import BAD_AUDIO, UNKNOWN, BadRows, CodeSource, clip_name, has_tokens
+from clvp_train.pairs.sources import (
+    BAD_AUDIO,
+    UNKNOWN,
+    BadRows,
+    CodeSource,
+    OnCandidate,
+    Rows,
+    Utterances,
+    has_tokens,
+    load_recording,
+)
 from clvp_train.tortoise import FrozenTortoise
-from clvp_train.tortoise.audio import load_audio
 
 
 @dataclass(eq=False)
@@ -21,14 +29,8 @@ class DVAECodes(CodeSource):
     _: KW_ONLY
     batch_size: int = 32
     name: ClassVar[str] = "dvae"
-
-    @property
-    def needs_audio(self) -> bool:
-        return True
-
-    @property
-    def has_quality(self) -> bool:
-        return False
+    needs_audio: ClassVar[bool] = True
+    has_quality: ClassVar[bool] = False
 
     def check(self, tortoise: FrozenTortoise) -> None:
         if tortoise.dvae is None:
@@ -40,13 +42,7 @@ class DVAECodes(CodeSource):
         if self.bad_rows == "error":
             has_tokens(_tokens(tortoise, utterance), utterance, BadRows("error"))
 
-    def encode(
-        self,
-        tortoise: FrozenTortoise,
-        utterances: Sequence[tuple[Utterance, Split]],
-        bad: BadRows,
-        on_candidate: Callable[[int], None],
-    ) -> list[dict[str, Any]]:
+    def encode(self, tortoise: FrozenTortoise, utterances: Utterances, bad: BadRows, on_candidate: OnCandidate) -> Rows:
         rows: dict[int, dict[str, Any]] = {}
         # batches of similar lengths need little padding
         by_length = sorted(range(len(utterances)), key=lambda index: _seconds(utterances[index][0].audio))
@@ -58,7 +54,7 @@ class DVAECodes(CodeSource):
                 if not has_tokens(input_ids, utterance, bad):
                     continue
                 try:
-                    clips[index] = load_audio(utterance.audio or b"", clip_name(utterance))
+                    clips[index] = load_recording(utterance)
                 except UserError as error:
                     bad.add(utterance.id, BAD_AUDIO, str(error))
                     continue

@@ -10,12 +10,12 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from clvp_train.corpus import Corpus, Utterance, fingerprint, split_of
-from clvp_train.pairs.process_rank import rank_and_world_size, wait_for
+from clvp_train.io.process_rank import rank_and_world_size, wait_for
 from clvp_train.pairs.progress import Progress
 from clvp_train.pairs.schema import Manifest
 from clvp_train.pairs.sources import BadRows, CodeSource
@@ -42,10 +42,10 @@ def generate(
     cache_dir: str | Path = "outputs/codes",
     folder: str | Path | None = None,
     test_percent: float = 5.0,
-    val_percent: float = 5.0,
+    val_percent: float = 3.0,
     plan: Plan | None = None,
 ) -> str:
-    """Makes the pairs of a corpus, or finds those made before from the same corpus, weights and settings.
+    """Makes the pairs of a corpus, or finds those made before from the same corpus, weights and settings. Returns their folder.
 
     Under torchrun or srun each rank makes its share of the shards and waits for the others; ranks communicate through files
     only. The bytes of a shard depend on its rows alone, not on the number of ranks or on interruptions.
@@ -56,51 +56,24 @@ def generate(
         source: `ARCodes`, `DVAECodes`, `StoredCodes`, or your own.
         cache_dir: the pairs are written to a subfolder named by their fingerprint.
         folder: the folder for the pairs instead. Both may be fsspec URLs.
-        test_percent: share of texts in the test split, see `corpus.split_of`.
-        val_percent: share of texts in the validation split.
+        test_percent, val_percent: shares of texts in the test and validation splits, see `corpus.split_of`.
         plan: of `make_plan` with the same arguments, if it was made before.
-
-    Returns:
-        The folder of pairs.
 
     Raises:
         UserError: bad input, a `folder` with other contents, or a full disk. Finished shards are kept.
     """
-    rank, world_size = rank_and_world_size()
     manifest, num_rows = plan or make_plan(corpus, tortoise, source, test_percent, val_percent)
     slug = re.sub(r"\W+", "-", corpus.name).strip("-")
-    storage = Storage(folder or f"{cache_dir}/{slug}-{source.name}-{manifest.fingerprint[:12]}")
-    pairs = PairFolder(storage, manifest)
+    pairs = PairFolder(Storage(folder or f"{cache_dir}/{slug}-{source.name}-{manifest.fingerprint[:12]}"), manifest)
     pairs.check_same_settings(is_cache=folder is None)
     pairs.sweep()
     if pairs.is_complete():
-        if rank == 0:
-            pairs.remove_records()  # present if the process was killed at the very end
-        log.info("pairs found in %s", storage.folder)
-        return storage.folder
-
-    if rank == 0:
-        pairs.restore_records()
+        log.info("pairs found in %s", pairs.storage.folder)
     else:
-        wait_for(lambda: "" if pairs.is_ready() else "the manifest")
-    indices, bad = pairs.unfinished(range(rank, len(pairs.names), world_size)), BadRows(source.bad_rows)
-    if indices:
-        source.prepare(tortoise, corpus, bad)
-    if rank != 0:
-        _make(pairs, corpus, tortoise, source, indices, num_rows, bad)
-        wait_for(lambda: "" if pairs.is_complete() else "the final manifest")
-        return storage.folder
-
-    pairs.start(tortoise.tokenizer)
-    before, started = pairs.tally().num_codes, time.monotonic()
-    num_done = len(pairs.names) - len(pairs.missing())
-    log.info("generating %d shards in %s%s", len(pairs.names), storage.folder, f", {num_done} done" if num_done else "")
-    _make(pairs, corpus, tortoise, source, indices, num_rows, bad)
-    wait_for(lambda: "" if pairs.is_complete() else ", ".join(pairs.missing()[:3]))
-    if not pairs.is_complete():  # a second run of the same command may have completed it
-        num_codes = pairs.tally().num_codes - before
-        pairs.close(num_codes / (time.monotonic() - started) if num_codes else None)
-    return storage.folder
+        _complete(pairs, corpus, tortoise, source, num_rows)
+    if rank_and_world_size()[0] == 0:
+        pairs.remove_records()  # a process that was killed at the very end has left them
+    return pairs.storage.folder
 
 
 def make_plan(
@@ -122,19 +95,8 @@ def make_plan(
             num_rows[-1] += source.num_rows(utterance, split_of(utterance.text, test_percent, val_percent))
             yield utterance
 
-    settings = {
-        "algorithm": ALGORITHM,
-        "corpus": fingerprint(inspected()),
-        "tortoise": tortoise.fingerprint(),
-        "tortoise.positions": tortoise.autoregressive.positions,
-        "tortoise.dtype": str(tortoise.autoregressive.head.weight.dtype).removeprefix("torch."),
-        **{f"tortoise.sampling.{name}": value for name, value in asdict(tortoise.sampling).items()},
-        "codes": source.name,
-        **source.settings(),
-        "codes.shard_size": source.shard_size,
-        "split.test_percent": float(test_percent),
-        "split.val_percent": float(val_percent),
-    }
+    # the corpus is read here, before the settings of the source, which depend on what it has inspected
+    settings = {"corpus": fingerprint(inspected())} | _settings(tortoise, source, test_percent, val_percent)
     text = json.dumps(settings, sort_keys=True)
     manifest = Manifest(
         fingerprint=hashlib.sha256(text.encode()).hexdigest(),
@@ -148,6 +110,57 @@ def make_plan(
         versions={"clvp_train": _version(), "torch": torch.__version__},
     )
     return Plan(manifest, num_rows)
+
+
+def _settings(tortoise: FrozenTortoise, source: CodeSource, test_percent: float, val_percent: float) -> dict[str, Any]:
+    """What determines the pairs besides the corpus, by setting."""
+    return {
+        "algorithm": ALGORITHM,
+        "tortoise": tortoise.fingerprint(),
+        "tortoise.positions": tortoise.autoregressive.positions,
+        "tortoise.dtype": str(tortoise.autoregressive.head.weight.dtype).removeprefix("torch."),
+        **{f"tortoise.sampling.{name}": value for name, value in asdict(tortoise.sampling).items()},
+        "codes": source.name,
+        **source.settings(),
+        "codes.shard_size": source.shard_size,
+        "split.test_percent": float(test_percent),
+        "split.val_percent": float(val_percent),
+    }
+
+
+def _version() -> str:
+    try:
+        return version("clvp-train")
+    except PackageNotFoundError:  # a clone that is not installed
+        return "unknown"
+
+
+def _complete(
+    pairs: PairFolder, corpus: Corpus, tortoise: FrozenTortoise, source: CodeSource, num_rows: list[int]
+) -> None:
+    """Makes this rank's share of the missing shards and waits for the others; rank 0 writes both manifests."""
+    rank, world_size = rank_and_world_size()
+    if rank == 0:
+        pairs.restore_records()
+    else:
+        wait_for(lambda: "" if pairs.is_ready() else "the manifest")
+    indices, bad = pairs.unfinished(range(rank, len(pairs.names), world_size)), BadRows(source.bad_rows)
+    if indices:
+        source.prepare(tortoise, corpus, bad)
+    if rank != 0:
+        _make(pairs, corpus, tortoise, source, indices, num_rows, bad)
+        wait_for(lambda: "" if pairs.is_complete() else "the final manifest")
+        return
+
+    pairs.start(tortoise.tokenizer)
+    before, started = pairs.tally().num_codes, time.monotonic()
+    count, num_done = len(pairs.names), len(pairs.names) - len(pairs.missing())
+    log.info("generating %d shards in %s%s", count, pairs.storage.folder, f", {num_done} done" if num_done else "")
+    _make(pairs, corpus, tortoise, source, indices, num_rows, bad)
+    wait_for(lambda: "" if pairs.is_complete() else ", ".join(pairs.missing()[:3]))
+    if not pairs.is_complete():  # a second run of the same command may have completed it
+        num_codes = pairs.tally().num_codes - before
+        pairs.close(num_codes / (time.monotonic() - started) if num_codes else None)
 
 
 def _make(
@@ -170,10 +183,3 @@ def _make(
             rows, skipped = source.encode(tortoise, utterances, bad, progress.candidate), bad.take()
             pairs.finish(index, rows, skipped)
             progress.finish_part(num_rows[index], len(skipped))
-
-
-def _version() -> str:
-    try:
-        return version("clvp-train")
-    except PackageNotFoundError:  # a clone that is not installed
-        return "unknown"

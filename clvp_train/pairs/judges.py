@@ -1,11 +1,12 @@
-"""Judges of candidates: how good are the codes that the AR has drawn? Their answers are the column `quality` of the pairs."""
+"""Judges of candidates, which measure the quality of the codes that the AR has drawn: the column `quality` of the pairs."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -16,14 +17,13 @@ from clvp_train.io import file_digest
 from clvp_train.metrics import mel_distances
 from clvp_train.pairs.reader import read_pairs
 from clvp_train.pairs.schema import SCHEMA, read_manifest
-from clvp_train.pairs.sources import FROM_CORPUS, UNKNOWN, BadRows, clip_name
+from clvp_train.pairs.sources import FROM_CORPUS, UNKNOWN, BadRows, Rows, check_codes, load_recording
 from clvp_train.tortoise import FrozenTortoise
-from clvp_train.tortoise.audio import load_audio
 from clvp_train.tortoise.vocoder import decode_mels
 
 COLUMNS = ("text", "voice", "speech_ids")  # of stored recordings
 DECODED_AT_ONCE, CLIPS_AT_ONCE = 256, 32  # candidates whose mels, and recordings whose samples are in memory
-Key = tuple[str, str]
+Key = tuple[str, str]  # of a recording: its text, or its id, and its voice
 
 
 def read_recordings(path: str, setting: str, alternatives: str = "a folder of pairs") -> pa.Table:
@@ -49,6 +49,33 @@ def read_recordings(path: str, setting: str, alternatives: str = "a folder of pa
         ) from None
 
 
+def recording_distances(
+    tortoise: FrozenTortoise,
+    codes: Sequence[Sequence[int]],
+    keys: Sequence[Key],
+    recordings: Mapping[Key, Sequence[int]],
+) -> np.ndarray:
+    """Returns (N,) the distance of each candidate's mel to that of the recording with its key, see `metrics.mel_distances`; NaN
+    without a recording. Both are decoded from codes, so that what the DVAE loses does not count.
+
+    Args:
+        tortoise: made the codes, and has a DVAE.
+        codes: of N candidates.
+        keys: of the candidates.
+        recordings: codes by key.
+    """
+    distances_N = np.full(len(codes), np.nan)
+    judged = [n for n, key in enumerate(keys) if key in recordings]
+    judged.sort(key=lambda n: len(codes[n]))  # equal lengths are decoded together
+    for start in range(0, len(judged), DECODED_AT_ONCE):
+        block = judged[start : start + DECODED_AT_ONCE]
+        needed = list(dict.fromkeys(keys[n] for n in block))
+        mels = dict(zip(needed, decode_mels(tortoise, [recordings[key] for key in needed])))
+        candidates = decode_mels(tortoise, [codes[n] for n in block])
+        distances_N[block] = mel_distances(candidates, [mels[keys[n]] for n in block])
+    return distances_N
+
+
 class CandidateJudge(ABC):
     """Measures the quality of candidates. It must not depend on the other candidates."""
 
@@ -63,11 +90,7 @@ class CandidateJudge(ABC):
 
     @abstractmethod
     def qualities(
-        self,
-        tortoise: FrozenTortoise,
-        rows: Sequence[dict[str, Any]],
-        utterances: Sequence[Utterance],
-        bad: BadRows,
+        self, tortoise: FrozenTortoise, rows: Rows, utterances: Sequence[Utterance], bad: BadRows
     ) -> list[float | None]:
         """The quality of each candidate, higher is better; None where it cannot be judged.
 
@@ -81,10 +104,8 @@ class CandidateJudge(ABC):
 
 @dataclass(eq=False)
 class RecordingDistance(CandidateJudge):
-    """Minus the distance of a candidate's mel to that of a recording of its text in its voice, see `metrics.mel_distances`.
-
-    Both mels are decoded from codes, so that what the DVAE loses does not count. Candidates in other voices than those of their
-    text's recordings are not judged.
+    """Minus the distance of a candidate's mel to that of a recording of its text in its voice, see `recording_distances`.
+    Candidates in other voices than those of their text's recordings are not judged.
 
     Attributes:
         recordings: "corpus": the corpus's own recordings, in the voices of its speakers; or codes of recordings, which are kept
@@ -116,37 +137,19 @@ class RecordingDistance(CandidateJudge):
             return
         table = read_recordings(self.recordings, "codes.judge.recordings", "corpus, a folder of pairs,")
         table = table.filter(pc.greater(pc.list_value_length(table["speech_ids"]), 0))
-        size, codes = tortoise.num_speech_tokens, pc.min_max(pc.list_flatten(table["speech_ids"])).as_py()
-        if table.num_rows and not 0 <= codes["min"] <= codes["max"] < size:
-            raise UserError(
-                f"codes.judge.recordings={self.recordings}: the codes range from {codes['min']} to {codes['max']}, but those "
-                f"of {tortoise.source} from 0 to {size - 1}. Encode the recordings with the same Tortoise."
-            )
+        check_codes(f"codes.judge.recordings={self.recordings}", pc.list_flatten(table["speech_ids"]), tortoise)
         keys = zip(map(text_key, table["text"].to_pylist()), table["voice"].to_pylist())
         self._stored, self._stored_codes = {key: row for row, key in enumerate(keys)}, table["speech_ids"]
 
     def qualities(
-        self,
-        tortoise: FrozenTortoise,
-        rows: Sequence[dict[str, Any]],
-        utterances: Sequence[Utterance],
-        bad: BadRows,
+        self, tortoise: FrozenTortoise, rows: Rows, utterances: Sequence[Utterance], bad: BadRows
     ) -> list[float | None]:
         keys = [(row["id"] if self.needs_audio else text_key(row["text"]), row["voice"]) for row in rows]
         recordings = self._encoded(tortoise, utterances, bad) if self.needs_audio else self._of(keys)
-        judged = [n for n in range(len(rows)) if keys[n] in recordings]
-        if not judged:
+        distances_N = recording_distances(tortoise, [row["speech_ids"] for row in rows], keys, recordings)
+        if np.isnan(distances_N).all():
             bad.warn("codes.judge: no candidate of a shard is in the voice of a recording of its text")
-        judged.sort(key=lambda n: len(rows[n]["speech_ids"]))  # equal lengths are decoded together
-        qualities: list[float | None] = [None] * len(rows)
-        for start in range(0, len(judged), DECODED_AT_ONCE):
-            block = judged[start : start + DECODED_AT_ONCE]
-            needed = list(dict.fromkeys(keys[n] for n in block))
-            mels = dict(zip(needed, decode_mels(tortoise, [recordings[key] for key in needed])))
-            candidates = decode_mels(tortoise, [rows[n]["speech_ids"] for n in block])
-            for n, distance in zip(block, mel_distances(candidates, [mels[keys[n]] for n in block]).tolist()):
-                qualities[n] = -distance
-        return qualities
+        return [None if np.isnan(distance) else -distance for distance in distances_N.tolist()]
 
     def _of(self, keys: Sequence[Key]) -> dict[Key, list[int]]:
         """The codes of the stored recordings among these."""
@@ -159,7 +162,7 @@ class RecordingDistance(CandidateJudge):
             clips = {}
             for utterance in utterances[start : start + CLIPS_AT_ONCE]:
                 try:
-                    clip = load_audio(utterance.audio or b"", clip_name(utterance))
+                    clip = load_recording(utterance)
                 except UserError as error:
                     bad.warn(f"candidates of utterance {utterance.id} are not judged: {error}")
                 else:

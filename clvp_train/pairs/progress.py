@@ -4,7 +4,6 @@ import logging
 import sys
 import time
 from datetime import timedelta
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -23,7 +22,7 @@ class Progress:
     Args:
         total: how many candidates are planned.
         shown: whether this rank shows anything.
-        label: what is made of the candidates, or of which they are made.
+        label: names the work in the output.
     """
 
     def __init__(self, total: int, shown: bool, label: str = "speech codes") -> None:
@@ -51,9 +50,7 @@ class Progress:
             self._streams = {handler: handler.setStream(sys.stdout) for handler in handlers if handler.stream.isatty()}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._bar.stop()
         for handler, stream in self._streams.items():
             handler.setStream(stream)

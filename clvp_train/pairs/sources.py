@@ -6,11 +6,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal, get_args
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
 from clvp_train.corpus import Corpus, Split, Utterance
 from clvp_train.errors import UserError
 from clvp_train.tortoise import FrozenTortoise
+from clvp_train.tortoise.audio import load_audio
 
 Policy = Literal["skip", "error"]
+Utterances = Sequence[tuple[Utterance, Split]]
+Rows = list[dict[str, Any]]  # of `schema.SCHEMA`
+OnCandidate = Callable[[int], None]  # receives the number of codes
 TOO_LONG, NO_TOKENS, BAD_AUDIO, NO_VOICE, NO_CODES = "text too long", "no tokens", "bad audio", "no voice", "no codes"
 NOT_STORED = "not stored"
 MAX_WARNINGS = 5  # logged in full
@@ -104,20 +112,14 @@ class CodeSource(ABC):
         return 1
 
     @abstractmethod
-    def encode(
-        self,
-        tortoise: FrozenTortoise,
-        utterances: Sequence[tuple[Utterance, Split]],
-        bad: BadRows,
-        on_candidate: Callable[[int], None],
-    ) -> list[dict[str, Any]]:
+    def encode(self, tortoise: FrozenTortoise, utterances: Utterances, bad: BadRows, on_candidate: OnCandidate) -> Rows:
         """The rows of the utterances, in their order.
 
         Args:
             tortoise: gives tokens and codes.
             utterances: those of one shard.
             bad: receives what cannot be encoded.
-            on_candidate: called after each row with its number of codes.
+            on_candidate: called after each row.
 
         Raises:
             UserError: a row cannot be encoded and must not be skipped.
@@ -132,6 +134,17 @@ def has_tokens(input_ids: list[int], utterance: Utterance, bad: BadRows) -> bool
     return bool(input_ids)
 
 
-def clip_name(utterance: Utterance) -> str:
-    """The name of an utterance's recording for messages."""
-    return utterance.audio if isinstance(utterance.audio, str) else f"of utterance {utterance.id}"
+def load_recording(utterance: Utterance) -> torch.Tensor:
+    """(N,) samples of an utterance's recording, as `audio.load_audio`. Raises UserError if it cannot be read."""
+    name = utterance.audio if isinstance(utterance.audio, str) else f"of utterance {utterance.id}"
+    return load_audio(utterance.audio or b"", name)
+
+
+def check_codes(setting: str, codes: pa.Array | pa.ChunkedArray, tortoise: FrozenTortoise) -> None:
+    """Raises UserError, which begins with the setting, if there are ids that the DVAE of the Tortoise does not have."""
+    found, size = pc.min_max(codes).as_py(), tortoise.num_speech_tokens
+    if len(codes) and not 0 <= found["min"] <= found["max"] < size:
+        raise UserError(
+            f"{setting}: the codes range from {found['min']} to {found['max']}, but those of tortoise={tortoise.source} from 0 "
+            f"to {size - 1}. Use codes of the same DVAE, without start and stop tokens."
+        )

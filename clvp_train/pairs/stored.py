@@ -1,6 +1,5 @@
 """Speech codes that are read from a file, such as those of recordings that are not at hand."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,7 +13,17 @@ from clvp_train.corpus.tables import require_columns
 from clvp_train.errors import UserError
 from clvp_train.io import file_digest
 from clvp_train.pairs.schema import SCHEMA
-from clvp_train.pairs.sources import NOT_STORED, UNKNOWN, BadRows, CodeSource, has_tokens
+from clvp_train.pairs.sources import (
+    NOT_STORED,
+    UNKNOWN,
+    BadRows,
+    CodeSource,
+    OnCandidate,
+    Rows,
+    Utterances,
+    check_codes,
+    has_tokens,
+)
 from clvp_train.tortoise import FrozenTortoise
 
 NEEDED, OPTIONAL = ("text", "speech_ids"), ("voice", "finished", "log_probability")
@@ -36,19 +45,13 @@ class StoredCodes(CodeSource):
     path: str
     _: KW_ONLY
     name: ClassVar[str] = "stored"
+    needs_audio: ClassVar[bool] = False
+    has_quality: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._table, self._digest = pa.table({}), ""
         self._rows_of: dict[str, list[int]] = {}  # by text key
-
-    @property
-    def needs_audio(self) -> bool:
-        return False
-
-    @property
-    def has_quality(self) -> bool:
-        return False
 
     def check(self, tortoise: FrozenTortoise) -> None:
         file = Path(self.path).expanduser()
@@ -61,12 +64,7 @@ class StoredCodes(CodeSource):
                 f"codes.path={self.path}: made by another DVAE than that of tortoise={tortoise.source}. Encode the recordings "
                 "with this one, or use codes=ar."
             )
-        size, codes = tortoise.num_speech_tokens, pc.min_max(pc.list_flatten(self._table["speech_ids"])).as_py()
-        if codes["min"] < 0 or codes["max"] >= size:
-            raise UserError(
-                f"codes.path={self.path}: the codes range from {codes['min']} to {codes['max']}, but those of "
-                f"tortoise={tortoise.source} from 0 to {size - 1}. Use codes of the same DVAE, without start and stop tokens."
-            )
+        check_codes(f"codes.path={self.path}", pc.list_flatten(self._table["speech_ids"]), tortoise)
         for row, text in enumerate(self._table["text"].to_pylist()):
             self._rows_of.setdefault(text_key(text), []).append(row)
 
@@ -80,14 +78,8 @@ class StoredCodes(CodeSource):
     def num_rows(self, utterance: Utterance, split: Split) -> int:
         return len(self._rows_of.get(text_key(utterance.text), ()))
 
-    def encode(
-        self,
-        tortoise: FrozenTortoise,
-        utterances: Sequence[tuple[Utterance, Split]],
-        bad: BadRows,
-        on_candidate: Callable[[int], None],
-    ) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = []
+    def encode(self, tortoise: FrozenTortoise, utterances: Utterances, bad: BadRows, on_candidate: OnCandidate) -> Rows:
+        rows: Rows = []
         numbers: list[int] = []
         for utterance, split in utterances:
             input_ids, stored = self._stored_rows(tortoise, utterance, bad)

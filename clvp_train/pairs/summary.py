@@ -17,7 +17,7 @@ from clvp_train.pairs.schema import PATTERN, Manifest
 CODES_PER_SECOND = 22_050 / 1024  # of speech
 CARD = "README.md"
 # the Hub's size categories, by their upper bound in rows
-SIZES = (
+SIZE_CATEGORIES = (
     (1e3, "n<1K"),
     (1e4, "1K<n<10K"),
     (1e5, "10K<n<100K"),
@@ -151,7 +151,7 @@ def card(manifest: Manifest, license: str | None = None, language: str | None = 
         "language": language,
         "pretty_name": f"Text–code pairs: {manifest.corpus}",
         "tags": ["tortoise-tts", "clvp", "speech-codes"],
-        "size_categories": [next(name for bound, name in SIZES if rows < bound)],
+        "size_categories": [next(name for bound, name in SIZE_CATEGORIES if rows < bound)],
         "configs": [{"config_name": "default", "data_files": PATTERN}],
     }
     present = {name: value for name, value in metadata.items() if value is not None}

@@ -9,9 +9,8 @@ import torch
 
 from clvp_train.corpus import AUDIO_SUFFIXES, Corpus, Utterance
 from clvp_train.errors import UserError
-from clvp_train.pairs.sources import UNKNOWN, BadRows, clip_name
+from clvp_train.pairs.sources import UNKNOWN, BadRows, load_recording
 from clvp_train.tortoise import FrozenTortoise
-from clvp_train.tortoise.audio import load_audio
 
 SPARE_CLIPS = 16  # per speaker, in case longer clips cannot be read
 log = logging.getLogger(__name__)
@@ -79,7 +78,7 @@ class CorpusVoices:
                 break
             for number, utterance in corpus.stream(wanted.__contains__):
                 try:
-                    clip = load_audio(utterance.audio or b"", clip_name(utterance))
+                    clip = load_recording(utterance)
                 except UserError as error:
                     bad.warn(f"no clip of voice {wanted[number]}: {error}")
                 else:

@@ -10,7 +10,6 @@ from typing import Any, cast
 import lightning as L
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
@@ -20,7 +19,8 @@ from clvp_train.corpus import Texts
 from clvp_train.data.datamodule import CLVPDataModule
 from clvp_train.errors import UserError
 from clvp_train.evaluation import EvaluationData, RerankConfig, corpus_recordings, stored_recordings
-from clvp_train.evaluation.recordings import Recordings
+from clvp_train.evaluation.judges import Recordings
+from clvp_train.io.process_rank import rank_and_world_size
 from clvp_train.models import CLVPModel
 from clvp_train.models.weight_files import resolve_folder
 from clvp_train.pipelines.data import OpenTortoise, code_sources, token_difference
@@ -41,7 +41,7 @@ def all_ranks(cfg: DictConfig) -> None:
 
 
 def seed(cfg: DictConfig) -> None:
-    L.seed_everything(cfg.seed, workers=True, verbose=pairs_.rank_and_world_size()[0] == 0)
+    L.seed_everything(cfg.seed, workers=True, verbose=rank_and_world_size()[0] == 0)
 
 
 def candidates(
@@ -160,16 +160,13 @@ def run_state(
         settings = cast(dict[str, Any], OmegaConf.to_container(cfg[name], resolve=True))
         return {f"{name}.{key}": value for key, value in settings.items()}
 
-    config = model.config.to_dict()
-    fixed: dict[str, Any] = {
-        "model": json.dumps({key: config[key] for key in sorted(config) if key != "transformers_version"}, default=str)
-    }
-    mixture = datamodule.mixture
-    fixed |= {"fingerprint of the pairs": ", ".join(each.fingerprint for each in mixture.manifests.values())}
-    if len(mixture.folders) > 1:
-        fixed["weights of the pairs"] = list(mixture.weights.values())
-    fixed["seed"] = cfg.seed
-    fixed |= {
+    config, mixture = model.config.to_dict(), datamodule.mixture
+    described = {key: config[key] for key in sorted(config) if key != "transformers_version"}
+    fixed = {
+        "model": json.dumps(described, default=str),
+        "fingerprint of the pairs": ", ".join(manifest.fingerprint for manifest in mixture.manifests.values()),
+        **({"weights of the pairs": list(mixture.weights.values())} if len(mixture.folders) > 1 else {}),
+        "seed": cfg.seed,
         "data.batch_size": datamodule.batch_size,
         "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,
     }
@@ -178,22 +175,12 @@ def run_state(
         "number of steps": total_steps,
         "precision": str(trainer.precision),
     }
-    more = group("data") | group("training")
-    return RunState(
-        fixed | group("loss") | group("optim"), free | {key: more[key] for key in more if key not in fixed}, overrides
-    )
+    free |= {key: value for key, value in (group("data") | group("training")).items() if key not in fixed}
+    return RunState(fixed | group("loss") | group("optim"), free, overrides)
 
 
-def callbacks(cfg: DictConfig) -> list[L.Callback]:
-    return _named(cfg, "callbacks")
-
-
-def loggers(cfg: DictConfig) -> list[Logger]:
-    return _named(cfg, "logger")
-
-
-def _named(cfg: DictConfig, group: str) -> list[Any]:
-    """The objects of a group of named configs; one that is set to null is left out."""
+def named(cfg: DictConfig, group: str) -> list[Any]:
+    """The objects of a group of named configs, such as callbacks; one that is set to null is left out."""
     return [instantiate(config) for config in (cfg.get(group) or {}).values() if config is not None]
 
 

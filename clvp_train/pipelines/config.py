@@ -1,26 +1,20 @@
 """Checks a composed config against the schemas of `schema`, before any work. Nothing here imports torch."""
 
 import difflib
-import types
 import typing
 from collections.abc import Iterator
 from dataclasses import Field, fields, is_dataclass
-from typing import Any, cast
+from functools import cache
+from typing import Any
 
 from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import ValidationError
 
 from clvp_train.errors import UserError
+from clvp_train.pipelines.rules import expected, in_range
 from clvp_train.pipelines.schema import SCHEMAS, Root
 
-BY_TARGET = {OmegaConf.structured(schema)._target_: schema for schema in SCHEMAS}
-BOUNDS = {
-    "ge": ("≥", lambda value, bound: value >= bound),
-    "gt": (">", lambda value, bound: value > bound),
-    "le": ("≤", lambda value, bound: value <= bound),
-    "lt": ("<", lambda value, bound: value < bound),
-}
-NOUNS = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
+BY_TARGET: dict[str, type] = {schema._target_: schema for schema in SCHEMAS}
 
 
 def validate(cfg: DictConfig, root: type = Root) -> None:
@@ -65,15 +59,14 @@ def _check_fields(node: DictConfig, schema: Any, prefix: str) -> Iterator[str]:
 
 def _problem(schema: Any, field: Field[Any], hint: Any, value: Any) -> str | None:
     """Why a setting does not take a value, or None if it does."""
-    plain = OmegaConf.to_container(value, resolve=True) if isinstance(value, Container) else value
-    rules = field.metadata
+    plain, rules = _plain(value), field.metadata
     if "only" in rules:
         allowed = rules["only"] if isinstance(rules["only"], tuple) else (rules["only"],)
         return None if plain in allowed else f"is set by this package (got {_typed(plain)}): {rules['instead']}."
-    if _has_type(schema, field.name, plain) and _in_range(rules, plain):
+    if _has_type(schema, field.name, plain) and in_range(rules, plain):
         return None
     why = f": {rules['why']}" if "why" in rules else ""
-    return f"must be {_expected(hint, rules)} (got {_typed(plain)}){why}."
+    return f"must be {expected(hint, rules)} (got {_typed(plain)}){why}."
 
 
 def type_error(schema_name: str, setting: str) -> str:
@@ -81,7 +74,7 @@ def type_error(schema_name: str, setting: str) -> str:
     schema = next(schema for schema in SCHEMAS if schema.__name__ == schema_name)
     key = setting.rpartition(".")[2]
     field = next(field for field in fields(schema) if field.name == key)
-    return f"{setting} must be {_expected(typing.get_type_hints(schema)[key], field.metadata)}"
+    return f"{setting} must be {expected(typing.get_type_hints(schema)[key], field.metadata)}"
 
 
 def _typed(value: Any) -> str:
@@ -95,49 +88,19 @@ def _typed(value: Any) -> str:
 
 def _has_type(schema: Any, name: str, value: Any) -> bool:
     """Whether OmegaConf takes the value for that field of the schema as it is, without a conversion."""
-    typed = OmegaConf.structured(schema)
+    node = _node(schema)
     try:
-        typed[name] = value
+        node[name] = value
     except ValidationError:
         return False
-    held = cast(dict[str, Any], OmegaConf.to_container(typed))[name]
+    held = _plain(node[name])
     return isinstance(value, bool) == isinstance(held, bool) and held == value
 
 
-def _in_range(rules: Any, value: Any) -> bool:
-    if isinstance(value, list) and not rules.get("min_length", 0) <= len(value) <= rules.get("max_length", len(value)):
-        return False
-    for item in value if isinstance(value, list) else [value]:
-        if "choices" in rules and item not in rules["choices"]:
-            return False
-        is_number = isinstance(item, (int, float)) and not isinstance(item, bool)
-        if is_number and not all(holds(item, rules[rule]) for rule, (_, holds) in BOUNDS.items() if rule in rules):
-            return False
-    return True
+@cache
+def _node(schema: Any) -> DictConfig:
+    return OmegaConf.structured(schema)
 
 
-def _expected(hint: Any, rules: Any) -> str:
-    """The values that a setting takes, in words."""
-    options = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
-    kinds = [option for option in options if option is not type(None)]
-    is_list = typing.get_origin(kinds[0]) is list
-    kind = typing.get_args(kinds[0])[0] if is_list else float if float in kinds else kinds[0]
-    bounds = " and ".join(f"{sign} {rules[rule]:g}" for rule, (sign, _) in BOUNDS.items() if rule in rules)
-    words = f"{NOUNS.get(kind, 'a value')} {bounds}".strip()
-    if "choices" in rules:
-        words = f"one of {', '.join('null' if choice is None else str(choice) for choice in rules['choices'])}"
-    if is_list:
-        least, most = rules.get("min_length", 0), rules.get("max_length")
-        count = (
-            str(most)
-            if least == most
-            else f"at least {least}"
-            if least
-            else f"at most {most}"
-            if most
-            else "any number of"
-        )
-        words = f"a list of {count} items, each {words}"
-    if bool in kinds and int in kinds:
-        words = f"true, false or an integer {bounds}"
-    return words + (" or null" if type(None) in options else "")
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True) if isinstance(value, Container) else value

@@ -1,4 +1,4 @@
-"""What the CPU does in hardware."""
+"""Hardware features of the CPU."""
 
 import torch
 

@@ -34,10 +34,8 @@ def make_datamodule(cfg: DictConfig, tortoise: OpenTortoise) -> CLVPDataModule:
         folders, weights = given_pairs(cfg.pairs)
     else:
         sources = code_sources(cfg)
-        folders, weights = (
-            generate_pairs(cfg, sources, tortoise()),
-            {name: source.weight for name, source in sources.items()},
-        )
+        folders = generate_pairs(cfg, sources, tortoise())
+        weights = {name: source.weight for name, source in sources.items()}
     built: CLVPDataModule = instantiate(cfg.data, pairs=folders, weights=weights)
     if len(folders) > 1:
         _check_same_tokenizer(built)

@@ -24,7 +24,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from clvp_train.errors import UserError
-from clvp_train.pairs import rank_and_world_size
+from clvp_train.io.process_rank import rank_and_world_size
 from clvp_train.pipelines.command import USER_ERROR
 from clvp_train.training.checkpointing import SAVED_FIRST
 

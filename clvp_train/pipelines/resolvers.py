@@ -1,4 +1,4 @@
-"""Resolvers that the configs use as `${name:}`. Importing this module registers them; none imports torch before it is asked."""
+"""Resolvers that the configs use as `${name:}`, registered on import. torch is imported only when one is resolved."""
 
 from pathlib import Path
 

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from clvp_train.errors import UserError
 from clvp_train.io import CHECKPOINTS, MODEL, write_text
-from clvp_train.pairs import rank_and_world_size
+from clvp_train.io.process_rank import rank_and_world_size
 from clvp_train.pipelines.config import validate
 from clvp_train.training.checkpointing import RUN_KEY, newest_complete, read_checkpoint
 

@@ -15,7 +15,9 @@ from transformers.utils.logging import disable_progress_bar
 from clvp_train import pairs
 from clvp_train.data.datamodule import CLVPDataModule
 from clvp_train.errors import UserError
+from clvp_train.evaluation import EvaluationData
 from clvp_train.io import MODEL, REPORT
+from clvp_train.io.process_rank import rank_and_world_size
 from clvp_train.models import CLVPModel, load_clvp
 from clvp_train.pipelines import build
 from clvp_train.pipelines.data import code_sources, make_datamodule, tortoise_of
@@ -43,7 +45,7 @@ def train(cfg: DictConfig) -> float | None:
     cfg, overrides = resolve_resume(cfg)
     build.all_ranks(cfg)
     build.seed(cfg)
-    hub, repo_id = check_hub(cfg) if pairs.rank_and_world_size()[0] == 0 else (None, None)
+    hub, repo_id = check_hub(cfg) if rank_and_world_size()[0] == 0 else (None, None)
     perturbations, rerank = check_settings(cfg)
     loss, optim, training = instantiate(cfg.loss), instantiate(cfg.optim), instantiate(cfg.training)
     _check_judged(cfg, loss)
@@ -68,11 +70,7 @@ def train(cfg: DictConfig) -> float | None:
     if trainer.is_global_zero:
         _save_model(cfg, trained, datamodule, output / MODEL)
     if data is not None:
-        name = os.path.relpath(best, output) if best else "the weights at the end of training"
-        (evaluation,) = evaluate_checkpoints(cfg, {name: lambda: trained}, datamodule, data, output / REPORT)
-        if trainer.is_global_zero:
-            write_score_table(evaluation.metrics, output / MODEL)
-            log_report(trainer.loggers, evaluation.metrics, evaluation.figure_data, trainer.global_step)
+        _evaluate(cfg, trainer, best, trained, datamodule, data)
     _end_wandb(trainer, output / MODEL)
     if hub is not None and hub.is_enabled:
         publish_run(output, hub, repo_id)
@@ -98,8 +96,8 @@ def _check_judged(cfg: DictConfig, loss: nn.Module) -> None:
 def _trainer(cfg: DictConfig) -> L.Trainer:
     return build.trainer(
         cfg,
-        logger=build.loggers(cfg) or False,
-        callbacks=build.callbacks(cfg),
+        logger=build.named(cfg, "logger") or False,
+        callbacks=build.named(cfg, "callbacks"),
         enable_model_summary=bool(cfg.trainer.get("enable_model_summary")),
         plugins=[AtomicCheckpointIO()],
         default_root_dir=cfg.paths.output,
@@ -137,6 +135,23 @@ def _save_model(cfg: DictConfig, model: CLVPModel, datamodule: CLVPDataModule, f
     pairs.copy_tokenizer(datamodule.folder, folder)
     write_training_config(cfg, folder)
     log.info("model: %s", folder)
+
+
+def _evaluate(
+    cfg: DictConfig,
+    trainer: L.Trainer,
+    checkpoint: str | None,
+    model: CLVPModel,
+    datamodule: CLVPDataModule,
+    data: EvaluationData,
+) -> None:
+    """Writes the report of a model, and its score table next to its weights."""
+    output = Path(cfg.paths.output)
+    name = os.path.relpath(checkpoint, output) if checkpoint else "the weights at the end of training"
+    (evaluation,) = evaluate_checkpoints(cfg, {name: lambda: model}, datamodule, data, output / REPORT)
+    if trainer.is_global_zero:
+        write_score_table(evaluation.metrics, output / MODEL)
+        log_report(trainer.loggers, evaluation.metrics, evaluation.figure_data, trainer.global_step)
 
 
 def _end_wandb(trainer: L.Trainer, model: Path) -> None:

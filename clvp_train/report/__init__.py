@@ -1,6 +1,7 @@
 """Reports: figures, tables and pages for the metrics of an evaluation."""
 
-from clvp_train.report.figures import FigureData, draw, png
+from clvp_train.report.figure_data import FigureData
+from clvp_train.report.figures import draw, png
 from clvp_train.report.page import (
     METRICS_FILE,
     Page,

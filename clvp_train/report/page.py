@@ -9,10 +9,11 @@ import jinja2
 from matplotlib.figure import Figure
 
 from clvp_train.io import write_text
-from clvp_train.report.figures import FigureData, draw, svg
+from clvp_train.report.figure_data import FigureData
+from clvp_train.report.figures import draw, svg
 from clvp_train.report.reranking import worth
-from clvp_train.report.table import Table, escape, table_lines
-from clvp_train.report.tables import Metrics, comparison, headline, tables
+from clvp_train.report.table import Metrics, Table, escape, table_lines
+from clvp_train.report.tables import comparison, headline, tables
 
 TEMPLATE = Path(__file__).with_name("template.html")
 METRICS_FILE, PAGE_FILE, MARKDOWN_FILE, FIGURES = "metrics.json", "index.html", "report.md", "figures"

@@ -3,7 +3,7 @@
 from typing import Any
 
 from clvp_train.metrics import JUDGES
-from clvp_train.report.table import INTERVALS, Table, rate, with_interval
+from clvp_train.report.table import INTERVALS, Metrics, Table, rate, with_interval
 
 PICKERS = {"likeliest": "most likely for the AR", "pick": "highest score", "combined": "score and AR combined"}
 ROWS = {
@@ -16,7 +16,6 @@ ROWS = {
 }
 QUALITIES = ("finished", "log_probability_per_code", *JUDGES)  # of candidates
 NOT_JUDGED = "What re-ranking is worth is not measured: set rerank.asr or rerank.recordings."
-Metrics = dict[str, Any]
 
 
 def worth(metrics: Metrics) -> str:

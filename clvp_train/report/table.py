@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as ConsoleTable
 
+Metrics = dict[str, Any]  # of `evaluation.evaluate_model`
 INTERVALS = "In brackets: 95% bootstrap intervals over texts."
 
 

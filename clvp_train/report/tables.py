@@ -7,9 +7,8 @@ from rich.console import Console
 
 from clvp_train.metrics import DIRECTIONS, JUDGES, KINDS
 from clvp_train.report import reranking
-from clvp_train.report.table import INTERVALS, Table, number, print_table, with_interval
+from clvp_train.report.table import INTERVALS, Metrics, Table, number, print_table, with_interval
 
-Metrics = dict[str, Any]
 PERCENTILES = (0, 1, 5, 10, 25, 50, 75, 90, 95, 99, 100)
 
 

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import ClvpTokenizer, PreTrainedTokenizerBase
@@ -16,8 +16,7 @@ from clvp_train.tortoise.autoregressive import Positions
 from clvp_train.tortoise.decoder import Decoder
 from clvp_train.tortoise.generation import Candidate, Prompt, draw
 from clvp_train.tortoise.original_checkpoint import AUTOREGRESSIVE_FILE, OriginalFiles, read_original
-from clvp_train.tortoise.parts import TortoiseParts
-from clvp_train.tortoise.silence_padding import pad_with_silence
+from clvp_train.tortoise.parts import Dtype, TortoiseParts
 from clvp_train.tortoise.tokenizer import (
     TOKENIZER_FILE,
     as_tortoise_reads,
@@ -32,9 +31,6 @@ from clvp_train.tortoise.transformers_checkpoint import (
     read_folder,
     write_folder,
 )
-
-Dtype = Literal["float32", "bfloat16"]
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class FrozenTortoise:
@@ -91,8 +87,9 @@ class FrozenTortoise:
         """
         folder = resolve_folder(name_or_path)
         if _is_original(folder):
-            return cls.from_original(folder, None, tokenizer, None, None, None, positions, sampling, device, dtype)
-        parts = _to_device(read_folder(folder, positions, _without_none(sampling)), device, dtype)
+            settings: dict[str, Any] = {"positions": positions, "sampling": sampling, "device": device, "dtype": dtype}
+            return cls.from_original(folder, tokenizer=tokenizer, **settings)
+        parts = read_folder(folder, positions, sampling or {}).to(device, dtype)
         return cls(parts, folder, tokenizer=tokenizer)
 
     @classmethod
@@ -129,8 +126,8 @@ class FrozenTortoise:
         custom = tokenizer if tokenizer is not None and Path(tokenizer).expanduser().is_dir() else None
         own = None if custom is not None else tokenizer
         files = OriginalFiles.find(folder, autoregressive=autoregressive, tokenizer=own, mel_norms=mel_norms, dvae=dvae)
-        parts = read_original(files, heads, positions, _without_none(sampling))
-        return cls(_to_device(parts, device, dtype), files.autoregressive, files.all(), custom)
+        parts = read_original(files, heads, positions, sampling or {}).to(device, dtype)
+        return cls(parts, files.autoregressive, files.all(), custom)
 
     @staticmethod
     def load_tokenizer(name_or_path: str | Path) -> ClvpTokenizer:
@@ -251,11 +248,6 @@ class FrozenTortoise:
         mels_BMF = torch.stack([torch.nn.functional.pad(mel, (0, longest - mel.shape[1])) for mel in mels])
         return [ids.tolist() for ids in self.dvae.codes(mels_BMF, lengths_B)]
 
-    def pad_with_silence(self, codes_BS: torch.Tensor) -> torch.Tensor:
-        """`silence_padding.pad_with_silence` with this Tortoise's stop token and codes of silence."""
-        silence, *tail = self.autoregressive.config.decoder_config.decoder_fixing_codes
-        return pad_with_silence(codes_BS, self.autoregressive.stop_speech, silence, tail)
-
     def fingerprint(self) -> str:
         """Hex digest of everything that determines the codes: weights, tokenizer, features, positions and sampling."""
         dtype = str(self.autoregressive.head.weight.dtype)
@@ -276,16 +268,3 @@ class FrozenTortoise:
 
 def _is_original(folder: Path) -> bool:
     return (folder / AUTOREGRESSIVE_FILE).is_file() and not (folder / CONFIG_FILE).exists()
-
-
-def _without_none(sampling: dict[str, Any] | None) -> dict[str, Any]:
-    return {name: value for name, value in (sampling or {}).items() if value is not None}
-
-
-def _to_device(parts: TortoiseParts, device: str, dtype: Dtype) -> TortoiseParts:
-    if dtype not in DTYPES:
-        raise UserError(f"tortoise.dtype={dtype}: unknown. Use one of {', '.join(DTYPES)}.")
-    parts.autoregressive.to(device, DTYPES[dtype])
-    if parts.dvae is not None:
-        parts.dvae.to(device)
-    return parts

@@ -80,7 +80,7 @@ def read_original(
     Args:
         heads: attention heads of the AR; None: width // 64.
         positions: see `AutoRegressive`.
-        sampling: fields of `Sampling` that override the defaults.
+        sampling: fields of `Sampling` that override the defaults; None leaves one unchanged.
 
     Raises:
         UserError: a file is missing, damaged or of another kind, keys are missing or unknown, or shapes do not fit.
@@ -109,7 +109,7 @@ def read_original(
         tokenizer=tokenizer,
         feature_extractor=ClvpFeatureExtractor(mel_norms=_read_mel_norms(files.mel_norms)),
         dvae=None if files.dvae is None else _read_dvae(files.dvae),
-        sampling=make_sampling(sampling, autoregressive),
+        sampling=make_sampling(autoregressive, {}, sampling),
     )
 
 

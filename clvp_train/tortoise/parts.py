@@ -1,7 +1,7 @@
 """The parts of a frozen Tortoise, which the checkpoint modules read and `FrozenTortoise` uses."""
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from transformers import ClvpFeatureExtractor, ClvpTokenizer
@@ -10,6 +10,8 @@ from clvp_train.errors import UserError
 from clvp_train.tortoise.autoregressive import AutoRegressive
 from clvp_train.tortoise.dvae import DiscreteVAE
 from clvp_train.tortoise.sampling import Sampling
+
+Dtype = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,15 @@ class TortoiseParts:
                 "trained together."
             )
 
+    def to(self, device: str, dtype: Dtype) -> "TortoiseParts":
+        """Moves the models to a device, and the AR to a dtype. Raises UserError if the dtype is unknown."""
+        if dtype not in get_args(Dtype):
+            raise UserError(f"tortoise.dtype={dtype}: unknown. Use one of {', '.join(get_args(Dtype))}.")
+        self.autoregressive.to(device, getattr(torch, dtype))
+        if self.dvae is not None:
+            self.dvae.to(device)
+        return self
+
 
 def load_weights(model: torch.nn.Module, state: dict[str, torch.Tensor], error_prefix: str) -> None:
     """Loads a state dict. Raises UserError with `error_prefix` and the first weight that does not fit."""
@@ -51,16 +62,19 @@ def check_keys(complaint: str, missing: list[str], unknown: list[str], advice: s
         )
 
 
-def make_sampling(settings: dict[str, Any], autoregressive: AutoRegressive) -> Sampling:
-    """Returns a `Sampling` with these fields, limited to the vocabulary and positions of the AR.
+def make_sampling(autoregressive: AutoRegressive, defaults: dict[str, Any], overrides: dict[str, Any]) -> Sampling:
+    """Returns a `Sampling` with these fields, limited to the vocabulary and positions of the AR. An override of None leaves the
+    default.
 
     Raises:
         UserError: a field is unknown or out of range.
     """
     vocab_size = autoregressive.head.out_features
     try:
-        settings = {**settings, "penalised_ids": tuple(settings.get("penalised_ids", Sampling.penalised_ids))}
-        sampling = Sampling(**settings)
+        settings = defaults | {name: value for name, value in overrides.items() if value is not None}
+        sampling = Sampling(
+            **settings | {"penalised_ids": tuple(settings.get("penalised_ids", Sampling.penalised_ids))}
+        )
         if not all(0 <= code < vocab_size for code in sampling.penalised_ids):
             raise ValueError(f"penalised_ids={sampling.penalised_ids} must be below {vocab_size}")
     except (TypeError, ValueError) as error:

@@ -42,7 +42,7 @@ def read_folder(folder: Path, positions: Positions, sampling: dict[str, Any]) ->
 
     Args:
         positions: see `AutoRegressive`.
-        sampling: fields of `Sampling` that override those of the folder.
+        sampling: fields of `Sampling` that override those of the folder; None leaves one unchanged.
 
     Raises:
         UserError: not a composite Clvp checkpoint, weights that do not fit, or an unknown setting.
@@ -56,7 +56,7 @@ def read_folder(folder: Path, positions: Positions, sampling: dict[str, Any]) ->
         tokenizer=read_tokenizer(folder),
         feature_extractor=_read_feature_extractor(folder),
         dvae=_read_dvae(folder / DVAE_FOLDER) if (folder / DVAE_FOLDER).is_dir() else None,
-        sampling=make_sampling({**defaults, **sampling}, autoregressive),
+        sampling=make_sampling(autoregressive, defaults, sampling),
     )
 
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL.Image import Image
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from clvp_train.metrics import mean_of_directions
 from clvp_train.report import FigureData, draw, png, table_lines, tables
 from clvp_train.training.module import CLVPModule
 
@@ -46,9 +47,9 @@ class ValidationPictures(L.Callback):
 
 def log_report(loggers: Sequence[Logger], metrics: dict[str, Any], pictures: FigureData, step: int) -> None:
     """Logs the tables and figures of the test report, and its numbers as `test/…`. For rank 0."""
-    both = metrics["text_to_speech"], metrics["speech_to_text"]
+    means = {f"test/{name}": value for name, value in mean_of_directions(metrics).items()}
     for logger in loggers:
-        logger.log_metrics({f"test/{name}": (both[0][name] + both[1][name]) / 2 for name in both[0]}, step)
+        logger.log_metrics(means, step)
         logger.save()
     if not _shows_pictures(loggers):
         return

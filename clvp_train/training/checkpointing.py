@@ -95,7 +95,7 @@ class LastCheckpoint(Checkpoint):
     """
 
     def __init__(
-        self, dirpath: str | Path, every_n_train_steps: int | None = None, every_n_minutes: float | None = None
+        self, dirpath: str | Path, every_n_train_steps: int | None = None, every_n_minutes: float | None = 10
     ) -> None:
         self.path = Path(dirpath) / LAST
         self.every_n_train_steps, self.every_n_minutes = every_n_train_steps, every_n_minutes

@@ -117,7 +117,7 @@ class WandbLog(WandbLogger):
         save_dir: the run folder, which stores the id of the W&B run.
         resume: the checkpoint from which a run resumes, in the W&B run of the stored id; None: a new W&B run.
         id: of the W&B run; None: the stored one, WANDB_RUN_ID, or a new one.
-        offline: None: as WANDB_MODE says, or if that is not set, offline unless a key is found.
+        offline: None: follows WANDB_MODE or, if that is not set, is offline unless a key is found.
         artifact: whether `end` uploads the model as an artifact.
         settings: of `WandbLogger`.
 

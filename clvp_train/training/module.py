@@ -16,7 +16,7 @@ from clvp_train.data.collate import Batch
 from clvp_train.errors import UserError
 from clvp_train.inference.chunked_encoding import encode_in_chunks
 from clvp_train.losses import SymmetricContrastiveLoss, gather
-from clvp_train.metrics import PRIMARY, RetrievalRanks, rank_summary, retrieval_ranks
+from clvp_train.metrics import PRIMARY, RetrievalRanks, mean_of_directions, retrieval_ranks, retrieval_summary
 from clvp_train.models import CLVPModel
 from clvp_train.models.loading import CONFIG_KEY
 from clvp_train.training.optim import OptimConfig, build_optimizer, build_scheduler, freeze
@@ -165,10 +165,8 @@ class CLVPModule(L.LightningModule):
             text_ND, speech_ND = texts.new_zeros(size, texts.shape[1]), speeches.new_zeros(size, speeches.shape[1])
             text_ND[numbers], speech_ND[numbers] = texts, speeches  # a text that two ranks embedded has one row
             ranks = retrieval_ranks(text_ND, speech_ND)
-            both = rank_summary(ranks.text_to_speech), rank_summary(ranks.speech_to_text)
             prefix = f"val/{self.val_names[loader]}/" if loader else "val/"
-            for name in both[0]:
-                value = (both[0][name] + both[1][name]) / 2
+            for name, value in mean_of_directions(retrieval_summary(ranks)).items():
                 self.log(f"{prefix}{name}", value, prog_bar=name == "R@1" and loader == 0)
             self.validated = (text_ND, speech_ND, ranks)
         self._embeds.clear()

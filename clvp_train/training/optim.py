@@ -12,8 +12,8 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from clvp_train.models import CLVPModel
+from clvp_train.models.convert_tortoise import TOWERS
 
-TOWERS = ("text", "speech")
 FUSED_BY_DEFAULT = (torch.optim.Adam, torch.optim.AdamW)
 
 
@@ -39,7 +39,7 @@ class OptimConfig:
     In YAML `optimizer` and `scheduler` are partial objects that refer to the fields above them, such as `lr: ${..lr}`.
     """
 
-    lr: float = 1e-3  # of the default optimiser, at the end of warm-up
+    lr: float = 5e-4  # of the default optimiser, at the end of warm-up
     weight_decay: float = 0.1  # of the default optimiser; see `parameter_groups`
     betas: tuple[float, float] = (0.9, 0.98)  # of the default optimiser
     eps: float = 1e-6  # of the default optimiser
@@ -48,8 +48,8 @@ class OptimConfig:
     optimizer: Callable[..., torch.optim.Optimizer] | None = None  # of parameter groups; None: AdamW
     scheduler: Callable[..., Any] | None = warmup_cosine  # see `build_scheduler`; None: a constant learning rate
     gradient_clip_norm: float = 1.0  # 0: no clipping
-    text_lr: float | None = None  # of the text encoder and its projection; None: as the optimiser says
-    speech_lr: float | None = None  # of the speech encoder and its projection; None: as the optimiser says
+    text_lr: float | None = None  # of the text encoder and its projection; None: that of the optimiser
+    speech_lr: float | None = None  # of the speech encoder and its projection; None: that of the optimiser
     freeze: Sequence[str] = ()  # "text" or "speech": the tower that is not trained and has no dropout
 
 

@@ -15,7 +15,7 @@ from clvp_train import Reranker
 from clvp_train.corpus import Corpus, split_of
 from clvp_train.data.datamodule import CLVPDataModule
 from clvp_train.models import CLVPConfig, CLVPModel
-from clvp_train.pairs import Manifest, write_manifest
+from clvp_train.pairs import Manifest, generate, write_manifest
 from clvp_train.pipelines import build
 from clvp_train.pipelines.command import CONF
 from clvp_train.pipelines.data import tortoise_of
@@ -119,7 +119,7 @@ def make_callbacks(cfg, name, tmp_path):
 def make_logger(cfg, name, tmp_path):
     if "wandb" in (cfg.get("logger") or {}):
         cfg.logger.wandb.offline = True
-    loggers = build.loggers(cfg)
+    loggers = build.named(cfg, "logger")
     assert len(loggers) == {"many": 3, "none": 0}.get(name, 1)
     assert all(Path(logger.save_dir) == tmp_path for logger in loggers)
 
@@ -169,8 +169,46 @@ def test_every_file_composes_and_instantiates(pick, tmp_path):
 def test_every_command_composes_with_targets_that_fit(root):
     cfg = compose(root)
     assert check_targets(OmegaConf.to_container(cfg)) >= 1
-    for group in groups_of(root) - {"hydra", "experiment", "debug"}:
+    for group in (groups_of(root) - {"hydra", "experiment", "debug"}) & set(cfg):
         OmegaConf.resolve(cfg[group])
+
+
+def disagreements(node: object) -> list[str]:
+    """The settings below a node whose value is not the default of the class or function that takes them."""
+    if not isinstance(node, dict):
+        return []
+    found = [found for child in node.values() for found in disagreements(child)]
+    target = node.get("_target_", "")
+    if (
+        not target.startswith("clvp_train.") or target == "clvp_train.models.CLVPConfig"
+    ):  # the nano model is not the default
+        return found
+    for name, parameter in inspect.signature(get_object(target)).parameters.items():
+        value, default = node.get(name, "???"), parameter.default
+        is_plain = not isinstance(value, dict) and not str(value).startswith(("???", "${"))
+        if (
+            is_plain
+            and default is not parameter.empty
+            and value != (list(default) if isinstance(default, tuple) else default)
+        ):
+            found.append(f"{target} {name}: {value} in conf/, {default} in Python")
+    return found
+
+
+@pytest.mark.parametrize(
+    "picks",
+    [
+        "optim=adamw",
+        "optim=adamw corpus=hub codes=dvae loss=sigmoid callbacks=[default,ema] logger=many",
+        "optim=adamw corpus=asterisk codes=mixed loss=listwise codes/judge@codes.ar.judge=recordings",
+        "rerank",
+    ],
+)
+def test_the_defaults_of_classes_are_those_of_the_configs(picks):
+    cfg = compose(picks) if picks in ROOTS else compose("train", *picks.split())
+    assert disagreements(OmegaConf.to_container(cfg)) == []
+    parameters = inspect.signature(generate).parameters
+    assert all(parameters[name].default == value for name, value in cfg.get("split", {}).items())
 
 
 def test_the_best_checkpoint_is_chosen_by_the_primary_metric():

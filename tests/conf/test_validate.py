@@ -12,7 +12,8 @@ from omegaconf import OmegaConf, open_dict
 from clvp_train.errors import UserError
 from clvp_train.pipelines.command import CONF
 from clvp_train.pipelines.config import BY_TARGET, validate
-from clvp_train.pipelines.schema import Demo, Root, Trainer
+from clvp_train.pipelines.schema import Demo, Root
+from clvp_train.pipelines.schema_training import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +84,9 @@ def test_the_defaults_are_valid(composed):
         ("optim.freeze=[text,speech]", "one tower must be trained"),
         ("loss.chunk_size=0", "≥ 1"),
         ("callbacks.checkpoint.every_n_train_steps=0", "≥ 1 or null"),
-        ("codes.num_candidates=-1", "≥ 0"),
-        ("codes.weight=0", "> 0"),
-        ("codes.bad_rows=ignore", "skip, error"),
+        ("codes.ar.num_candidates=-1", "≥ 0"),
+        ("codes.ar.weight=0", "> 0"),
+        ("codes.ar.bad_rows=ignore", "skip, error"),
         ("tortoise.positions=odd", "served, trained"),
         ("tortoise.sampling.top_p=0", "> 0 and ≤ 1 or null"),
         ("tortoise.sampling.temperature=-1", "≥ 0"),
@@ -116,7 +117,7 @@ def test_a_bad_value(composed, setting, expected):
         ("loss=sigmoid", "loss.chunk_size=0"),
         ("loss=listwise", "loss.temperature=0"),
         ("loss=listwise", "loss.contrastive.chunk_size=0"),
-        ("codes/judge=recordings", "codes.judge.recordings=3"),
+        ("codes/judge@codes.ar.judge=recordings", "codes.ar.judge.recordings=3"),
     ],
 )
 def test_each_alternative_of_a_group_has_its_schema(composed, group, setting):

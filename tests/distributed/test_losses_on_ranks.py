@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from clvp_train.io.process_rank import rank_and_world_size
 from clvp_train.losses import ListwiseLoss, SigmoidLoss, SymmetricContrastiveLoss, gather
-from clvp_train.losses.gather import world_size
 from clvp_train.models import CLVPConfig, CLVPModel
 from clvp_train.training import CLVPModule, TrainingConfig
 from tests.distributed.ranks import on_ranks
@@ -78,10 +78,10 @@ def results(model, data):
 
 
 def own_shares(rank):
-    found = {}
+    found, (_, world_size) = {}, rank_and_world_size()
     for name, settings in CASES.items():
         model = DistributedDataParallel(Step(**settings))
-        found[name] = results(model, share(batch(world_size(), **settings), rank, world_size()))
+        found[name] = results(model, share(batch(world_size, **settings), rank, world_size))
     return found
 
 

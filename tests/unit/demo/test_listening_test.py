@@ -7,15 +7,15 @@ from scipy.stats import binomtest
 
 from clvp_train.demo.listening_test import ANSWERS, Draw, ListeningTest, sign_test
 from clvp_train.demo.serving import training_data
-from clvp_train.demo.session import Row
+from clvp_train.demo.session import RankedCandidate
 from clvp_train.errors import UserError
 from clvp_train.tortoise import Candidate
 
 DRAW = Draw("It was not so, he said.", "slt", 3)
 
 
-def rows(*codes: int) -> list[Row]:
-    return [Row(Candidate((code,), True, -1.0), 0.5, None) for code in codes]
+def rows(*codes: int) -> list[RankedCandidate]:
+    return [RankedCandidate(Candidate((code,), True, -1.0), 0.5, None) for code in codes]
 
 
 def test_pick_is_compared_with_every_other_candidate_in_both_orders():

@@ -70,7 +70,7 @@ def test_the_audio_of_a_corpus_is_a_recording(spoken, tortoise, tmp_path):
 
 def test_bad_recordings_are_reported(spoken, tortoise, tmp_path):
     unknown = stored_recordings(store(tmp_path, spoken, [0], shift=10_000), spoken)
-    with pytest.raises(UserError, match=r"rerank.recordings: .* has codes from 100\d\d to .* knows 0 to 2047"):
+    with pytest.raises(UserError, match=r"rerank.recordings, .* codes range from 100\d\d to .* from 0 to 2047"):
         judge_by_recordings(spoken, tortoise, unknown)
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "bad.parquet")
     for name in ("bad.parquet", "nowhere.parquet"):

@@ -129,12 +129,6 @@ def test_the_longest_text(random_tortoise):
         random_tortoise.tokenize(texts[limit + 1])
 
 
-def test_silence_padding_uses_the_codes_of_this_tortoise(folder):
-    change_decoder(folder, decoder_fixing_codes=[13, 14, 15, 16])
-    tortoise = FrozenTortoise.from_pretrained(folder)
-    assert tortoise.pad_with_silence(torch.tensor([[1, 97, 97, 97, 97, 97]])).tolist() == [[1, 13, 13, 14, 15, 16]]
-
-
 def test_without_a_dvae_only_recordings_fail(random_tortoise, folder):
     shutil.rmtree(folder / "dvae")
     tortoise = FrozenTortoise.from_pretrained(folder)

@@ -10,7 +10,9 @@ def towers_of(tortoise, width):
     tower = {"hidden_size": width, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     sizes = {"text_config": tortoise.num_text_tokens, "speech_config": tortoise.num_speech_tokens}
     model = CLVPModel(CLVPConfig(**{name: tower | {"vocab_size": size} for name, size in sizes.items()}))
-    return model, [encoder.token_embedding.weight.detach().clone() for encoder in (model.text_model, model.speech_model)]
+    return model, [
+        encoder.token_embedding.weight.detach().clone() for encoder in (model.text_model, model.speech_model)
+    ]
 
 
 @pytest.mark.parametrize(("width", "least"), [(8, 0.5), (512, 0.9999)])

@@ -1,9 +1,11 @@
-"""The rank of this process among all processes of a run, and waiting for the files of other ranks."""
+"""The rank of this process among the processes of a run, and waiting for the files of other ranks."""
 
 import logging
 import os
 import time
 from collections.abc import Callable
+
+import torch.distributed as dist
 
 from clvp_train.errors import UserError
 
@@ -16,11 +18,14 @@ log = logging.getLogger(__name__)
 
 
 def rank_and_world_size() -> tuple[int, int]:
-    """The rank and the number of processes, as set by torchrun or srun; (0, 1) without a launcher.
+    """The rank and the number of processes: those of the process group, or before there is one as torchrun or srun set them;
+    (0, 1) without a launcher.
 
     Raises:
         UserError: the launcher's variables are invalid.
     """
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
     for names in LAUNCHERS:
         if all(name in os.environ for name in names):
             rank, world_size = (os.environ[name] for name in names)

@@ -3,7 +3,8 @@ import logging
 import pytest
 
 from clvp_train.errors import UserError
-from clvp_train.pairs import process_rank, rank_and_world_size
+from clvp_train.io import process_rank
+from clvp_train.io.process_rank import rank_and_world_size
 
 SRUN = {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4"}
 
