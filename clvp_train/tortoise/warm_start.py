@@ -12,8 +12,8 @@ from clvp_train.tortoise.frozen import FrozenTortoise
 
 @torch.no_grad()
 def warm_start(model: CLVPModel, tortoise: FrozenTortoise) -> None:
-    """Replaces the embeddings of the speech codes by the entries of the DVAE's codebook, or those of the AR's code embeddings if
-    there is no DVAE, and the embeddings of the text tokens by those of the AR, unless the texts have a custom tokenizer.
+    """Replaces the embeddings of the speech codes by the entries of the DVAE's codebook, or the AR's code embeddings if
+    no DVAE is there, and those of the text tokens by those of the AR, unless the texts have a custom tokenizer.
 
     Args:
         model: with random weights.

@@ -203,7 +203,7 @@ GOOD = {"text": ["one", "one", "two"], "speech_ids": [[1, 2], [3], [4]]}
         (GOOD | {"speech_ids": [[1], None, [2]]}, ["bad.parquet, row 2: speech_ids is null"]),
         (GOOD | {"speech_ids": [[1], [2], []]}, ["bad.parquet, row 3: speech_ids: no codes"]),
         (GOOD | {"speech_ids": [[1], [2, None], [3]]}, ["bad.parquet, row 2: speech_ids: not a sequence of codes"]),
-        (GOOD | {"speech_ids": [[1], [2, 512], [3]]}, ["bad.parquet, row 2: speech_ids: code 512", "0 to 511"]),
+        (GOOD | {"speech_ids": [[1], [2, 2048], [3]]}, ["bad.parquet, row 2: speech_ids: code 2048", "0 to 2047"]),
         (GOOD | {"text": ["one", "one", None]}, ["bad.parquet, row 3: text is null"]),
         (GOOD | {"text": ["one", " ", " "]}, ["bad.parquet, row 2: text: no tokens"]),
         (
