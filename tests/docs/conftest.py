@@ -36,7 +36,7 @@ def inputs(trained, sentences, tmp_path_factory) -> Path:  # noqa: F811
     stored = read_pairs(trained.pairs, ["text", "speech_ids"])
     pq.write_table(stored, inputs / "recordings.parquet")
     load_clvp(trained.output / "model").save_tortoise(inputs / "clvp2.pth")
-    write_original(inputs / "models", codes=512)
+    write_original(inputs / "models", codes=2048)
     for folder in ("pairs", "pairs/lj", "pairs/clips", "FOLDER"):
         shutil.copytree(trained.pairs, inputs / folder, dirs_exist_ok=True)
     for folder in ("A", "B"):
