@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import re
 from typing import Any
 
@@ -118,7 +117,7 @@ def read_tortoise(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[st
     """
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # what the unpickler raises depends on the bytes
         raise ValueError(f"{path}: not a file of weights that torch can load safely: {error}") from error
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ValueError(f"{path}: not a state dict. Expected the names and tensors of tortoise-tts' clvp2.pth.")

@@ -198,7 +198,7 @@ def disagreements(node: object) -> list[str]:
 @pytest.mark.parametrize(
     "picks",
     [
-        "optim=adamw",
+        "optim=adamw codes=mixed",
         "optim=adamw corpus=hub codes=dvae loss=sigmoid callbacks=[default,ema] logger=many",
         "optim=adamw corpus=asterisk codes=mixed loss=listwise codes/judge@codes.ar.judge=recordings",
         "rerank",

@@ -18,7 +18,7 @@ SHORT = [*CORPUS, *BUDGET, "trainer.max_steps=1", "test=false", "hydra.run.dir=r
 def test_help_lists_groups_and_settings(script, tmp_path):
     done = run(script, ["--help"], tmp_path)
     assert done.status == 0
-    assert "corpus: asterisk, folder, hub, ljspeech, manifest, nano, text" in done.stdout
+    assert "corpus: asterisk, folder, hub, ljspeech, manifest, nano, nano_text, text" in done.stdout
     assert "num_candidates: " in done.stdout and "--config-dir" in done.stdout
 
 

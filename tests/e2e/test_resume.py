@@ -164,7 +164,7 @@ def test_a_run_without_an_intact_checkpoint_is_refused(again):
         (["model.config.projection_dim=64"], ["model (", "model=pretrained model.checkpoint="]),
         (["split.val_percent=14"], ["fingerprint of the pairs ("]),
         (["data.batch_size=16"], ["data.batch_size (32 then, 16 now)"]),
-        (["optim.lr=1e-5"], ["optim.lr (0.0005 then, 1e-05 now)"]),
+        (["optim.lr=1e-5"], ["optim.lr (0.001 then, 1e-05 now)"]),
         (["seed=1"], ["seed (0 then, 1 now)"]),
     ],
     ids=lambda value: value[0] if "=" in value[0] else "",

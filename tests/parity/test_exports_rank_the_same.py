@@ -68,7 +68,7 @@ def test_against_tortoise_ranking(tortoise_score, order_one, tmp_path):
 @pytest.fixture(scope="module")
 def in_transformers(order_one, tmp_path_factory):
     """A CLVP of ours with tortoise-tts' norm, and the bundled Tortoise with it inside, opened by transformers."""
-    model = build(order_one, 512, "mask")
+    model = build(order_one, 2048, "mask")
     folder = tmp_path_factory.mktemp("exported")
     model.save_transformers(folder, NANO)
     served, info = ClvpModelForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
@@ -79,7 +79,7 @@ def in_transformers(order_one, tmp_path_factory):
 @torch.no_grad()
 def test_against_transformers_ranking(in_transformers):
     model, served = in_transformers
-    texts, sets = candidate_sets(512)
+    texts, sets = candidate_sets(2048)
     scores = []
     for text, candidates in zip(texts, sets):
         embeds = served.text_encoder_model(torch.tensor([text])).embeds
@@ -103,9 +103,9 @@ def test_against_transformers_generate(in_transformers):
             do_sample=True,
             num_return_sequences=4,
             max_new_tokens=40,
-            eos_token_id=513,
-            pad_token_id=513,
-            bos_token_id=512,
+            eos_token_id=2049,
+            pad_token_id=2049,
+            bos_token_id=2048,
         ),
         return_dict_in_generate=True,
     )

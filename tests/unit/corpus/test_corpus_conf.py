@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 import clvp_train.corpus
 
 GROUP = Path(__file__).parents[3] / "conf" / "corpus"
-FILES = sorted(GROUP.glob("*.yaml"))
+FILES = [file for file in sorted(GROUP.glob("*.yaml")) if file.stem != "nano"]  # which adds codes to nano_text
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -25,6 +25,6 @@ def test_instantiates(file):
     for field in fields(corpus):
         value = getattr(corpus, field.name)
         assert value == ("given" if field.name in required else config.corpus[field.name])
-        if field.name not in required and file.stem != "nano":
+        if field.name not in required and file.stem != "nano_text":
             assert value == field.default, f"{field.name}: YAML and reader have different defaults"
     assert isinstance(corpus.name, str) and corpus.name
