@@ -47,7 +47,7 @@ def draw_candidates(args: argparse.Namespace) -> None:
     texts = [line for line in lines if split_of(line, test_percent=5, val_percent=3) == "test"][: args.num_texts]
     (args.out / "texts.txt").write_text("\n".join(texts) + "\n")
     settings = ["corpus=text", f"corpus.path={args.out}/texts.txt", "split.test_percent=100", "split.val_percent=0"]
-    settings += ["num_candidates=16", "codes.one_voice=true", f"output_dir={args.out}/candidates", "trainer=cpu"]
+    settings += ["num_candidates=16", "codes.one_voice=true", f"output_dir={args.out}/candidates"]
     run("-m", "clvp_train.generate", *settings, f"hydra.run.dir={args.out}/generate", log=args.out / "candidates.txt")
 
 
@@ -109,11 +109,10 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     os.environ["OMP_NUM_THREADS"] = "1"
     draw_candidates(args)
-    first = measure(args.variants[0], args.seeds[0], args)  # draws what all variants use
+    measure(args.variants[0], args.seeds[0], args)  # draws what all variants use
     runs = [(variant, seed) for variant in args.variants for seed in args.seeds]
     with ThreadPoolExecutor(args.jobs) as pool:
         results = list(pool.map(lambda each: measure(*each, args), runs))
-    assert results[0] == first
     print(
         "| training | seed | R@1 | detection | pick: WER | pick: CER | pick: mel gap closed | likeliest: WER | both: WER | ρ |"
     )

@@ -40,9 +40,10 @@ def encode_in_chunks(
     if chunk_size == 0:
         return encode(ids_BL, mask_BL)
     # longest first: later chunks fit into the memory that earlier ones free, which avoids fragmentation
-    order_B = lengths(mask_BL).argsort(descending=True)
+    lengths_B = lengths(mask_BL)
+    order_B = lengths_B.argsort(descending=True)
     chunks, encoded = order_B.split(chunk_size), []
-    for rows, (longest, fewest) in zip(chunks, _bounds(mask_BL, chunks)):
+    for rows, (longest, fewest) in zip(chunks, _bounds(mask_BL, lengths_B, chunks)):
         limit = min(_round_up(longest, multiple), ids_BL.shape[1])
         encoded.append(encode(ids_BL[rows, :limit], None if fewest == limit else mask_BL[rows, :limit]))
     return torch.cat(encoded)[order_B.argsort()]
@@ -61,10 +62,10 @@ def lengths(mask_BL: torch.Tensor) -> torch.Tensor:
     return (mask_BL * torch.arange(1, mask_BL.shape[1] + 1, device=mask_BL.device)).amax(dim=1)
 
 
-def _bounds(mask_BL: torch.Tensor, chunks: Sequence[torch.Tensor]) -> list[list[int]]:
-    """The length of the longest row of each chunk, and the fewest real positions of any of its rows."""
-    lengths_B, real_B = lengths(mask_BL), mask_BL.sum(dim=1)
-    bounds = [torch.stack([lengths_B[rows].max(), real_B[rows].min()]) for rows in chunks]
+def _bounds(mask_BL: torch.Tensor, lengths_B: torch.Tensor, chunks: Sequence[torch.Tensor]) -> list[list[int]]:
+    """The length of the first row of each chunk, its longest, and the fewest real positions of any of its rows."""
+    real_B = mask_BL.sum(dim=1)
+    bounds = [torch.stack([lengths_B[rows[0]], real_B[rows].min()]) for rows in chunks]
     return torch.stack(bounds).tolist()  # one synchronisation with the device for all chunks
 
 

@@ -58,7 +58,7 @@ class StoredCodes(CodeSource):
         if not file.is_file():
             raise UserError(f"codes.path={self.path}: no such file. Set it to a Parquet file of speech codes.")
         self._table, self._digest, self._rows_of = _read(file), file_digest(file), {}
-        codebook = (pq.read_schema(file).metadata or {}).get(CODEBOOK, b"").decode()
+        codebook = (self._table.schema.metadata or {}).get(CODEBOOK, b"").decode()
         if codebook and (tortoise.dvae is None or tortoise.dvae.codebook.digest() != codebook):
             raise UserError(
                 f"codes.path={self.path}: made by another DVAE than that of tortoise={tortoise.source}. Encode the recordings "
@@ -111,7 +111,7 @@ def _read(file: Path) -> pa.Table:
             require_columns(str(file), names, NEEDED, REMEDY)
             columns = [name for name in (*NEEDED, *OPTIONAL) if name in names]
             table = parquet.read(columns).select(columns)
-        table = table.cast(pa.schema([SCHEMA.field(name) for name in columns]))
+        table = table.cast(pa.schema([SCHEMA.field(name) for name in columns], metadata=table.schema.metadata))
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{file}: cannot be read ({' '.join(str(error).split()).rstrip('.')}). {REMEDY}") from None
     codes = table["speech_ids"]
