@@ -1,4 +1,12 @@
-"""Errors that a command reports in one line, without a traceback."""
+"""Errors that a command reports in one line, without a traceback, and signals that stop it."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # Ctrl-C, and what clusters send before they kill
 
 
 class UserError(Exception):
@@ -15,3 +23,38 @@ class Stopped(SystemExit):
     def __init__(self, signal_number: int, message: str) -> None:
         super().__init__(128 + signal_number)
         self.signal_number, self.message = signal_number, message
+
+
+@contextmanager
+def stopping(hint: Callable[[], str]) -> Iterator[None]:
+    """Raises `Stopped` in the main thread when a signal of `STOPS` arrives during the block.
+
+    Args:
+        hint: returns what the user can do next, as a sentence.
+    """
+
+    def stop(number: int, frame: Any) -> None:
+        raise Stopped(number, f"stopped by {signal.Signals(number).name}. {hint()}")
+
+    with handling(stop):
+        yield
+
+
+@contextmanager
+def handling(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Handles the signals of `STOPS` during the block, and restores their handlers after it.
+
+    A signal that is ignored, as SIGINT is in a background job of a shell, stays ignored. Outside of the main thread nothing is
+    handled.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: old for number in STOPS if (old := signal.getsignal(number)) not in (signal.SIG_IGN, None)}
+    try:
+        for number in previous:
+            signal.signal(number, handler)
+        yield
+    finally:
+        for number, old in previous.items():
+            signal.signal(number, old)

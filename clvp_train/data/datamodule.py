@@ -1,5 +1,6 @@
 """The DataModule: batches of one or several folders of pairs for every rank."""
 
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -78,7 +79,7 @@ class CLVPDataModule(L.LightningDataModule):
         self.mixture = Mixture(pairs if isinstance(pairs, Mapping) else {"pairs": pairs}, weights or {}, eval_pairs)
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
         self.loader_settings: dict[str, Any] = {"num_workers": num_workers, "pin_memory": pin_memory}
-        self.loader_settings |= {"persistent_workers": num_workers > 0}
+        self.loader_settings |= {"persistent_workers": num_workers > 0, "worker_init_fn": _ignore_signals}
         self._start = (0, 0)
 
     @property
@@ -220,6 +221,12 @@ class CLVPDataModule(L.LightningDataModule):
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+
+def _ignore_signals(worker: int) -> None:
+    """Leaves signals, which may reach all processes of a command, to the process that saves a checkpoint first."""
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def check_same_pairs(folder: str, facts: str) -> None:

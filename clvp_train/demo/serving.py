@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import threading
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from clvp_train.demo.session import DemoSession
-from clvp_train.errors import UserError
+from clvp_train.errors import Stopped, UserError
 from clvp_train.hub import TRAINING_CONFIG
 from clvp_train.models import resolve_checkpoint
 
@@ -49,7 +50,9 @@ def serve(cfg: DictConfig) -> None:
     print(f"demo: {address} (Ctrl-C to stop)", flush=True)
     try:
         threading.Event().wait()
-    except KeyboardInterrupt:
+    except Stopped as stopped:
+        if stopped.signal_number != signal.SIGINT:
+            raise
         print("demo: stopped", flush=True)
     finally:
         page.close(verbose=False)

@@ -1,17 +1,39 @@
-"""Files: where the package's own are, the layout of a run folder, and atomic writes."""
+"""Files: where the package's own are, the layout of a run folder, atomic writes, and locks."""
 
+import errno
 import hashlib
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+from clvp_train.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 PACKAGE = Path(__file__).resolve().parents[1]
 # in a clone conf/ and data/ are next to the package; a wheel carries them inside
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 DATA = PACKAGE / "bundled" if (PACKAGE / "bundled").is_dir() else PACKAGE.parent / "data"
 MODEL, REPORT, CHECKPOINTS = "model", "report", "checkpoints"  # folders in a run folder
+FINISHED = "finished.json"  # in a run folder: written last
+LOCK = ".lock"
+REMEDIES = {  # of errors that are the machine's, not the program's
+    errno.ENOSPC: "Free some disk space",
+    errno.EDQUOT: "Free some of your disk quota",
+    errno.EFBIG: "Raise the limit of file sizes (ulimit -f)",
+    errno.EROFS: "Choose a folder that can be written to",
+    errno.EACCES: "Check the permissions, or choose another folder",
+    errno.EPERM: "Check the permissions, or choose another folder",
+    errno.EIO: "Check the disk",
+    errno.ESTALE: "Check that the network folder is mounted",
+}
 
 
 def partial_name(name: str) -> str:
@@ -56,6 +78,68 @@ def write_text(path: Path, text: str) -> Path:
     with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")
     return path
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Locks a folder for this process during the block. The system releases the lock of a process that is killed.
+
+    Raises:
+        UserError: another process has locked it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a+") as file:
+        if not _lock(file):
+            file.seek(0)
+            raise UserError(
+                f"{folder}: {file.read().strip() or 'another process'} is training in this folder. Wait for its end, or "
+                "choose another folder."
+            )
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process has locked the folder."""
+    try:
+        with (folder / LOCK).open("r+") as file:
+            return not _lock(file)
+    except OSError:
+        return False
+
+
+def _lock(file: IO[str]) -> bool:
+    """Whether the file could be locked until it is closed. File systems without locks count as unlocked."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EAGAIN, errno.EACCES)
+    return True
+
+
+def disk_error(error: BaseException, folder: Path) -> str | None:
+    """What is wrong and what to do if a file cannot be written because of the machine: a full disk, a missing permission, a
+    folder that has vanished. None for other errors.
+
+    Args:
+        error: any; its causes count as well.
+        folder: that the command writes to, an absolute path.
+    """
+    name = getattr(error, "filename", None)
+    if isinstance(error, FileNotFoundError) and isinstance(name, str):
+        path = Path(name).absolute()
+        if path.is_relative_to(folder) and not path.parent.exists():
+            return f"{path.parent}: has vanished. Restore the folder"
+    # shutil and the writer of safetensors give the number in their message only
+    found = re.search(r"\[Errno (\d+)\]|\(os error (\d+)\)", str(error))
+    number = getattr(error, "errno", None) or (int(found[1] or found[2]) if found else 0)
+    if number in REMEDIES:
+        return f"{name or folder}: cannot be written ({os.strerror(number)}). {REMEDIES[number]}"
+    return disk_error(error.__cause__, folder) if error.__cause__ is not None else None
 
 
 def file_digest(path: Path) -> str:

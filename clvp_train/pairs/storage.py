@@ -1,7 +1,6 @@
 """A folder, local or at any fsspec URL, in which files are replaced atomically."""
 
 import contextlib
-import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +9,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from clvp_train.errors import UserError
-from clvp_train.io import atomic_write, is_abandoned, partial_name
-
-REMEDIES = {
-    errno.ENOSPC: "Free some disk space",
-    errno.EDQUOT: "Free some of your disk quota",
-    errno.EFBIG: "Raise the limit of file sizes (ulimit -f)",
-}
+from clvp_train.io import REMEDIES, atomic_write, is_abandoned, partial_name
 
 
 class Storage:

@@ -28,6 +28,7 @@ from clvp_train.pipelines.launch import on_all_ranks
 from clvp_train.tortoise.tokenizer import read_saved_tokenizer
 from clvp_train.tortoise.warm_start import warm_start
 from clvp_train.training import RunState
+from clvp_train.training.run_state import STEPS
 
 
 def all_ranks(cfg: DictConfig) -> None:
@@ -172,7 +173,7 @@ def run_state(
     }
     free = {
         "number of processes": trainer.world_size,
-        "number of steps": total_steps,
+        STEPS: total_steps,
         "precision": str(trainer.precision),
     }
     free |= {key: value for key, value in (group("data") | group("training")).items() if key not in fixed}
@@ -195,7 +196,10 @@ def evaluation_trainer(cfg: DictConfig) -> L.Trainer:
 def trainer(cfg: DictConfig, **settings: Any) -> L.Trainer:
     """The trainer of `cfg.trainer` with further arguments of its constructor."""
     try:
-        return instantiate(cfg.trainer, **settings)
+        built: L.Trainer = instantiate(cfg.trainer, **settings)
+        # its handler of SIGTERM would end an evaluation with status 0, and broadcast to ranks that are elsewhere
+        built._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+        return built
     except InstantiationException as error:
         from_lightning = str(error).startswith("Error in call to target 'lightning.")
         if not from_lightning and not isinstance(error.__cause__, MisconfigurationException):

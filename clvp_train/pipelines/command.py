@@ -1,16 +1,17 @@
 """What all commands share around their `@hydra.main`: a user's error becomes one line and exit status 2.
 
-Only what is known to be the user's becomes one line: `UserError`, and the errors of Hydra and OmegaConf about the config. Any
-other exception keeps its traceback, because it may come from the user's own class. Nothing here imports torch, so that
-`--help`, `--cfg job` and shell completion stay fast.
+Only what is known to be the user's or the machine's becomes one line: `UserError`, the errors of Hydra and OmegaConf about the
+config, and a disk that is full or cannot be written to. Any other exception keeps its traceback, because it may come from the
+user's own class. A signal ends a command in one line too. Nothing here imports torch, so that `--help`, `--cfg job` and shell
+completion stay fast.
 """
 
 import difflib
 import functools
 import inspect
+import logging
 import os
 import re
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,11 +20,11 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra.errors import CompactHydraException, InstantiationException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from clvp_train.errors import Stopped, UserError
-from clvp_train.io import CONF
+from clvp_train.errors import Stopped, UserError, stopping
+from clvp_train.io import CONF, disk_error
 from clvp_train.pipelines import config, resolvers  # noqa: F401  every config uses the resolvers
 
 USER_ERROR = 2  # exit status
@@ -38,10 +39,10 @@ def report_errors(main: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(main)
     def wrapped(*args: Any) -> Any:
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # makes Hydra raise its errors instead of printing them
+        logging.raiseExceptions = False  # a log file on a full disk would print a traceback for every line
         try:
-            return main(*args)
-        except KeyboardInterrupt:
-            sys.exit(128 + signal.SIGINT)
+            with advising(lambda: "Run the same command again", args[0] if args else None):
+                return main(*args)
         except Stopped as stopped:
             _print_once(stopped.message)
             sys.exit(stopped.code)
@@ -52,6 +53,32 @@ def report_errors(main: Callable[..., Any]) -> Callable[..., Any]:
         _fail(message)
 
     return wrapped
+
+
+@contextmanager
+def advising(hint: Callable[[], str], cfg: DictConfig | None = None) -> Iterator[None]:
+    """Ends a command in one line after a signal, when the disk is full or cannot be written to, and when the run folder has
+    vanished.
+
+    Args:
+        hint: returns what the user can do next, as a sentence.
+        cfg: of the run.
+
+    Raises:
+        Stopped: a signal has arrived.
+        UserError: a file cannot be written.
+    """
+    try:
+        with stopping(hint):
+            yield
+    except UserError:
+        raise
+    except Exception as error:
+        output = Path(OmegaConf.select(cfg, "paths.output") or ".") if cfg is not None else Path()
+        message = disk_error(error, output.absolute())
+        if message is None:
+            raise
+        raise UserError(f"{message}. What is finished is kept. {hint()}.") from error
 
 
 @contextmanager

@@ -11,6 +11,8 @@ import signal
 import sys
 import tempfile
 import uuid
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +25,14 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from clvp_train.errors import UserError
+from clvp_train.errors import STOPS, UserError, handling
 from clvp_train.io.process_rank import rank_and_world_size
 from clvp_train.pipelines.command import USER_ERROR
-from clvp_train.training.checkpointing import SAVED_FIRST
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 RANKS = "CLVP_TRAIN_RANKS"  # where the ranks that this command has started write their process ids
+PARENT = "CLVP_TRAIN_PARENT"  # process id of that command
+MAX_RANKS_PER_CORE = 4
 
 
 def on_all_ranks(wanted: L.Trainer, cfg: DictConfig) -> None:
@@ -63,6 +66,8 @@ def on_all_ranks(wanted: L.Trainer, cfg: DictConfig) -> None:
     if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
         # a rank that waits for the files of others would outlive a killed parent
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != int(os.environ.get(PARENT, os.getppid())):  # killed while this rank was starting
+            os.kill(os.getpid(), signal.SIGKILL)
     local_rank = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)
     gpu = _gpu(wanted, local_rank, torch.cuda.device_count())
     if gpu is not None:
@@ -77,6 +82,12 @@ def _check_startable(wanted: L.Trainer, cfg: DictConfig) -> None:
         )
     if str(cfg.trainer.strategy).endswith(("_spawn", "_fork", "_notebook")):
         raise UserError(f"trainer.strategy={cfg.trainer.strategy}: cannot share the drawing of codes. Set ddp.")
+    cores, is_cpu = os.cpu_count() or 1, wanted.strategy.root_device.type == "cpu"
+    if is_cpu and wanted.num_devices > MAX_RANKS_PER_CORE * cores:
+        raise UserError(
+            f"trainer.devices={wanted.num_devices}: too many processes for {cores} CPU cores. Set at most "
+            f"{MAX_RANKS_PER_CORE * cores}."
+        )
     if wanted.num_nodes > 1:
         torchrun = ["torchrun", "--nnodes", str(wanted.num_nodes), "--nproc-per-node", str(wanted.num_devices)]
         torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "FIRST_NODE:29500", *_command(cfg)]
@@ -125,14 +136,16 @@ def _start(command: list[str], count: int) -> int:
             local_addr="127.0.0.1",
             logs_specs=DefaultLogsSpecs(log_dir=folder),
         )
-        _forward_signals(Path(folder), count)
+        # the agent's own handlers would kill the ranks after 30 seconds
+        os.environ |= {RANKS: folder, PARENT: str(os.getpid()), "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGHUP,SIGQUIT"}
         try:
-            elastic_launch(config, sys.executable)(*command)
+            with handling(_forward(Path(folder), count)):
+                elastic_launch(config, sys.executable)(*command)
         except SignalException as error:
             return 128 + error.sigval
         except ChildFailedError as error:
             rank, failure = error.get_first_failure()
-            if failure.exitcode in (USER_ERROR, *(128 + number for number in SAVED_FIRST)):
+            if failure.exitcode in (USER_ERROR, *(128 + number for number in STOPS)):
                 return failure.exitcode  # the rank has printed the reason
             killed = failure.exitcode < 0
             how = f"was killed by {failure.signal_name()}" if killed else f"ended with status {failure.exitcode}"
@@ -141,20 +154,18 @@ def _start(command: list[str], count: int) -> int:
     return 0
 
 
-def _forward_signals(folder: Path, count: int) -> None:
-    """Forwards SIGTERM and SIGUSR1, so that the ranks save and exit; the agent's own handlers would kill them after 30
-    seconds."""
-    os.environ |= {RANKS: str(folder), "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGINT,SIGHUP,SIGQUIT"}
+def _forward(folder: Path, count: int) -> Callable[[int, Any], None]:
+    """A handler that forwards a signal to the ranks, so that they save and exit."""
 
     def forward(number: int, frame: Any) -> None:
         ranks = [int(file.name) for file in folder.iterdir() if file.name.isdigit()]
         if len(ranks) < count:
             raise SystemExit(128 + number)  # nothing to save yet
         for rank in ranks:
-            os.kill(rank, number)
+            with suppress(ProcessLookupError):
+                os.kill(rank, number)
 
-    for number in SAVED_FIRST:
-        signal.signal(number, forward)
+    return forward
 
 
 def _gpu(wanted: L.Trainer, local_rank: int, num_gpus: int) -> int | None:

@@ -4,10 +4,15 @@ It is resolved inside the run, after Hydra has composed the config, so that it w
 file, with a `hydra.run.dir` of any origin, and per job under --multirun.
 """
 
+import json
 import logging
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import hydra
 import yaml
@@ -17,68 +22,162 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from clvp_train.errors import UserError
-from clvp_train.io import CHECKPOINTS, MODEL, write_text
+from clvp_train.io import CHECKPOINTS, FINISHED, MODEL, is_abandoned, is_locked, locked, write_text
 from clvp_train.io.process_rank import rank_and_world_size
+from clvp_train.pipelines.command import advising
 from clvp_train.pipelines.config import validate
-from clvp_train.training.checkpointing import RUN_KEY, newest_complete, read_checkpoint
+from clvp_train.pipelines.launch import RANKS
+from clvp_train.training.checkpointing import RUN_KEY, newest_complete, read_checkpoint, resume_hint
 
 OVERRIDES = "config/overrides.yaml"  # Hydra's, in a run folder
 LENGTH = ("trainer.max_epochs", "trainer.max_steps")  # what extends a finished run
 log = logging.getLogger(__name__)
 
 
-def resolve_resume(cfg: DictConfig) -> tuple[DictConfig, list[str]]:
-    """The config of the run to be resumed, and the overrides that it is composed of, to be stored in its checkpoints.
+@dataclass(frozen=True)
+class Start:
+    """How a training starts: from scratch, or as a run that resumes, with `cfg.resume` set to its checkpoint."""
 
-    The config holds the run's own settings, changed by those of this command, with `resume` set to the checkpoint and
-    `paths.output` to the run folder. If there is nothing to resume, it is the config as given.
+    cfg: DictConfig  # `paths.output` is the run folder
+    overrides: list[str]  # that `cfg` is composed of, to be stored in checkpoints
+    is_finished: bool = False
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.cfg.paths.output)
+
+
+def resolve_resume(cfg: DictConfig) -> Start:
+    """Finds the run to be resumed. Its config holds its own settings, changed by those of this command.
+
+    Writes nothing. If there is nothing to resume, the config is as given.
 
     Raises:
-        UserError: there is no such run, it is finished, or it holds no intact checkpoint.
+        UserError: there is no such run, it holds no intact checkpoint, or a new run would replace one.
     """
-    if not cfg.resume:
-        return cfg, list(HydraConfig.get().overrides.task)
-    typed = {_key(override): override for override in HydraConfig.get().overrides.task}
-    output = Path(cfg.paths.output)
-    run, named = (
-        (_newest_unfinished(output), None) if cfg.resume == "auto" else _run_of(Path(str(cfg.resume)).expanduser())
-    )
+    given = [override for override in HydraConfig.get().overrides.task if _key(override) != "resume"]
+    output, run, named = Path(cfg.paths.output), None, None
+    if cfg.resume == "auto":
+        run = _newest_unfinished(output)
+    elif cfg.resume:
+        run, named = _run_of(Path(str(cfg.resume)).expanduser())
     if run is None:
-        if named is None:
-            log.warning("resume=auto: no unfinished run with a checkpoint found; starting from scratch")
-        with open_dict(cfg):
-            cfg.resume = str(named) if named else None
-        return cfg, [override for key, override in typed.items() if key != "resume"]
-    if (run / MODEL).exists() and not typed.keys() & set(LENGTH):
-        raise UserError(
-            f"resume={run}: the run is finished. Raise trainer.max_epochs or trainer.max_steps to extend it."
-        )
+        return _from_scratch(cfg, given, named)
+    typed = {_key(override): override for override in given}
+    is_finished, is_longer = _is_finished(run), bool(typed.keys() & set(LENGTH))
+    if is_finished and not is_longer:
+        return _finished_run(cfg, run)
     checkpoint = _intact_checkpoint(run, named)
     own = [override for override in _own_overrides(run, checkpoint) if _key(override) not in typed.keys() | {"resume"}]
-    overrides = [*own, *(override for key, override in typed.items() if key != "resume")]
+    overrides = [*own, *typed.values()]
     resumed = hydra.compose(HydraConfig.get().job.config_name, overrides)
     validate(resumed)
+    if is_finished and _read_mark(run).get("length") == _length(resumed):
+        return _finished_run(cfg, run)
     with open_dict(resumed):
         resumed.resume, resumed.paths.output = str(checkpoint.resolve()), str(run.resolve())
+    return Start(resumed, overrides)
+
+
+@contextmanager
+def open_run(start: Start) -> Iterator[None]:
+    """Prepares the run folder, and holds its lock during the block. A signal ends the block and says how to resume.
+
+    Raises:
+        UserError: another process trains in the folder.
+    """
+    output, run = Path(HydraConfig.get().runtime.output_dir), start.folder
+    # ranks are started by a process that holds the lock, or by torchrun or srun
+    is_first = rank_and_world_size()[0] == 0 and RANKS not in os.environ
+    with advising(lambda: resume_hint(run), start.cfg), locked(run) if is_first else nullcontext():
+        if is_first:
+            for path in filter(lambda path: is_abandoned(path.name), run.rglob(".*.partial")):
+                path.unlink(missing_ok=True)
+        resumes = holds_run(run)
+        if resumes and rank_and_world_size()[0] == 0:
+            (run / FINISHED).unlink(missing_ok=True)
+            write_text(run / OVERRIDES, yaml.safe_dump(start.overrides, allow_unicode=True))
+            write_text(run / "config/config.yaml", OmegaConf.to_yaml(start.cfg))
+        if resumes:
+            _move_log(output, run)
+        yield
+
+
+def report_finished(start: Start) -> float | None:
+    """Says that a run is finished; returns its best value of the primary metric."""
+    run = start.folder
+    _move_log(Path(HydraConfig.get().runtime.output_dir), run)
+    names = [os.path.relpath(path) for path in (run, run / MODEL)]
     if rank_and_world_size()[0] == 0:
-        write_text(run / OVERRIDES, yaml.safe_dump(overrides, allow_unicode=True))
-        write_text(run / "config/config.yaml", OmegaConf.to_yaml(resumed))
-    if not run.resolve().samefile(output):
-        _move_log(output, run)
-    return resumed, overrides
+        log.info("resume=%s: the run is finished, its model is in %s. Raise %s or %s to extend it.", *names, *LENGTH)
+    return _read_mark(run).get("score")
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a folder holds what a training has written."""
+    return any((folder / CHECKPOINTS).glob("*.ckpt")) or (folder / FINISHED).exists() or (folder / MODEL).exists()
+
+
+def _read_mark(run: Path) -> dict[str, Any]:
+    """What `write_mark` has stored; {} for a run that is not finished or of an earlier version."""
+    try:
+        return json.loads((run / FINISHED).read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def write_mark(cfg: DictConfig, score: float | None) -> None:
+    """Marks a run as finished: its model, report and publication are complete.
+
+    Args:
+        cfg: of the run.
+        score: its best value of the primary metric.
+    """
+    write_text(Path(cfg.paths.output, FINISHED), json.dumps({"length": _length(cfg), "score": score}) + "\n")
+
+
+def _length(cfg: DictConfig) -> list[Any]:
+    return [OmegaConf.select(cfg, key) for key in LENGTH]
+
+
+def _from_scratch(cfg: DictConfig, overrides: list[str], named: Path | None) -> Start:
+    """A new run, from a checkpoint outside of a run folder if `named` is set."""
+    output = Path(cfg.paths.output)
+    if holds_run(output):
+        path = os.path.relpath(output)
+        raise UserError(f"hydra.run.dir={path}: holds a run. Resume it with resume={path}, or choose another folder.")
+    if named is not None:
+        read_checkpoint(named)
+    elif cfg.resume:
+        log.warning("resume=auto: no unfinished run with a checkpoint found; starting from scratch")
+    with open_dict(cfg):
+        cfg.resume = str(named) if named else None
+    return Start(cfg, overrides)
+
+
+def _finished_run(cfg: DictConfig, run: Path) -> Start:
+    with open_dict(cfg):
+        cfg.paths.output = str(run.resolve())
+    return Start(cfg, [], is_finished=True)
+
+
+def _is_finished(run: Path) -> bool:
+    if (run / FINISHED).exists() or not (run / MODEL).exists():
+        return (run / FINISHED).exists()
+    checkpoint, _ = newest_complete(run / CHECKPOINTS)  # earlier versions wrote no mark, and the model at the end
+    return checkpoint is None or "has_mark" not in read_checkpoint(checkpoint)[RUN_KEY]
 
 
 def _newest_unfinished(output: Path) -> Path | None:
-    """This run's folder if it holds a checkpoint; otherwise the newest unfinished run next to it, where folders are named by
-    date: a folder with a fixed name belongs to one run."""
+    """This run's folder if it holds a run; otherwise the newest unfinished run next to it that is not under way, where folders
+    are named by date: a folder with a fixed name belongs to one run."""
     config = HydraConfig.get()
     folder = OmegaConf.to_container(config, resolve=False)["run"]["dir"]  # type: ignore[index,call-overload]
-    by_date = config.mode == RunMode.RUN and "${now:" in folder
-    folders = (
-        sorted(output.parent.glob("*"), key=lambda run: run.stat().st_mtime, reverse=True) if by_date else [output]
-    )
-    unfinished = (run for run in folders if any((run / CHECKPOINTS).glob("*.ckpt")) and not (run / MODEL).exists())
-    return next(unfinished, None)
+    if holds_run(output) or config.mode != RunMode.RUN or "${now:" not in folder:
+        return output if holds_run(output) else None
+    folders = sorted(output.parent.glob("*"), key=lambda run: run.stat().st_mtime, reverse=True)
+    candidates = (run for run in folders if any((run / CHECKPOINTS).glob("*.ckpt")))
+    return next((run for run in candidates if not _is_finished(run) and not is_locked(run)), None)
 
 
 def _run_of(path: Path) -> tuple[Path | None, Path | None]:
@@ -95,7 +194,7 @@ def _intact_checkpoint(run: Path, named: Path | None) -> Path:
     for path in damaged:
         log.warning("%s is damaged; resuming from an earlier checkpoint", path)
     if checkpoint is None:
-        raise UserError(f"resume={run}: no intact checkpoint. Start from scratch without resume.")
+        raise UserError(f"resume={run}: no intact checkpoint. Start a new run in another folder.")
     return checkpoint
 
 
@@ -114,7 +213,9 @@ def _own_overrides(run: Path, checkpoint: Path) -> list[str]:
 
 
 def _move_log(output: Path, run: Path) -> None:
-    """Continues the run's log file, and removes the folder that Hydra has just made for this command."""
+    """Continues the run's log file, and removes the folder that Hydra has just made for this command, if it is another one."""
+    if run.resolve().samefile(output):
+        return
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).parent == output.resolve():
             handler.close()

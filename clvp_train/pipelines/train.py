@@ -23,7 +23,7 @@ from clvp_train.pipelines import build
 from clvp_train.pipelines.data import code_sources, make_datamodule, tortoise_of
 from clvp_train.pipelines.evaluate import check_settings, evaluate_checkpoints, evaluation_data, write_score_table
 from clvp_train.pipelines.push import check_hub, publish_run, write_training_config
-from clvp_train.pipelines.resume import resolve_resume
+from clvp_train.pipelines.resume import open_run, report_finished, resolve_resume, write_mark
 from clvp_train.training import AtomicCheckpointIO, CLVPModule, RunState, WandbLog, log_report
 
 log = logging.getLogger(__name__)
@@ -36,13 +36,21 @@ disable_progress_bar()  # "Writing model shards" for a single file
 
 
 def train(cfg: DictConfig) -> float | None:
-    """Trains, saves the best model, evaluates it on the test split and publishes it if asked to.
+    """Trains, saves the best model, evaluates it on the test split and publishes it if asked to. Of a run that resumes, it does
+    what is missing.
 
     Returns:
         The best value of the primary metric in validation, for sweeps; None without a validation.
     """
+    start = resolve_resume(cfg)
+    if start.is_finished:
+        return report_finished(start)
+    with open_run(start):
+        return _train(start.cfg, start.overrides)
+
+
+def _train(cfg: DictConfig, overrides: list[str]) -> float | None:
     # check: every setting is looked at before any codes are drawn
-    cfg, overrides = resolve_resume(cfg)
     build.all_ranks(cfg)
     build.seed(cfg)
     hub, repo_id = check_hub(cfg) if rank_and_world_size()[0] == 0 else (None, None)
@@ -74,6 +82,8 @@ def train(cfg: DictConfig) -> float | None:
     _end_wandb(trainer, output / MODEL)
     if hub is not None and hub.is_enabled:
         publish_run(output, hub, repo_id)
+    if trainer.is_global_zero:
+        write_mark(cfg, _best_score(trainer))
     return _best_score(trainer)
 
 

@@ -1,7 +1,7 @@
 """What a run trains with: LightningModule, optimiser and schedule, checkpoints, callbacks and loggers."""
 
 from clvp_train.training.callbacks import EMA, ValidationPictures, log_report
-from clvp_train.training.checkpointing import AtomicCheckpointIO, LastCheckpoint
+from clvp_train.training.checkpointing import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from clvp_train.training.loggers import CSVLog, TensorBoardLog, WandbLog
 from clvp_train.training.module import CLVPModule, TrainingConfig
 from clvp_train.training.optim import OptimConfig, warmup_cosine
@@ -11,6 +11,7 @@ from clvp_train.training.run_state import RunState
 __all__ = [
     "EMA",
     "AtomicCheckpointIO",
+    "BestCheckpoint",
     "CLVPModule",
     "CSVLog",
     "LastCheckpoint",

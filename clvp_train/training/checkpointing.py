@@ -1,25 +1,27 @@
-"""Checkpoint files: atomic writes, recovery from damaged ones, and when the newest weights are saved."""
+"""Checkpoint files: atomic writes, recovery from damaged ones, when the newest weights are saved, and which are the best."""
 
 import os
+import pickle
+import re
 import shlex
 import signal
 import time
 import zipfile
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning as L
 import torch
 import torch.distributed as dist
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
-from clvp_train.errors import Stopped, UserError
-from clvp_train.io import atomic_write
+from clvp_train.errors import Stopped, UserError, handling
+from clvp_train.io import CHECKPOINTS, atomic_write
 
 LAST, BEFORE_LAST = "last.ckpt", "before-last.ckpt"
 RUN_KEY = "clvp_run"  # in a .ckpt: what `RunState` stores
-SAVED_FIRST = (signal.SIGTERM, signal.SIGUSR1)  # what clusters send before they kill
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -68,12 +70,27 @@ def newest_complete(folder: Path, named: Path | None = None) -> tuple[Path | Non
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """A checkpoint of a training run, its tensors memory-mapped. Raises UserError if it is something else."""
-    stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    if not isinstance(stored, dict) or RUN_KEY not in stored:
+    advice = "Start from its weights with model=pretrained."
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().partition("\n")[0]
         raise UserError(
-            f"resume={path}: not a checkpoint of a training run. Start from its weights with model=pretrained."
-        )
+            f"resume={path}: not a checkpoint of this package ({reason}). Give auto, a run folder, or a .ckpt."
+        ) from None
+    if not isinstance(stored, dict) or RUN_KEY not in stored:
+        raise UserError(f"resume={path}: not a checkpoint of a training run. {advice}")
     return stored
+
+
+def resume_hint(run: Path) -> str:
+    """What to do when the training in a run folder has stopped, as a sentence."""
+    if not any((run / CHECKPOINTS).glob("*.ckpt")):
+        return "Run the same command again"
+    path = os.path.relpath(run)
+    if not re.fullmatch(r"[\w./-]+", path):
+        path = "'" + path.replace("'", "\\'") + "'"  # as Hydra reads it
+    return f"Resume with {shlex.quote(f'resume={path}')}"
 
 
 def next_log_step(path: str | Path) -> int:
@@ -85,8 +102,10 @@ def next_log_step(path: str | Path) -> int:
 class LastCheckpoint(Checkpoint):
     """Keeps `last.ckpt` at the newest weights and the one before it as `before-last.ckpt`.
 
-    It saves when training ends, and before it stops for a SIGTERM or SIGUSR1. All ranks agree on when to save: a signal may
-    reach one of them only, and clocks differ.
+    It saves between two batches, before the first batch of an epoch, and when training ends: then the metrics of the step are
+    logged, its validation is done, and the best checkpoint is up to date. SIGINT, SIGTERM and SIGUSR1 also save there before
+    training stops. All ranks agree on when to save: a signal may reach one of them only, and clocks differ. It comes before
+    other callbacks, so that none of them has seen the start of the next batch, which it will see again when the run resumes.
 
     Args:
         dirpath: folder of the checkpoints.
@@ -101,37 +120,59 @@ class LastCheckpoint(Checkpoint):
         self.every_n_train_steps, self.every_n_minutes = every_n_train_steps, every_n_minutes
         self.last_model_path, self._saved_step, self._saved_time = "", 0, time.monotonic()
         self._signal = 0
-        self._handlers: dict[int, Any] = {}
+        self._handlers = ExitStack()
         self._group: Any = None
+
+    def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        callbacks.remove(self)  # Lightning has moved it to the end
+        callbacks.insert(0, self)
+
+    def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.last_model_path = str(trainer.ckpt_path or "")
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._saved_step, self._saved_time = trainer.global_step, time.monotonic()
         if trainer.world_size > 1:
             self._group = dist.new_group(backend="gloo")  # asks the other ranks without waiting for the GPU
-        # Lightning's own handlers, which were set before, do not save
-        self._handlers = {number: signal.signal(number, self._on_signal) for number in SAVED_FIRST}
+        self._handlers.enter_context(handling(self._on_signal))
 
     def _on_signal(self, number: int, frame: Any) -> None:
+        if number == self._signal == signal.SIGINT:
+            self._stop()  # the second Ctrl-C does not wait
         self._signal = number
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_index: int
-    ) -> None:
-        if (batch_index + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch:
-            return  # a checkpoint does not contain accumulated gradients
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._save_if_due(trainer, self.every_n_train_steps is None)
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_index: int) -> None:
+        # a checkpoint does not contain accumulated gradients
+        if batch_index and batch_index % trainer.accumulate_grad_batches == 0:
+            self._save_if_due(trainer, False)
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._save_if_due(trainer, True)
+
+    def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        self._handlers.close()
+        if self._signal:  # it arrived after the last save
+            self._stop(f" after step {trainer.global_step}")
+
+    def _save_if_due(self, trainer: L.Trainer, is_due: bool) -> None:
+        """Saves if `is_due`, a setting or a signal says so; stops after a signal."""
         every = self.every_n_train_steps
-        is_due = every is not None and trainer.global_step % every == 0
+        is_due = is_due or (every is not None and trainer.global_step % every == 0)
         minutes = (time.monotonic() - self._saved_time) / 60
         is_late = self.every_n_minutes is not None and minutes >= self.every_n_minutes
-        number, is_late_anywhere = self._maximum(self._signal, int(is_late))
-        if number or is_due or is_late_anywhere:
+        self._signal, is_late_anywhere = self._maximum(self._signal, int(is_late))
+        if self._signal or is_due or is_late_anywhere:
             self._save(trainer)
-        if number:
-            raise Stopped(
-                number,
-                f"stopped by {signal.Signals(number).name} after step {trainer.global_step}. Resume with "
-                f"resume={shlex.quote(os.path.relpath(self.path.parent.parent))}",
-            )
+        if self._signal:
+            self._stop(f" after step {trainer.global_step}")
+
+    def _stop(self, when: str = "") -> NoReturn:
+        name = signal.Signals(self._signal).name
+        raise Stopped(self._signal, f"stopped by {name}{when}. {resume_hint(self.path.parent.parent)}")
 
     def _maximum(self, *flags: int) -> list[int]:
         """The maximum of each flag over all ranks."""
@@ -141,22 +182,55 @@ class LastCheckpoint(Checkpoint):
         dist.all_reduce(maximum, dist.ReduceOp.MAX, group=self._group)
         return maximum.tolist()
 
-    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        if not self.every_n_train_steps:
-            self._save(trainer)
-
-    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._save(trainer)
-
-    def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers = {}
-
     def _save(self, trainer: L.Trainer) -> None:
         if trainer.global_step <= self._saved_step:
             return
-        if trainer.is_global_zero and self.path.exists():
+        # after a resume from another checkpoint last.ckpt may be damaged and must not replace the one before it
+        if trainer.is_global_zero and Path(self.last_model_path) == self.path.absolute() and self.path.exists():
             self.path.replace(self.path.with_name(BEFORE_LAST))
         trainer.save_checkpoint(self.path)
-        self.last_model_path, self._saved_step, self._saved_time = str(self.path), trainer.global_step, time.monotonic()
+        self.last_model_path, self._saved_time = str(self.path.absolute()), time.monotonic()
+        self._saved_step = trainer.global_step
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps the best checkpoints by a metric.
+
+    A run that resumes takes as its best what is in the folder, not what the checkpoint that it resumes from names: since then,
+    a better one may have replaced that file, or the folder may have been moved.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores nothing: `on_fit_start` reads the files."""
+
+    def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if trainer.ckpt_path is None:
+            return
+        found: list[tuple[str, torch.Tensor]] = trainer.strategy.broadcast(
+            self._stored() if trainer.is_global_zero else []
+        )
+        kept = found if self.save_top_k == -1 else found[: self.save_top_k]
+        self.best_k_models = dict(kept)
+        if kept:
+            (self.best_model_path, self.best_model_score), (self.kth_best_model_path, self.kth_value) = (
+                kept[0],
+                kept[-1],
+            )
+        if trainer.is_global_zero:
+            for path, _ in found[len(kept) :]:  # left by a kill between saving a better one and removing this one
+                if not Path(path).samefile(trainer.ckpt_path):
+                    Path(path).unlink()
+
+    def _stored(self) -> list[tuple[str, torch.Tensor]]:
+        """Intact checkpoints of this callback in its folder with their scores, the best first, of equal ones the earliest."""
+        found = []
+        for path in Path(str(self.dirpath)).glob("*.ckpt"):
+            if path.name in (LAST, BEFORE_LAST) or not is_complete(path):
+                continue
+            stored = read_checkpoint(path)
+            for state in stored["callbacks"].values():
+                scores = {Path(file).name: score for file, score in state.get("best_k_models", {}).items()}
+                if state.get("monitor") == self.monitor and path.name in scores:
+                    found.append((str(path), scores[path.name], stored["global_step"]))
+        sign = -1 if self.mode == "max" else 1
+        return [item[:2] for item in sorted(found, key=lambda item: (sign * float(item[1]), item[2]))]

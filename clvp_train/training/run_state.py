@@ -1,7 +1,7 @@
 """What a checkpoint stores about its run beyond Lightning's own state, and how a run resumes from it.
 
-Lightning restores weights, optimiser, schedule and callbacks. Stored here: epoch and batch, which the DataModule needs, the
-number of rows in each log, and the settings that must not change.
+Lightning restores weights, optimiser, schedule and callbacks. Stored here: epoch and batch, the number of rows in each log, and
+the settings that must not change.
 """
 
 from typing import Any
@@ -12,9 +12,11 @@ from clvp_train.errors import UserError
 from clvp_train.training.checkpointing import RUN_KEY, read_checkpoint
 from clvp_train.training.loggers import CSVLog, WandbLog
 
+STEPS = "number of steps"  # a setting that extends a run
+
 
 class RunState(L.Callback):
-    """Stores the facts of the run and its position in every checkpoint. It must come before callbacks that save checkpoints.
+    """Stores the facts of the run and its position in every checkpoint, and resumes at this position.
 
     Args:
         fixed: settings that must not change when the run resumes, by the names that a user types; plain values.
@@ -25,7 +27,7 @@ class RunState(L.Callback):
     def __init__(self, fixed: dict[str, Any], free: dict[str, Any], overrides: list[str]) -> None:
         self.fixed, self.free, self.overrides = fixed, free, overrides
         self._position = (0, 0)  # epoch and number of its batches that are done
-        self._row_is_due = False
+        self._has_ended = False  # before the last step, as by early stopping
         self._log: dict[str, Any] = {}
 
     def on_train_batch_end(
@@ -33,36 +35,33 @@ class RunState(L.Callback):
     ) -> None:
         epoch, batches = trainer.current_epoch, batch_index + 1
         self._position = (epoch, batches) if batches < trainer.num_training_batches else (epoch + 1, 0)
-        # Lightning logs the row of a batch after the callbacks at its end, which may save a checkpoint
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        self._row_is_due = bool(every) and (trainer.global_step % every == 0 or trainer.should_stop)
-
-    def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._row_is_due = False
-
-    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._position, self._row_is_due = (trainer.current_epoch + 1, 0), False
 
     def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         for logger in trainer.loggers:
             logger.save()  # what is not on the disk yet would be lost if the process is killed
         rows = {type(log).__name__: log.rows for log in trainer.loggers if isinstance(log, (CSVLog, WandbLog))}
-        log: dict[str, Any] = {"rows": rows}
-        if self._row_is_due:
-            log["step"] = trainer.global_step - 1
-            metrics = trainer.callback_metrics.items()
-            log["waiting"] = {name: value.item() for name, value in metrics if name.startswith("train/")}
-        state = {"fixed": self.fixed, "free": self.free, "overrides": self.overrides, "log": log}
-        checkpoint[RUN_KEY] = state | {"position": list(self._position)}
+        state = {"fixed": self.fixed, "free": self.free, "overrides": self.overrides, "log": {"rows": rows}}
+        checkpoint[RUN_KEY] = state | {
+            "position": list(self._position),
+            "has_ended": trainer.should_stop,
+            "has_mark": True,  # see `pipelines.resume`
+        }
 
     def on_load_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         self._log = checkpoint[RUN_KEY]["log"]
+        trainer.should_stop = self._has_ended
+        _set_position(checkpoint, *self._position)
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        if "waiting" in self._log:
+        if "waiting" in self._log:  # a row that earlier versions had not logged yet when they saved
             for logger in trainer.loggers:
                 logger.log_metrics(self._log["waiting"], self._log["step"])
         self._log = {}
+        if trainer.ckpt_path is not None:
+            # with max_steps Lightning would skip the first validation, and otherwise the epoch's step of ReduceLROnPlateau
+            loop = trainer.fit_loop
+            loop._restarting = False
+            loop.epoch_loop.restarting = self._position[1] > 0
 
     def resume(self, path: str, trainer: L.Trainer, steps_per_epoch: int) -> tuple[tuple[int, int], list[str]]:
         """Prepares this callback and the loggers to resume, before training starts.
@@ -95,7 +94,29 @@ class RunState(L.Callback):
             self._position = tuple(stored["position"])
         else:
             self._position = _lightning_position(checkpoint["loops"]["fit_loop"], steps_per_epoch)
+        is_longer = stored["free"].get(STEPS) != self.free.get(STEPS)
+        self._has_ended = stored.get("has_ended", False) and not is_longer
         return self._position, _differences(stored["free"], self.free)
+
+
+def _set_position(checkpoint: dict[str, Any], epoch: int, batches: int) -> None:
+    """Sets Lightning's progress counters to `batches` done in `epoch`.
+
+    Lightning infers from its counters in which hook a checkpoint was saved, and which hooks of that batch and epoch are left.
+    It is wrong after a second resume and at the end of an epoch. Here nothing is ever left, see `LastCheckpoint`: between two
+    epochs all counters are equal; between two batches they are those that Lightning itself saves after a batch.
+    """
+    loop, is_within = checkpoint["loops"]["fit_loop"], int(batches > 0)
+    total = loop["epoch_loop.batch_progress"]["total"]["processed"]
+    for scope, count in (("total", total), ("current", batches)):
+        started = {"ready": epoch + is_within, "started": epoch + is_within}
+        loop["epoch_progress"][scope] = started | {"processed": epoch, "completed": epoch}
+        done = dict.fromkeys(("ready", "started", "processed"), count) | {"completed": count - is_within}
+        loop["epoch_loop.batch_progress"][scope] = done
+        loop["epoch_loop.val_loop.batch_progress"][scope] = dict.fromkeys(done, 0)
+    loop["epoch_loop.batch_progress"]["is_last_batch"] = False
+    # the step of the next row of the log; Lightning completes the batch, and with it this counter
+    loop["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"] - is_within
 
 
 def _lightning_position(loop: dict[str, Any], steps_per_epoch: int) -> tuple[int, int]:

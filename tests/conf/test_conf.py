@@ -1,6 +1,8 @@
 """Every file of conf/ composes on top of the defaults and instantiates."""
 
 import inspect
+import os
+import signal
 from pathlib import Path
 
 import hydra
@@ -10,10 +12,12 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch.utils.data import DataLoader
 
 from clvp_train import Reranker
 from clvp_train.corpus import Corpus, split_of
 from clvp_train.data.datamodule import CLVPDataModule
+from clvp_train.errors import Stopped, stopping
 from clvp_train.models import CLVPConfig, CLVPModel
 from clvp_train.pairs import Manifest, generate, write_manifest
 from clvp_train.pipelines import build
@@ -214,3 +218,15 @@ def test_the_defaults_of_classes_are_those_of_the_configs(picks):
 def test_the_best_checkpoint_is_chosen_by_the_primary_metric():
     best = compose("train").callbacks.best
     assert (best.monitor, best.mode) == ("val/R@1", "max")
+
+
+class Signalled(L.LightningModule):
+    def test_step(self, *_):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_ends_an_evaluation():
+    trainer = build.evaluation_trainer(compose("evaluate", "checkpoint=any"))
+    with pytest.raises(Stopped) as stopped, stopping(lambda: "Try again"):
+        trainer.test(Signalled(), DataLoader([0]), verbose=False)
+    assert stopped.value.code == 128 + signal.SIGTERM and stopped.value.message == "stopped by SIGTERM. Try again"

@@ -115,5 +115,6 @@ def _write_clips(inputs: Path, sentences: list[str]) -> None:
 def _interrupt(run: Path) -> None:
     """Makes a finished run one that needs more steps than it has taken."""
     shutil.rmtree(run / "model")
+    (run / "finished.json").unlink()
     overrides = run / "config/overrides.yaml"
     overrides.write_text(overrides.read_text().replace("trainer.max_steps=4", "trainer.max_steps=6"))

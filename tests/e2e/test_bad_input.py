@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from tests.e2e.commands import EVALUATE, GENERATE, ROOT, TRAIN, run
-from tests.e2e.conftest import BUDGET, CORPUS
+from tests.e2e.conftest import BUDGET, CORPUS, FEW_CANDIDATES
 
 TEXTS = [*CORPUS, *BUDGET]
 
 
-def refused(script, overrides, cwd, *words):
-    done = run(script, overrides, cwd)
+def refused(script, overrides, cwd, *words, **settings):
+    done = run(script, overrides, cwd, **settings)
     assert done.status == 2, done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
@@ -39,6 +39,7 @@ def refused(script, overrides, cwd, *words):
         (["loss._target_=nowhere.Loss"], ["loss._target_=nowhere.Loss", "No module named 'nowhere'"]),
         (["trainer.precision=17"], ["trainer: Precision 17"]),
         (["trainer.devices=0"], ["trainer: ", "devices"]),
+        (["trainer=ddp_cpu", "trainer.devices=999"], ["trainer.devices=999", "CPU cores"]),
         (["codes.voices=nowhere"], ["codes.voices=nowhere"]),
         (["data.batch_size=5000"], ["data.batch_size=5000", "training texts"]),
         (["data.batch_size=33", "trainer=ddp_cpu"], ["data.batch_size=33", "2 processes"]),
@@ -126,3 +127,14 @@ def test_a_damaged_shard_is_named_where_it_cannot_be_made_again_and_made_again_w
     refused(TRAIN, [f"pairs={shard.parent}", *BUDGET], workplace, shard.name, "run the same generate command again")
     done = run(TRAIN, [*TEXTS, "test=false"], workplace)
     assert done.status == 0 and f"{shard.name}: missing or damaged" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("script", "more", "limit"),
+    [(EVALUATE, [*CORPUS, *FEW_CANDIDATES], 30_000), ("clvp_train/push.py", ["hub=local"], 30_000)],
+    ids=["evaluate", "push"],
+)
+def test_a_full_disk(trained, workplace, script, more, limit):
+    checkpoint = trained.output / "model" if script == EVALUATE else trained.output
+    words = "cannot be written (File too large)", "Run the same command again."
+    refused(script, [f"checkpoint={checkpoint}", *more], workplace, *words, file_limit=limit)

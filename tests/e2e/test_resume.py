@@ -2,11 +2,13 @@
 
 import csv
 import os
+import pickle
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,12 +27,19 @@ import os, time
 from pathlib import Path
 import lightning as L
 
+def wait():
+    Path("waiting", os.environ.get("RANK", "0")).write_text(str(os.getpid()))
+    while not Path("go").exists():
+        time.sleep(0.02)
+
 class At(L.Callback):
     def on_train_batch_start(self, trainer, *_):
-        if trainer.global_step == int(os.environ.get("WAIT_AT", -1)):
-            Path("waiting", os.environ.get("RANK", "0")).write_text(str(os.getpid()))
-            while not Path("go").exists():
-                time.sleep(0.02)
+        if os.environ.get("WAIT_AT") == str(trainer.global_step):
+            wait()
+
+    def teardown(self, *_):
+        if os.environ.get("WAIT_AT") == "end":
+            wait()
 """
 
 
@@ -41,7 +50,7 @@ def cwd(workplace):
 
 
 def started(arguments, cwd, wait_at, ranks=1, **extra):
-    """A command under way that waits before a step."""
+    """A command under way that waits before a step, or for "end" when training has ended."""
     shutil.rmtree(cwd / "waiting", ignore_errors=True)
     (cwd / "waiting").mkdir()
     (cwd / "go").unlink(missing_ok=True)
@@ -88,6 +97,8 @@ def assert_same(output, undisturbed):
     for kind in ("state_dict", "current_model_state"):
         assert ours[kind].keys() == theirs[kind].keys()
         assert all(torch.equal(ours[kind][name], theirs[kind][name]) for name in ours[kind]), kind
+    names = [sorted(path.name for path in (folder / "checkpoints").iterdir()) for folder in (output, undisturbed)]
+    assert names[0] == names[1] and len(names[0]) == 3
     assert not list(output.rglob("*.partial")) and (output / "model").is_dir()
 
 
@@ -183,18 +194,35 @@ def test_more_steps_and_more_ranks_are_reported(again):
     assert [int(step) for step, _ in losses(again / "run")] == list(range(7))
 
 
-def test_the_same_command_starts_and_extends_a_run(again):
-    """As a cluster requeues it."""
-    shutil.move(again / "run", again / "old")
-    overrides = [*CORPUS, *BUDGET, "test=false", "resume=auto", "hydra.run.dir=fixed"]
+def test_a_requeued_job_finishes_its_run_and_then_has_nothing_to_do(again):
+    """The same command each time, as a cluster starts it."""
+    settings = [*CORPUS, *BUDGET, "trainer.max_steps=6", "callbacks.checkpoint.every_n_train_steps=2", "test=false"]
+    command = [*settings, "+callbacks.at._target_=waiting.At", "resume=auto", "hydra.run.dir=run"]
+    process = started(command, again, "end")
+    second = resume(again)
+    assert second.status == 2 and f"process {process.pid} on " in second.stderr, second.stderr
+    process.send_signal(signal.SIGUSR1)
+    (again / "go").touch()
+    stderr = process.communicate(timeout=120)[1]
+    assert process.returncode == 128 + signal.SIGUSR1 and "Resume with resume=run" in stderr, stderr
+    assert not (again / "run/model").exists()
     env = {"PYTHONPATH": f"{ROOT}{os.pathsep}{again}"}
-    first = run(TRAIN, [*overrides, "trainer.max_steps=2"], again, **env)
-    assert first.status == 0 and "starting from scratch" in first.stdout, first.stderr
-    second = run(TRAIN, ["resume=fixed"], again, **env)
-    assert second.status == 2 and "resume=fixed: the run is finished" in second.stderr, second.stderr
-    third = run(TRAIN, ["resume=fixed", "trainer.max_steps=5"], again, **env)
-    assert third.status == 0 and weights(again / "fixed")["global_step"] == 5, third.stderr
-    assert [int(step) for step, _ in losses(again / "fixed")] == list(range(5))
+    finishing, finished = (run(TRAIN, command, again, **env) for _ in range(2))
+    assert finishing.status == 0 and "at epoch 2, batch 0" in finishing.stdout, finishing.stderr
+    assert finished.status == 0 and "resume=run: the run is finished" in finished.stdout, finished.stderr
+    assert "resuming from" not in finished.stdout and (again / "run/finished.json").exists()
+    scratch = run(TRAIN, command[:-2] + command[-1:], again, **env)
+    assert scratch.status == 2 and "hydra.run.dir=run: holds a run" in scratch.stderr, scratch.stderr
+
+
+def test_a_finished_run_is_extended(again):
+    """In a folder that has been moved, although the best checkpoint that last.ckpt names is gone."""
+    (again / "run/checkpoints/best-step=3.ckpt").unlink()
+    assert resume(again, "test=false").status == 0
+    done = resume(again, "trainer.max_steps=8")
+    assert done.status == 0 and "number of steps (6 then, 8 now)" in done.stdout, done.stderr
+    assert [int(step) for step, _ in losses(again / "run")] == list(range(8))
+    assert [path.name for path in (again / "run/checkpoints").glob("best-*")] == ["best-step=6.ckpt"]
 
 
 def test_tensorboard_events_continue_from_the_checkpoint(cwd):
@@ -209,9 +237,17 @@ def test_tensorboard_events_continue_from_the_checkpoint(cwd):
     assert validated == [event.step for event in events.Images("val/recall_curve")] and validated[:2] == [2, 5]
 
 
-def test_a_missing_run_is_refused(again):
-    done = run(TRAIN, ["resume=nowhere"], again)
-    assert done.status == 2 and "resume=nowhere: not found" in done.stderr
+class Payload:
+    def __reduce__(self):
+        return Path.touch, (Path("executed"),)
+
+
+@pytest.mark.parametrize(("name", "words"), [("nowhere", "not found"), ("pickle.ckpt", "not a checkpoint")])
+def test_what_is_no_run_is_refused(workplace, name, words):
+    (workplace / "pickle.ckpt").write_bytes(pickle.dumps(Payload()))
+    done = run(TRAIN, [f"resume={name}"], workplace)
+    assert done.status == 2 and f"error: resume={name}: {words}" in done.stderr and "Traceback" not in done.stderr
+    assert not (workplace / "executed").exists()
 
 
 @pytest.mark.parametrize("kind", ["experiment", "multirun"])

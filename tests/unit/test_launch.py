@@ -2,7 +2,9 @@
 starts them."""
 
 import logging
+import multiprocessing
 import os
+import signal
 import sys
 
 import hydra
@@ -199,6 +201,19 @@ def test_cuda_means_the_gpu_of_this_rank(devices, local_rank, num_gpus, expected
     trainer = wanted(devices=2, strategy="ddp")
     trainer.strategy.parallel_devices = [torch.device(name) for name in devices.split()]
     assert launch._gpu(trainer, local_rank, num_gpus) == expected
+
+
+def as_orphan():
+    os.environ |= {"TORCHELASTIC_RUN_ID": "1", launch.PARENT: "1"}
+    on_all_ranks(wanted(devices=1))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone ends the ranks of a killed parent")
+def test_a_rank_whose_parent_was_killed_before_ends(typed):
+    rank = multiprocessing.get_context("fork").Process(target=as_orphan)
+    rank.start()
+    rank.join(60)
+    assert rank.exitcode == -signal.SIGKILL
 
 
 def test_one_device_has_no_list_of_devices():
