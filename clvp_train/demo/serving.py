@@ -8,14 +8,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub.repocard import metadata_load
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from clvp_train.demo.session import DemoSession
 from clvp_train.errors import Stopped, UserError
-from clvp_train.hub import TRAINING_CONFIG
+from clvp_train.hub import TRAINING_CONFIG, read_settings
+from clvp_train.io.sanitize import escape_markdown
 from clvp_train.models import resolve_checkpoint
 
 ANSWERS_FILE = "listening_test.csv"  # in the run folder
@@ -65,12 +65,12 @@ def training_data(model: Path) -> str:
         model: a folder or file with weights.
     """
     config, card = model / TRAINING_CONFIG, model / "README.md"
-    if config.is_file():
-        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    settings = read_settings(config)
+    if settings:
         names = ["pairs"] if settings.get("pairs") else ["corpus", "codes"]
-        return ", ".join(f"{name} `{_describe(settings.get(name))}`" for name in names)
+        return ", ".join(f"{name} {escape_markdown(_describe(settings.get(name)))}" for name in names)
     datasets = (metadata_load(card) or {}).get("datasets") if card.is_file() else None
-    return f"data sets `{_describe(datasets)}`" if datasets else "unknown"
+    return f"data sets {escape_markdown(_describe(datasets))}" if datasets else "unknown"
 
 
 def _describe(node: Any) -> str:
@@ -82,4 +82,4 @@ def _describe(node: Any) -> str:
     if "_target_" not in node:
         return _describe(list(node.values()))
     location = next((f" {node[key]}" for key in ("path", "root", "name") if key in node), "")
-    return node["_target_"].rpartition(".")[2] + location.replace("${paths.data}", "data")
+    return str(node["_target_"]).rpartition(".")[2] + location.replace("${paths.data}", "data")

@@ -13,7 +13,7 @@ import torchaudio
 import transformers
 
 from clvp_train.errors import UserError
-from clvp_train.io import file_digest
+from clvp_train.io.digests import file_digest
 from clvp_train.tortoise.audio import SAMPLE_RATE
 
 BATCH_SIZE = 16  # clips that a model transcribes at once

@@ -1,13 +1,13 @@
 """Transcripts of candidates, stored so that each candidate is transcribed once for all evaluations."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 
 import numpy as np
 
 from clvp_train.errors import UserError
 from clvp_train.evaluation.asr import Recognizer, Transcribe
+from clvp_train.io.digests import read_sealed_json, sealed_json
 from clvp_train.io.process_rank import rank_and_world_size, wait_for
 from clvp_train.pairs import Progress, Storage
 from clvp_train.tortoise import FrozenTortoise
@@ -61,8 +61,8 @@ def _transcribe(
         block = keys[start : start + BLOCK]
         texts = transcribe(synthesize(tortoise, [codes[key].tolist() for key in block]))
         rows = [{"codes": key, "transcript": text} for key, text in zip(block, texts)]
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-        storage.write(f"{block[0]}.jsonl", "".join(lines).encode())
+        lines = [sealed_json(row, ensure_ascii=False) for row in rows]
+        storage.write(f"{block[0]}.jsonl", "".join(f"{line}\n" for line in lines).encode())
         progress.candidate(sum(len(codes[key]) for key in block), len(block))
 
 
@@ -72,7 +72,7 @@ def _read(storage: Storage) -> dict[str, str]:
     for name in sorted(storage.sizes()):
         if name.endswith(".jsonl") and not name.startswith("."):
             try:
-                rows = [json.loads(line) for line in storage.read(name).splitlines()]
+                rows = [read_sealed_json(line) for line in storage.read(name).splitlines()]
                 stored |= {row["codes"]: row["transcript"] for row in rows}
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise UserError(f"{storage.path(name)}: corrupt ({error}). Delete it and run again.") from None

@@ -3,8 +3,8 @@
 from clvp_train.hub.access import HubConfig, check_access
 from clvp_train.hub.card import check_template
 from clvp_train.hub.folders import write_model_folder, write_pairs_folder
-from clvp_train.hub.push import push
-from clvp_train.hub.run import TRAINING_CONFIG, Trained, find_trained
+from clvp_train.hub.push import push, refuse_secrets
+from clvp_train.hub.run import TRAINING_CONFIG, Trained, find_trained, read_settings
 
 __all__ = [
     "TRAINING_CONFIG",
@@ -14,6 +14,8 @@ __all__ = [
     "check_template",
     "find_trained",
     "push",
+    "read_settings",
+    "refuse_secrets",
     "write_model_folder",
     "write_pairs_folder",
 ]

@@ -8,10 +8,12 @@ import jinja2
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import meta
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from clvp_train.errors import UserError
 from clvp_train.hub.access import HubConfig
-from clvp_train.hub.run import TRAINING_CONFIG, Trained
+from clvp_train.hub.run import Trained
+from clvp_train.io.sanitize import escape_markdown
 from clvp_train.metrics import DIRECTIONS
 from clvp_train.pairs import report_lines
 from clvp_train.report import table_lines, tables, worth
@@ -42,8 +44,8 @@ RECIPE = {
     "initial weights": ("model", "checkpoint"),
     "seed": ("seed",),
 }
-# StrictUndefined: a value that is missing is an error. A card is Markdown, in which nothing is escaped.
-JINJA = jinja2.Environment(
+# a template may be from somebody else, so it reaches no Python; StrictUndefined: a value that is missing is an error
+JINJA = ImmutableSandboxedEnvironment(
     undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
 )
 
@@ -58,16 +60,16 @@ def check_template(path: str | Path) -> None:
 
 
 def model_card(trained: Trained, hub: HubConfig, repo_id: str | None) -> str:
-    """Returns the README.md of a published model, metadata first.
+    """Returns the README.md of a published model, metadata first. Texts from data are escaped.
 
     Raises:
-        UserError: the template of `hub.card` is malformed, or uses a value that does not exist.
+        UserError: the template of `hub.card` is malformed, or uses a value that does not exist or that templates must not use.
     """
     metrics, config = trained.metrics, trained.model.config
     name = (repo_id or "clvp").rsplit("/", 1)[-1]
     values = {
         "metadata": _metadata(name, trained, hub),
-        "name": name,
+        "name": escape_markdown(name),
         "model_id": repo_id or ".",
         "license": hub.license,
         "model": {
@@ -79,13 +81,20 @@ def model_card(trained: Trained, hub: HubConfig, repo_id: str | None) -> str:
             "layers": [tower.num_hidden_layers for tower in (config.text_config, config.speech_config)],
         },
         "tokenizer": _tokenizer(trained.folder),
-        "data": metrics["data"] | {"lines": report_lines(metrics["data"]["report"] | {"codes_per_second": None})},
-        "recipe": _recipe(trained.folder / TRAINING_CONFIG),
-        "metrics": metrics,
-        # tables of words quote texts of the corpus, which may not be published
-        "tables": [(table.title, "\n".join(table_lines(table))) for table in tables(metrics) if not table.words],
-        "weak": [f"{row['perturbation'].replace('_', ' ')} ({row['rate']:.2f})" for row in _weak(metrics)],
-        "worth": worth(metrics),
+        "data": _escaped(
+            metrics["data"] | {"lines": report_lines(metrics["data"]["report"] | {"codes_per_second": None})}
+        ),
+        "recipe": _escaped(_recipe(trained.settings)),
+        "metrics": _escaped(metrics),
+        "tables": [
+            (table.title, "\n".join(table_lines(table)))
+            for table in tables(metrics)
+            if not table.words  # these quote texts of the corpus, which may not be published
+        ],
+        "weak": [
+            f"{escape_markdown(row['perturbation']).replace('_', ' ')} ({row['rate']:.2f})" for row in _weak(metrics)
+        ],
+        "worth": escape_markdown(worth(metrics)),
         "figures": [name for name in FIGURES if (trained.report / "figures" / f"{name}.svg").exists()],
         "example": metrics["example"],
         "versions": {name: version(name) for name in ("clvp-train", "torch", "transformers")},
@@ -95,6 +104,17 @@ def model_card(trained: Trained, hub: HubConfig, repo_id: str | None) -> str:
         return JINJA.from_string(_read_template(path)).render(values)
     except jinja2.UndefinedError as error:
         raise UserError(f"hub.card={path}: {error.message}. Remove the value from the template, or set it.") from None
+    except Exception as error:  # a template can fail in any way
+        raise UserError(f"hub.card={path}: cannot be filled in ({error}). Correct the template.") from None
+
+
+def _escaped(value: Any) -> Any:
+    """The value with all texts in it escaped."""
+    if isinstance(value, dict):
+        return {_escaped(key): _escaped(child) for key, child in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_escaped(child) for child in value]
+    return escape_markdown(value) if isinstance(value, str) else value
 
 
 def _read_template(path: str | Path) -> str:
@@ -167,11 +187,8 @@ def _tokenizer(folder: Path) -> str:
     return str(settings.get("tokenizer_class", "unknown"))
 
 
-def _recipe(file: Path) -> dict[str, str]:
-    """The most important settings of the training; {} if the file does not exist."""
-    if not file.exists():
-        return {}
-    config = yaml.safe_load(file.read_text(encoding="utf-8"))
+def _recipe(config: dict[str, Any]) -> dict[str, str]:
+    """The most important settings of the training."""
     recipe = {}
     for words, path in RECIPE.items():
         value: Any = config

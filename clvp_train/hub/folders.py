@@ -1,15 +1,14 @@
 """Writes the folders that are published: a model with its report, or pairs as a data set."""
 
-import hashlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from clvp_train.errors import UserError
 from clvp_train.hub.access import HubConfig
 from clvp_train.hub.card import model_card
 from clvp_train.hub.run import Trained
 from clvp_train.io import REPORT, write_text
+from clvp_train.io.digests import DIGESTS, recording_digests
 from clvp_train.metrics import SCORE_TABLE_FILE
 from clvp_train.models.weight_files import public_name
 from clvp_train.pairs import (
@@ -20,6 +19,7 @@ from clvp_train.pairs import (
     check_complete,
     copy_tokenizer,
     read_manifest,
+    read_shard,
     write_manifest,
 )
 from clvp_train.report import METRICS_FILE, write_metrics
@@ -43,10 +43,12 @@ def write_model_folder(trained: Trained, folder: Path, hub: HubConfig, repo_id: 
     text = model_card(trained, hub, repo_id)  # first, because it can fail
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(trained.folder, folder, ignore=shutil.ignore_patterns("model*", ".*", "*.partial"))
-    trained.model.save_pretrained(folder)
-    shutil.copytree(trained.report, folder / REPORT, ignore=shutil.ignore_patterns(METRICS_FILE, SCORE_TABLE_FILE))
-    write_metrics(trained.metrics, folder)
-    write_text(folder / CARD, text)
+    with recording_digests(folder):
+        trained.model.save_pretrained(folder)
+        elsewhere = shutil.ignore_patterns(METRICS_FILE, SCORE_TABLE_FILE, DIGESTS)  # in `folder` itself
+        shutil.copytree(trained.report, folder / REPORT, ignore=elsewhere)
+        write_metrics(trained.metrics, folder)
+        write_text(folder / CARD, text)
     return folder
 
 
@@ -69,10 +71,7 @@ def write_pairs_folder(pairs: str | Path, folder: Path, hub: HubConfig) -> Path:
     storage, manifest, target = Storage(pairs), read_manifest(pairs), Storage(folder)
     check_complete(storage, manifest)
     for shard in manifest.shards:
-        data = storage.read(shard.name)
-        if hashlib.sha256(data).hexdigest() != shard.sha256:
-            raise UserError(f"{storage.path(shard.name)}: damaged. Delete it and run the same generate command again.")
-        target.write(shard.name, data)
+        target.write(shard.name, read_shard(storage, shard))
     copy_tokenizer(pairs, folder / TOKENIZER)
     public = replace(manifest, tortoise=public_name(manifest.tortoise))  # without a path of this machine
     write_manifest(folder, public)

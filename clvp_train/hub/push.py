@@ -1,17 +1,14 @@
 """Uploads a folder to a repository in one commit."""
 
-import os
-import re
+import shutil
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 
 from clvp_train.errors import UserError
 from clvp_train.hub.access import INITIAL_FILES, REQUEST_ERRORS, HubConfig, no_write_access, reason
+from clvp_train.io.sanitize import find_secret
 
-HUB_TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}\b")
-SECRET_NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|(?:API|ACCESS)_?KEY")  # of environment variables
-MIN_SECRET_LENGTH = 16  # shorter values, such as "1" or "none", would match ordinary text
 BINARY_SUFFIXES = (".safetensors", ".parquet")
 
 
@@ -29,9 +26,8 @@ def push(folder: Path, repo_id: str, hub: HubConfig, kind: str = "model") -> str
         The URL of the repository.
 
     Raises:
-        UserError: the push failed, or a file contains a secret.
+        UserError: the push failed.
     """
-    _refuse_secrets(folder)
     api = HfApi()
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     names = {name for name in names if not any(part.startswith(".") for part in name.split("/"))}
@@ -53,19 +49,17 @@ def push(folder: Path, repo_id: str, hub: HubConfig, kind: str = "model") -> str
     return str(url)
 
 
-def _refuse_secrets(folder: Path) -> None:
-    """Raises UserError if a text file contains a token of the Hub, or the value of a variable such as WANDB_API_KEY."""
-    secrets = {"the Hub token": get_token() or ""}
-    secrets |= {f"${name}": value for name, value in os.environ.items() if SECRET_NAMES.search(name)}
-    secrets = {name: value for name, value in secrets.items() if len(value) >= MIN_SECRET_LENGTH}
+def refuse_secrets(folder: Path) -> None:
+    """Removes a folder to publish, and raises UserError, if a text file in it contains a secret (`find_secret`)."""
+    token = (get_token() or "").encode()
     for path in sorted(folder.rglob("*")):
         if not path.is_file() or path.suffix in BINARY_SUFFIXES:
             continue
         data = path.read_bytes()
-        names = [name for name, value in secrets.items() if value.encode() in data]
-        names += ["a Hub token"] if HUB_TOKEN.search(data) else []
-        if names:
+        name = "the Hub token" if token and token in data else find_secret(data)
+        if name is not None:
+            shutil.rmtree(folder)
             raise UserError(
-                f"{path.relative_to(folder)}: contains {names[0]}, so nothing was published. Remove it from the settings and "
+                f"{path.relative_to(folder)}: contains {name}, so nothing was published. Remove it from the settings and "
                 "logs of the run, and revoke it."
             )

@@ -100,7 +100,10 @@ class CandidateFile:
         kept = {name: value for name, value in (self.schema.metadata or {}).items() if name != b"huggingface"}
         fields = [*self.schema, *(pa.field(name, ADDED[name]) for name in added)]
         schema = pa.schema(fields, kept | {SOURCE_KEY: json.dumps(source).encode()})
-        with storage.replacing(self.path.name) as partial, pq.ParquetWriter(partial, schema) as writer:
+        with (
+            storage.replacing(self.path.name) as partial,
+            pq.ParquetWriter(partial, schema, write_page_checksum=True) as writer,
+        ):
             for start, batch in self._batches(ROWS_COPIED):
                 columns = [*batch.columns, *(column.slice(start, len(batch)) for column in added.values())]
                 writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))

@@ -1,7 +1,6 @@
-"""Files: where the package's own are, the layout of a run folder, atomic writes, and locks."""
+"""Files: where the package's own are, the layout of a run folder, atomic writes, locks, and errors of a disk."""
 
 import errno
-import hashlib
 import os
 import re
 import socket
@@ -22,6 +21,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 DATA = PACKAGE / "bundled" if (PACKAGE / "bundled").is_dir() else PACKAGE.parent / "data"
 MODEL, REPORT, CHECKPOINTS = "model", "report", "checkpoints"  # folders in a run folder
+README = "README.md"
 FINISHED = "finished.json"  # in a run folder: written last
 LOCK = ".lock"
 REMEDIES = {  # of errors that are the machine's, not the program's
@@ -140,12 +140,6 @@ def disk_error(error: BaseException, folder: Path) -> str | None:
     if number in REMEDIES:
         return f"{name or folder}: cannot be written ({os.strerror(number)}). {REMEDIES[number]}"
     return disk_error(error.__cause__, folder) if error.__cause__ is not None else None
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _host() -> str:

@@ -3,13 +3,13 @@
 A pair is matched if the codes were drawn from, or recorded of, its text. The keys "true" of metrics.json mean matched pairs.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from clvp_train.errors import UserError
+from clvp_train.io.digests import read_sealed_json
 
 NUM_MISMATCHED = 10  # mismatched codes that each text is scored with
 KINDS = {"true": "matched", "mismatched": "mismatched", "perturbed": "perturbed"}  # of pairs, key: display name
@@ -71,9 +71,10 @@ def read_score_table(folder: Path) -> dict[str, Any] | None:
     """
     file = folder / SCORE_TABLE_FILE
     try:
-        table = json.loads(file.read_text(encoding="utf-8"))
-        if not len(table["percent"]) == len(table["true"]) == len(table["mismatched"]) > 0:
-            raise ValueError("its columns differ in length")
+        table = read_sealed_json(file.read_bytes())
+        columns = np.array([table[name] for name in ("percent", "true", "mismatched")])
+        if columns.size == 0 or not np.isfinite(columns).all() or not np.isfinite(table.get(LOG_PROBABILITY_WEIGHT, 0)):
+            raise ValueError("its columns are not finite numbers")
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -16,6 +16,7 @@ PADDINGS = ("mask", "tortoise")
 RMS_NORMS = ("tortoise", "transformers")
 SUMMARY_TYPES = ("mean", "first", "last")
 SIZES = ("vocab_size", "hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers", "num_attention_heads")
+MAX_LAYERS = 1000  # more would be built without an end
 
 
 def _check(condition: bool, config: Any, field: str, problem: str) -> None:
@@ -87,6 +88,7 @@ class _CLVPEncoderConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         for field in SIZES:
             _check(getattr(self, field) >= 1, self, field, "must be 1 or more")
+        _check(self.num_hidden_layers <= MAX_LAYERS, self, "num_hidden_layers", f"must be {MAX_LAYERS} or less")
         if self.head_dim is None:
             divides = self.hidden_size % self.num_attention_heads == 0
             problem = f"not divisible by num_attention_heads ({self.num_attention_heads}): change one, or set head_dim"

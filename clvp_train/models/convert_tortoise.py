@@ -15,6 +15,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from clvp_train.models.configuration_clvp import MAX_LAYERS
+from clvp_train.models.weight_files import load_tensors
+
 logger = logging.getLogger(__name__)
 
 TOWERS = ("text", "speech")
@@ -116,7 +119,7 @@ def read_tortoise(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[st
         ValueError: the file holds something else; the message names the file and the keys.
     """
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        weights = load_tensors(path)
     except Exception as error:  # what the unpickler raises depends on the bytes
         raise ValueError(f"{path}: not a file of weights that torch can load safely: {error}") from error
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
@@ -126,6 +129,8 @@ def read_tortoise(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[st
     for tower in TOWERS:
         layer = re.compile(rf"{tower}_transformer\.transformer\.attn_layers\.layers\.(\d+)\.")
         depths[tower] = max((int(match[1]) // 2 + 1 for match in map(layer.match, weights) if match), default=1)
+    if max(depths.values()) > MAX_LAYERS:
+        raise ValueError(f"{path}: {max(depths.values())} layers, more than {MAX_LAYERS}.")
     rotary = {tower: pop_rotary(path, weights, key) for tower, key in TORTOISE_ROTARY.items()}
     ours = rename(path, weights, tortoise_names(depths))
     absent = [TORTOISE_ROTARY[tower] for tower in TOWERS if rotary[tower] is None]

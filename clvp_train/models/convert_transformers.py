@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import AutoConfig, ClvpConfig, PreTrainedModel
 
 from clvp_train.io import atomic_write
+from clvp_train.io.digests import recording_digests
 from clvp_train.models.convert_tortoise import (
     TOWERS,
     check_fields,
@@ -155,10 +156,11 @@ def write_transformers(
     def ignored(parent: str, names: list[str]) -> set[str]:
         return others(parent, names) if Path(parent) == source else set()
 
-    shutil.copytree(source, target, ignore=ignored, dirs_exist_ok=True)
-    ClvpConfig.from_dict(described).save_pretrained(target)
-    with atomic_write(target / "model.safetensors") as partial:
-        save_file(autoregressive | state, partial, metadata={"format": "pt"})
+    with recording_digests(target):
+        shutil.copytree(source, target, ignore=ignored, dirs_exist_ok=True)
+        ClvpConfig.from_dict(described).save_pretrained(target)
+        with atomic_write(target / "model.safetensors") as partial:
+            save_file(autoregressive | state, partial, metadata={"format": "pt"})
 
 
 def _read_autoregressive(source: Path, base: str | os.PathLike[str]) -> dict[str, Tensor]:

@@ -2,21 +2,20 @@
 
 import hashlib
 import json
-import pickle
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from safetensors import SafetensorError
 
 from clvp_train.errors import UserError
+from clvp_train.io.digests import check_digests
 from clvp_train.models.configuration_clvp import CLVPConfig
 from clvp_train.models.modeling_clvp import CLVPModel
-from clvp_train.models.weight_files import resolve_folder
+from clvp_train.models.weight_files import WEIGHT_FILES, load_tensors, resolve_folder
 
 CONFIG_KEY = "clvp_config"  # key in a .ckpt: the model's configuration as a plain dict
 MODEL_PREFIX = "model."  # prefix of the model's weights in a .ckpt's state_dict
-_NOT_A_CLVP = (ValueError, OSError, EOFError, RuntimeError, KeyError, TypeError, AttributeError)
+_NOT_A_CLVP = (ValueError, OSError, EOFError, RuntimeError, KeyError, TypeError, AttributeError, ImportError)
 SUPPORTED = "a .ckpt of this package, a folder of save_pretrained, a Hub id or a clvp2.pth"
 
 
@@ -39,7 +38,7 @@ def load_clvp(checkpoint: str | Path, config: dict[str, Any] | None = None) -> C
             model = _from_lightning(path)
         else:
             model = CLVPModel.from_tortoise(path)
-    except (*_NOT_A_CLVP, SafetensorError, pickle.UnpicklingError) as error:
+    except (*_NOT_A_CLVP, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"checkpoint={checkpoint}: not a CLVP ({reason[:400]}). Use {SUPPORTED}.") from None
     for name, value in (config or {}).items():
@@ -66,7 +65,7 @@ def resolve_checkpoint(checkpoint: str | Path) -> Path:
 
 
 def _from_lightning(path: Path) -> CLVPModel:
-    stored = torch.load(path, map_location="cpu", weights_only=True)
+    stored = load_tensors(path)
     if not isinstance(stored, dict) or CONFIG_KEY not in stored:
         raise ValueError(f"a Lightning checkpoint without {CONFIG_KEY!r}")
     model = CLVPModel(CLVPConfig(**stored[CONFIG_KEY]))
@@ -80,6 +79,7 @@ def _from_folder(folder: Path) -> CLVPModel:
     file = folder / "config.json"
     if not file.exists():
         raise ValueError("the folder has no config.json")
+    check_digests(folder, file.name, *WEIGHT_FILES)
     kind = json.loads(file.read_text()).get("model_type")
     if kind == "clvp":
         return CLVPModel.from_transformers(folder)

@@ -15,6 +15,7 @@ import importlib
 import os
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -452,6 +453,12 @@ class CLVPModel(CLVPPreTrainedModel):
         self.post_init()
         # post_init collects the towers' patterns; here nothing may be ignored
         self._keys_to_ignore_on_load_unexpected = set()
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """As in transformers."""
+        # digests of the files that are replaced, which clvp_train's commands write and compare
+        Path(save_directory, "SHA256SUMS").unlink(missing_ok=True)
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     def get_input_embeddings(self) -> nn.Module:
         """Returns the embedding of the text tokens."""

@@ -1,5 +1,8 @@
 """Finds and reads checkpoint folders: local or from the Hub, safetensors or PyTorch files, sharded or not."""
 
+import os
+import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from huggingface_hub.errors import (
 from safetensors.torch import load_file
 
 from clvp_train.errors import UserError
+from clvp_train.io.digests import is_intact_archive
 
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 
@@ -88,7 +92,22 @@ def read_stored(file: Path) -> Any:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        return torch.load(file, map_location="cpu", weights_only=True)
+        return load_tensors(file)
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UserError(f"{file}: corrupt or not a checkpoint ({reason}). Download or save it again.") from None
+
+
+def load_tensors(file: str | os.PathLike[str]) -> Any:
+    """The content of a file of torch.save, on the CPU, without executing pickled code.
+
+    Raises:
+        ValueError: the file contains more than tensors and plain values, or a part of it differs from its checksum, which
+            torch.load does not compare.
+    """
+    if zipfile.is_zipfile(file) and not is_intact_archive(Path(file)):  # files before torch 1.6 have no checksums
+        raise ValueError("corrupt: a part differs from its checksum")
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # whose message recommends to execute the code
+        raise ValueError("corrupt, or it contains code, which is not executed") from None

@@ -13,8 +13,9 @@ from clvp_train.pairs.reader import (
     open_copies,
     open_tokenizer,
     read_pairs,
+    read_shard,
 )
-from clvp_train.pairs.schema import SCHEMA, Manifest, Shard, read_manifest, write_manifest
+from clvp_train.pairs.schema import MANIFEST, SCHEMA, Manifest, Shard, read_manifest, write_manifest
 from clvp_train.pairs.sources import FROM_CORPUS, CodeSource
 from clvp_train.pairs.storage import Storage
 from clvp_train.pairs.stored import StoredCodes
@@ -25,6 +26,7 @@ __all__ = [
     "CARD",
     "CODES_PER_SECOND",
     "FROM_CORPUS",
+    "MANIFEST",
     "SCHEMA",
     "TOKENIZER",
     "ARCodes",
@@ -50,6 +52,7 @@ __all__ = [
     "read_manifest",
     "read_pairs",
     "read_recordings",
+    "read_shard",
     "report_lines",
     "write_manifest",
 ]

@@ -9,7 +9,7 @@ import torch
 
 from clvp_train.corpus import Corpus, Split, Utterance
 from clvp_train.errors import UserError
-from clvp_train.io import file_digest
+from clvp_train.io.digests import file_digest
 from clvp_train.pairs.judges import CandidateJudge
 from clvp_train.pairs.sources import (
     FROM_CORPUS,

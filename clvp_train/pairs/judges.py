@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from clvp_train.corpus import Utterance, text_key
 from clvp_train.errors import UserError
-from clvp_train.io import file_digest
+from clvp_train.io.digests import file_digest
 from clvp_train.metrics import mel_distances
 from clvp_train.pairs.reader import read_pairs
 from clvp_train.pairs.schema import SCHEMA, read_manifest

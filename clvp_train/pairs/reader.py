@@ -4,14 +4,18 @@ Parquet cannot be mapped, so each shard is copied once to an Arrow file. `datase
 names as patterns, stores a remote shard twice, reuses stale copies on file systems without modification times, and does not say
 which shard is damaged. Copies are named by the SHA-256 of the shard, so they are never stale, and are written atomically. Hence
 ranks need no lock, which network file systems often lack: each rank copies what is missing, in a random order.
+
+A shard is hashed, and its rows are checked, when it is copied; a copy is hashed whenever it is opened.
 """
 
 import fnmatch
+import hashlib
 import logging
 import os
 import random
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,8 +24,9 @@ from huggingface_hub import constants
 from transformers import PreTrainedTokenizerBase
 
 from clvp_train.errors import UserError
-from clvp_train.io import atomic_write
-from clvp_train.pairs.schema import ADDED, PATTERN, SCHEMA, Manifest, read_manifest
+from clvp_train.io import atomic_write, write_text
+from clvp_train.io.digests import check_digests, file_digest, recording_digests
+from clvp_train.pairs.schema import ADDED, PATTERN, SCHEMA, Manifest, Shard, check_rows, read_manifest
 from clvp_train.pairs.storage import Storage
 from clvp_train.tortoise.tokenizer import read_saved_tokenizer
 
@@ -64,20 +69,22 @@ def arrow_copies(folder: Path | str) -> list[Path]:
     of the Hugging Face cache (HF_HOME).
 
     Raises:
-        UserError: the folder is incomplete, a shard is missing or damaged, or a copy cannot be written.
+        UserError: the folder is incomplete, a shard is missing, damaged or has rows that cannot be trained on, or a copy
+            cannot be written.
     """
     storage, manifest = Storage(folder), read_manifest(folder)
     check_complete(storage, manifest)
     own = storage.local is not None and os.access(storage.local, os.W_OK)
     cache = storage.local / ".arrow" if own else Path(constants.HF_HOME) / "clvp_train"
     copies = {cache / f"{Path(shard.name).stem}-{shard.sha256[:16]}.arrow": shard for shard in manifest.shards}
-    missing = [copy for copy in copies if not copy.exists()]
+    with ThreadPoolExecutor() as threads:  # hashing does not hold the GIL
+        missing = [copy for copy, is_intact in zip(copies, threads.map(_is_intact, copies)) if not is_intact]
     if missing:
         log.info("copying %d shards to %s", len(missing), cache)
     random.Random().shuffle(missing)  # the global generator has the same seed on all ranks
     for copy in missing:
-        if not copy.exists():  # another rank may have written it
-            _write(copy, _rows(storage, copies[copy].name))
+        if not _is_intact(copy):  # another rank may have written it
+            _write(copy, _rows(storage, copies[copy], manifest))
     return list(copies)
 
 
@@ -97,16 +104,42 @@ def check_complete(storage: Storage, manifest: Manifest) -> None:
             raise UserError(f"{path}: damaged ({size} bytes instead of {shard.bytes}). {REMEDY}")
 
 
-def _rows(storage: Storage, name: str) -> Iterator[pa.Table]:
+def read_shard(storage: Storage, shard: Shard) -> bytes:
+    """The bytes of a shard. Raises UserError if they cannot be read or do not have the recorded digest."""
     try:
-        shard = pq.ParquetFile(pa.BufferReader(storage.read(name)))
-        for batch in shard.iter_batches(ROWS_AT_ONCE):
+        data = storage.read(shard.name)
+    except OSError as error:
+        raise UserError(f"{storage.path(shard.name)}: cannot be read ({error}). {REMEDY}") from None
+    if hashlib.sha256(data).hexdigest() != shard.sha256:
+        raise UserError(f"{storage.path(shard.name)}: damaged (its SHA-256 is not that of the manifest). {REMEDY}")
+    return data
+
+
+def _rows(storage: Storage, shard: Shard, manifest: Manifest) -> Iterator[pa.Table]:
+    path, first_row = storage.path(shard.name), 0
+    try:
+        for batch in pq.ParquetFile(pa.BufferReader(read_shard(storage, shard))).iter_batches(ROWS_AT_ONCE):
             table = pa.Table.from_batches([batch])
             for name in set(ADDED).difference(table.column_names):
                 table = table.append_column(name, pa.nulls(len(table)))
-            yield table.select(SCHEMA.names).cast(SCHEMA)
+            table = table.select(SCHEMA.names).cast(SCHEMA)
+            check_rows(table, first_row, manifest, path)
+            first_row += len(table)
+            yield table
     except (OSError, KeyError, pa.ArrowException) as error:
-        raise UserError(f"{storage.path(name)}: damaged ({' '.join(str(error).split())}). {REMEDY}") from None
+        raise UserError(f"{path}: damaged ({' '.join(str(error).split())}). {REMEDY}") from None
+
+
+def _digest_file(copy: Path) -> Path:
+    return copy.with_suffix(".sha256")
+
+
+def _is_intact(copy: Path) -> bool:
+    """Whether a copy has the digest that was written after it; earlier versions wrote none."""
+    try:
+        return file_digest(copy) == _digest_file(copy).read_text()
+    except (OSError, ValueError):
+        return False
 
 
 def _write(copy: Path, tables: Iterator[pa.Table]) -> None:
@@ -118,6 +151,7 @@ def _write(copy: Path, tables: Iterator[pa.Table]) -> None:
         ):
             for table in tables:
                 writer.write_table(table)
+        write_text(_digest_file(copy), file_digest(copy))
     except OSError as error:
         raise UserError(f"{copy}: cannot be written ({error}). Free some disk space and run again.") from None
 
@@ -125,7 +159,8 @@ def _write(copy: Path, tables: Iterator[pa.Table]) -> None:
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, storage: Storage) -> None:
     """Writes the tokenizer into a folder of pairs. Raises UserError if the folder is not writable."""
     with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
+        with recording_digests(Path(folder)):
+            tokenizer.save_pretrained(folder)
         for file in sorted(Path(folder).iterdir()):
             storage.write(f"{TOKENIZER}/{file.name}", file.read_bytes())
 
@@ -134,7 +169,7 @@ def copy_tokenizer(folder: str | Path, target: Path) -> None:
     """Copies the tokenizer of a folder of pairs, local or at an fsspec URL, into a local folder.
 
     Raises:
-        UserError: there is no tokenizer, or the target is not writable.
+        UserError: there is no tokenizer, it is damaged, or the target is not writable.
     """
     storage, copy = Storage(folder), Storage(target)
     names = storage.sizes(TOKENIZER)
@@ -142,10 +177,11 @@ def copy_tokenizer(folder: str | Path, target: Path) -> None:
         raise UserError(f"{storage.path(TOKENIZER)}: missing. Copy it from the Tortoise that made the pairs.")
     for name in names:
         copy.write(name, storage.read(f"{TOKENIZER}/{name}"))
+    check_digests(target)
 
 
 def open_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder of pairs. Raises UserError if it is missing."""
+    """The tokenizer of a folder of pairs. Raises UserError if it is missing or damaged."""
     with tempfile.TemporaryDirectory() as scratch:
         copy_tokenizer(folder, Path(scratch))
         return read_saved_tokenizer(Path(scratch))

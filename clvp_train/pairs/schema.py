@@ -5,19 +5,23 @@
 
 import hashlib
 import io
-import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from clvp_train.corpus import Split
 from clvp_train.errors import UserError
+from clvp_train.io.digests import read_sealed_json, sealed_json
 from clvp_train.pairs.storage import Storage
 
 MANIFEST = "manifest.json"
 PATTERN = "pairs-*.parquet"
+SHARD_NAME = re.compile(r"[\w-][\w.-]*\.parquet")  # in the folder itself, not hidden
 SCHEMA = pa.schema(
     {
         "id": pa.string(),  # of the utterance
@@ -44,6 +48,12 @@ class Shard:
     rows: int
     bytes: int
     sha256: str
+
+    def __post_init__(self) -> None:
+        """Raises ValueError if the values cannot be those of a shard: name and digest become parts of paths."""
+        is_name, is_digest = SHARD_NAME.fullmatch(self.name), re.fullmatch("[0-9a-f]{64}", self.sha256)
+        if not (is_name and is_digest and self.rows >= 0 and self.bytes >= 0):
+            raise ValueError(f"not a shard: {self}")
 
 
 @dataclass(frozen=True)
@@ -84,20 +94,24 @@ def write_shard(storage: Storage, name: str, rows: list[dict[str, Any]]) -> tupl
 
 def write_manifest(folder: str | Path, manifest: Manifest) -> None:
     """Raises UserError if the folder is not writable."""
-    Storage(folder).write(MANIFEST, (json.dumps(asdict(manifest), indent=2) + "\n").encode())
+    Storage(folder).write(MANIFEST, (sealed_json(asdict(manifest), indent=2) + "\n").encode())
 
 
 def read_manifest(folder: str | Path) -> Manifest:
     """The manifest of a folder, local or at an fsspec URL. Raises UserError if it is missing or damaged."""
     storage = Storage(folder)
     try:
-        values = json.loads(storage.read(MANIFEST))
-        return Manifest(**values | {"shards": tuple(Shard(**shard) for shard in values.get("shards", ()))})
+        values = read_sealed_json(storage.read(MANIFEST))
+        manifest = Manifest(**values | {"shards": tuple(Shard(**shard) for shard in values.get("shards", ()))})
+        for name, hint in get_type_hints(Manifest).items():
+            if not isinstance(getattr(manifest, name), get_origin(hint) or hint):
+                raise TypeError(f"{name} is {getattr(manifest, name)!r}")
+        return manifest
     except FileNotFoundError:
         raise UserError(
             f"{folder}: contains no {MANIFEST}. Choose a folder written by `python -m clvp_train.generate`."
         ) from None
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(
             f"{storage.path(MANIFEST)}: damaged ({error}). Restore it or generate the pairs in another folder."
         ) from None
@@ -118,3 +132,37 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         if name in names and not (name == "tortoise" and any(other.startswith("tortoise.") for other in names))
     ]
     return differing
+
+
+def check_rows(table: pa.Table, first_row: int, manifest: Manifest, name: str) -> None:
+    """Checks that rows of `SCHEMA` can be trained on.
+
+    Args:
+        table: some rows of a shard.
+        first_row: the number of the first of them in the shard.
+        manifest: knows the vocabularies.
+        name: of the shard, for the message.
+
+    Raises:
+        UserError: a text, id or split is missing, or ids are missing or outside of the vocabulary; the message names the row.
+    """
+    sizes = {"input_ids": manifest.text_vocab_size, "speech_ids": manifest.speech_vocab_size}
+    wrong = {f"{column} is null": pc.is_null(table[column]) for column in ("id", "text", *sizes)}
+    wrong["split is not train, val or test"] = pc.invert(pc.is_in(table["split"], pa.array(get_args(Split))))
+    wrong |= {f"{column} is empty": pc.equal(pc.list_value_length(table[column]), 0) for column in sizes}
+    for problem, is_wrong in wrong.items():
+        if pc.any(is_wrong).as_py():
+            raise _bad_row(name, first_row + pc.index(is_wrong, True).as_py(), problem)
+    for column, size in sizes.items():
+        lists = table[column].combine_chunks()
+        ids = pc.list_flatten(lists)
+        low, high = pc.min_max(ids).values()
+        if ids.null_count or (len(ids) and not 0 <= low.as_py() <= high.as_py() < size):
+            is_outside = pc.or_kleene(pc.is_null(ids), pc.or_kleene(pc.less(ids, 0), pc.greater_equal(ids, size)))
+            first = pc.index(is_outside, True).as_py()
+            row = pc.list_parent_indices(lists)[first].as_py()
+            raise _bad_row(name, first_row + row, f"{column} contains {ids[first]}, but ids are 0 to {size - 1}")
+
+
+def _bad_row(name: str, row: int, problem: str) -> UserError:
+    return UserError(f"{name}, row {row}: {problem}. Correct the source of the pairs and generate them again.")

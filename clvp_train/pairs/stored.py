@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from clvp_train.corpus import Split, Utterance, text_key
 from clvp_train.corpus.tables import require_columns
 from clvp_train.errors import UserError
-from clvp_train.io import file_digest
+from clvp_train.io.digests import file_digest
 from clvp_train.pairs.schema import SCHEMA
 from clvp_train.pairs.sources import (
     NOT_STORED,

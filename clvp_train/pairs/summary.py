@@ -11,11 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
+from clvp_train.io import README
+from clvp_train.io.sanitize import escape_markdown
 from clvp_train.models.weight_files import public_name
 from clvp_train.pairs.schema import PATTERN, Manifest
 
 CODES_PER_SECOND = 22_050 / 1024  # of speech
-CARD = "README.md"
+CARD = README
 # the Hub's size categories, by their upper bound in rows
 SIZE_CATEGORIES = (
     (1e3, "n<1K"),
@@ -157,10 +159,10 @@ def card(manifest: Manifest, license: str | None = None, language: str | None = 
     present = {name: value for name, value in metadata.items() if value is not None}
     return TEXT.format(
         metadata=yaml.safe_dump(present, sort_keys=False, allow_unicode=True),
-        corpus=manifest.corpus,
+        corpus=escape_markdown(manifest.corpus),
         version=manifest.versions.get("clvp_train", ""),
-        source=manifest.source,
-        tortoise=public_name(manifest.tortoise),
+        source=escape_markdown(manifest.source),
+        tortoise=escape_markdown(public_name(manifest.tortoise)),
         report="\n".join(report_lines(manifest.report)),
         skipped="; `skipped.jsonl` lists the skipped rows" if manifest.report["skipped"] else "",
     )

@@ -5,7 +5,6 @@ ranks go by the records, because a shard without one may be of any state. At the
 manifest and removed.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 from transformers import PreTrainedTokenizerBase
 
 from clvp_train.errors import UserError
+from clvp_train.io.digests import read_sealed_json, sealed_json
 from clvp_train.pairs.reader import TOKENIZER, save_tokenizer
 from clvp_train.pairs.schema import (
     MANIFEST,
@@ -135,7 +135,7 @@ class PairFolder:
         Raises:
             UserError: no pair was made, or the folder is not writable.
         """
-        records = [json.loads(self.storage.read(_record(index))) for index in range(len(self.names))]
+        records = [read_sealed_json(self.storage.read(_record(index))) for index in range(len(self.names))]
         skipped = [entry for record in records for entry in record["skipped"]]
         total = self.tally()
         if not total.pairs:
@@ -166,15 +166,19 @@ class PairFolder:
 
     def _write_record(self, index: int, shard: Shard, table: pa.Table, skipped: list[dict[str, Any]]) -> None:
         record = {"shard": asdict(shard), "tally": vars(Tally.of(table, skipped)), "skipped": skipped}
-        self.storage.write(_record(index), json.dumps(record).encode())
+        self.storage.write(_record(index), sealed_json(record).encode())
 
     def _read_records(self) -> dict[int, tuple[Shard, Tally]]:
         """Shard and counts of each finished shard, whichever process wrote it. Each record is read once."""
         indices = {int(name.removesuffix(".json")) for name in self.storage.sizes(RECORDS) if name.endswith(".json")}
         for index in indices - set(self._records):
-            with contextlib.suppress(FileNotFoundError):  # rank 0 has joined and removed them meanwhile
-                record = json.loads(self.storage.read(_record(index)))
+            try:
+                record = read_sealed_json(self.storage.read(_record(index)))
                 self._records[index] = Shard(**record["shard"]), Tally.from_json(record["tally"])
+            except FileNotFoundError:
+                pass  # rank 0 has joined and removed them meanwhile
+            except (ValueError, KeyError, TypeError):
+                log.warning("%s: damaged, its shard will be made again", self.storage.path(_record(index)))
         self._records = {index: record for index, record in self._records.items() if index in indices}
         return self._records
 

@@ -113,6 +113,7 @@ def check_tokenizer(checkpoint: str, datamodule: CLVPDataModule) -> None:
 def model(cfg: DictConfig, datamodule: CLVPDataModule, tortoise: OpenTortoise) -> CLVPModel:
     """The model of `cfg.model`. One from scratch gets the vocabulary sizes of the pairs unless the config sets them, and with
     `cfg.warm_start` the embeddings of the Tortoise that made the pairs. Also sets the padding of the DataModule to the model's.
+    Raises UserError if the model does not fit the pairs or the memory.
     """
     settings, manifest = cfg.model.copy(), datamodule.manifest
     from_scratch = "_target_" in settings.get("config", {})
@@ -120,7 +121,12 @@ def model(cfg: DictConfig, datamodule: CLVPDataModule, tortoise: OpenTortoise) -
         for tower, size in (("text", manifest.text_vocab_size), ("speech", manifest.speech_vocab_size)):
             if OmegaConf.select(settings.config, f"{tower}_config.vocab_size") is None:
                 OmegaConf.update(settings.config, f"{tower}_config.vocab_size", size, force_add=True)
-    built: CLVPModel = instantiate(settings, _convert_="all")
+    try:
+        built: CLVPModel = instantiate(settings, _convert_="all")
+    except InstantiationException as error:
+        if "allocate memory" not in str(error):
+            raise
+        raise UserError("model: larger than the memory. Set smaller sizes in model.config.") from None
     match_padding_and_vocabulary(built, datamodule, "model")
     if from_scratch and cfg.warm_start and cfg.pairs is None:
         warm_start(built, tortoise())

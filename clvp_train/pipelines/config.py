@@ -7,10 +7,11 @@ from dataclasses import Field, fields, is_dataclass
 from functools import cache
 from typing import Any
 
-from omegaconf import Container, DictConfig, OmegaConf
+from omegaconf import Container, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ValidationError
 
 from clvp_train.errors import UserError
+from clvp_train.io.sanitize import find_secret
 from clvp_train.pipelines.rules import expected, in_range
 from clvp_train.pipelines.schema import SCHEMAS, Root
 
@@ -18,7 +19,7 @@ BY_TARGET: dict[str, type] = {schema._target_: schema for schema in SCHEMAS}
 
 
 def validate(cfg: DictConfig, root: type = Root) -> None:
-    """Raises one UserError that lists every setting that is missing, misspelt, of a wrong type or out of range.
+    """Raises one UserError that lists every setting that is missing, misspelt, of a wrong type, out of range or a secret.
 
     Args:
         cfg: the composed config of a command.
@@ -43,7 +44,9 @@ def _check_fields(node: DictConfig, schema: Any, prefix: str) -> Iterator[str]:
     is_closed = schema and prefix and not getattr(schema, "takes_more", False)
     for key in map(str, node):
         name, hint = f"{prefix}{key}", hints.get(key, Any)
-        if OmegaConf.is_missing(node, key):
+        if (secret := _secret(node, key)) is not None:
+            yield f"{name}: contains {secret}, which runs would store and publish. Remove it, or write ${{oc.env:NAME}}."
+        elif OmegaConf.is_missing(node, key):
             yield f"{name}: not set. Add {name}=… to the command."
         elif is_closed and key not in known and not key.startswith("_"):
             close = difflib.get_close_matches(key, known, n=1)
@@ -55,6 +58,14 @@ def _check_fields(node: DictConfig, schema: Any, prefix: str) -> Iterator[str]:
                 yield from _check(node[key], below, f"{name}.")
         elif key != "_target_" and (problem := _problem(schema, known[key], hint, node[key])) is not None:
             yield f"{name} {problem}"
+
+
+def _secret(node: DictConfig, key: str) -> str | None:
+    """The name of a secret that a setting contains as typed, without resolving interpolations."""
+    child = node._get_node(key)
+    if isinstance(child, Container) and not child._is_none() and not child._is_interpolation():
+        return find_secret(str(child._content)) if isinstance(child, ListConfig) else None
+    return find_secret(str(child._value()))
 
 
 def _problem(schema: Any, field: Field[Any], hint: Any, value: Any) -> str | None:

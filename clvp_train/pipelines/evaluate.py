@@ -1,6 +1,5 @@
 """Evaluates checkpoints on the test split and writes their reports."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,6 +26,7 @@ from clvp_train.evaluation import (
 )
 from clvp_train.evaluation.evaluation_data import RERANKING
 from clvp_train.io import REPORT, write_text
+from clvp_train.io.digests import recording_digests, sealed_json
 from clvp_train.metrics import LOG_PROBABILITY_WEIGHT, SCORE_TABLE_FILE
 from clvp_train.models import CLVPModel, load_clvp, weights_digest
 from clvp_train.models.weight_files import public_name
@@ -174,9 +174,10 @@ def _origin(name: str, model: CLVPModel, datamodule: CLVPDataModule) -> dict[str
 
 
 def _write_evaluation(evaluation: Evaluation, folder: Path) -> None:
-    write_metrics(evaluation.metrics, folder)
-    path = write_report(evaluation_page(evaluation.metrics, evaluation.figure_data), folder)
-    write_score_table(evaluation.metrics, folder)
+    with recording_digests(folder):
+        write_metrics(evaluation.metrics, folder)
+        path = write_report(evaluation_page(evaluation.metrics, evaluation.figure_data), folder)
+        write_score_table(evaluation.metrics, folder)
     print_summary(evaluation.metrics)
     print(f"report: {path}")
 
@@ -188,17 +189,18 @@ def write_score_table(metrics: dict[str, Any], folder: Path) -> None:
     table = metrics["scores"]["table"] | {"data": data, "texts": metrics["gallery"]}
     if "combination" in metrics.get("rerank", {}):
         table[LOG_PROBABILITY_WEIGHT] = metrics["rerank"]["combination"]["weight"]
-    write_text(folder / SCORE_TABLE_FILE, json.dumps(table) + "\n")
+    write_text(folder / SCORE_TABLE_FILE, sealed_json(table) + "\n")
 
 
 def _write_comparison(names: Sequence[str], evaluations: Sequence[Evaluation], folder: Path) -> None:
     checkpoints = dict(zip(short_names(names), names))
-    for (short, name), evaluation in zip(checkpoints.items(), evaluations):
-        print(f"{short}: {name}")
-        _write_evaluation(evaluation, folder / short)
     rows = compare([evaluation.per_text for evaluation in evaluations])
-    write_metrics({"checkpoints": checkpoints, "comparison": rows}, folder)
     page = comparison_page(checkpoints, evaluations[0].metrics, rows)
-    path = write_report(page, folder)
+    with recording_digests(folder):
+        for (short, name), evaluation in zip(checkpoints.items(), evaluations):
+            print(f"{short}: {name}")
+            _write_evaluation(evaluation, folder / short)
+        write_metrics({"checkpoints": checkpoints, "comparison": rows}, folder)
+        path = write_report(page, folder)
     print_table(page.tables[0])
     print(f"report: {path}")

@@ -83,6 +83,7 @@ def _check(settings: hub.HubConfig, kind: str) -> str | None:
 
 
 def _upload(folder: Path, settings: hub.HubConfig, repo_id: str | None, kind: str) -> None:
+    hub.refuse_secrets(folder)
     if settings.push and repo_id is not None:
         print(f"published: {hub.push(folder, repo_id, settings, kind)}")
     else:

@@ -14,10 +14,10 @@ from omegaconf import DictConfig
 from clvp_train.errors import UserError
 from clvp_train.inference.candidate_parquet import CandidateFile, ranks_in_text, read_source
 from clvp_train.inference.reranker import Reranker
-from clvp_train.io import file_digest
+from clvp_train.io.digests import file_digest
 from clvp_train.models import resolve_checkpoint
 from clvp_train.models.weight_files import weight_files
-from clvp_train.pairs import Progress, Storage
+from clvp_train.pairs import MANIFEST, Progress, Storage, read_manifest
 
 SOURCES = {  # what determines the contents of a written file: display name
     "checkpoint": "the checkpoint",
@@ -43,13 +43,14 @@ def rerank(cfg: DictConfig) -> None:
     # run: files of an interrupted run are kept
     storage.sweep()
     source = _source(checkpoint, cfg.reranker, reranker.log_probability_weight)
-    finished = _finished_files(folder, paths, source)
+    digests = _digests(paths)
+    finished = _finished_files(folder, digests, source)
     remaining = [file for file in files if file.path.name not in finished]
     if finished:
         log.info("resuming: %d of %d files are finished", len(finished), len(files))
     with Progress(sum(file.num_rows for file in remaining), shown=True) as progress:
         for file in remaining:
-            _rerank_file(file, reranker, storage, source | {"candidates": file_digest(file.path)}, progress)
+            _rerank_file(file, reranker, storage, source | {"candidates": digests[file.path.name]}, progress)
     # report
     print("\n".join([*_summary([folder / path.name for path in paths]), f"reranked: {cfg.output_dir}"]))
 
@@ -66,6 +67,16 @@ def _candidate_files(candidates: Path) -> list[Path]:
             "clvp_train.generate … num_candidates=16 output_dir=FOLDER`."
         )
     return paths
+
+
+def _digests(paths: list[Path]) -> dict[str, str]:
+    """The SHA-256 of each file, by its name. Raises UserError if it is a shard of pairs with another recorded digest."""
+    folder, digests = paths[0].parent, {path.name: file_digest(path) for path in paths}
+    shards = read_manifest(folder).shards if (folder / MANIFEST).exists() else ()
+    for shard in shards:
+        if digests.get(shard.name, shard.sha256) != shard.sha256:
+            raise UserError(f"{folder / shard.name}: damaged. Delete it and run the same generate command again.")
+    return digests
 
 
 def _output(folder: str) -> Storage:
@@ -95,18 +106,18 @@ def _digest(path: Path) -> str:
     return hashlib.sha256("\n".join(f"{file.name} {file_digest(file)}" for file in files).encode()).hexdigest()
 
 
-def _finished_files(folder: Path, paths: list[Path], source: dict[str, Any]) -> set[str]:
-    """The names of the files that an earlier run of the same command has written.
+def _finished_files(folder: Path, digests: dict[str, str], source: dict[str, Any]) -> set[str]:
+    """The names of the files that an earlier run of the same command has written, given the digests of the candidates.
 
     Raises:
         UserError: the folder holds other Parquet files.
     """
-    candidates, finished = {path.name: path for path in paths}, set()
+    finished = set()
     for file in sorted(folder.glob("*.parquet")):
         previous = read_source(file)
-        if previous is None or file.name not in candidates:
+        if previous is None or file.name not in digests:
             raise UserError(f"{file}: not written by this command. Set output_dir to another folder.")
-        current = source | {"candidates": file_digest(candidates[file.name])}
+        current = source | {"candidates": digests[file.name]}
         changed = [words for name, words in SOURCES.items() if previous.get(name) != current[name]]
         if changed:
             raise UserError(
@@ -134,7 +145,7 @@ def _rerank_file(
 
 
 def _summary(files: list[Path]) -> list[str]:
-    tables = [pq.read_table(file, columns=["score", "rank"]) for file in files]
+    tables = [_read_scores(file) for file in files]
     scores_N, ranks_N = (pa.concat_tables(tables)[name].to_numpy() for name in ("score", "rank"))
     picks = scores_N[ranks_N == 1]
     if not len(picks):
@@ -145,3 +156,11 @@ def _summary(files: list[Path]) -> list[str]:
         "mean score": f"{np.mean(picks):.3f} of the picks, {np.mean(scores_N):.3f} of all",
     }
     return [f"{name:<19}{value}" for name, value in rows.items()]
+
+
+def _read_scores(file: Path) -> pa.Table:
+    try:
+        return pq.read_table(file, columns=["score", "rank"], page_checksum_verification=True)
+    except (OSError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{file}: damaged ({reason}). Delete it, and run the same command again.") from None

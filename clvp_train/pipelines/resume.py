@@ -17,16 +17,17 @@ from typing import Any
 import hydra
 import yaml
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from clvp_train.errors import UserError
 from clvp_train.io import CHECKPOINTS, FINISHED, MODEL, is_abandoned, is_locked, locked, write_text
+from clvp_train.io.digests import is_intact_archive
 from clvp_train.io.process_rank import rank_and_world_size
 from clvp_train.pipelines.command import advising
 from clvp_train.pipelines.config import validate
 from clvp_train.pipelines.launch import RANKS
+from clvp_train.pipelines.trust import OWN, check_overrides, check_targets, override_key
 from clvp_train.training.checkpointing import RUN_KEY, newest_complete, read_checkpoint, resume_hint
 
 OVERRIDES = "config/overrides.yaml"  # Hydra's, in a run folder
@@ -55,22 +56,26 @@ def resolve_resume(cfg: DictConfig) -> Start:
     Raises:
         UserError: there is no such run, it holds no intact checkpoint, or a new run would replace one.
     """
-    given = [override for override in HydraConfig.get().overrides.task if _key(override) != "resume"]
+    given = {override_key(override): override for override in HydraConfig.get().overrides.task}
+    typed = {key: override for key, override in given.items() if key not in OWN}
     output, run, named = Path(cfg.paths.output), None, None
     if cfg.resume == "auto":
         run = _newest_unfinished(output)
     elif cfg.resume:
         run, named = _run_of(Path(str(cfg.resume)).expanduser())
     if run is None:
-        return _from_scratch(cfg, given, named)
-    typed = {_key(override): override for override in given}
+        return _from_scratch(cfg, list(typed.values()), named)
     is_finished, is_longer = _is_finished(run), bool(typed.keys() & set(LENGTH))
     if is_finished and not is_longer:
         return _finished_run(cfg, run)
     checkpoint = _intact_checkpoint(run, named)
-    own = [override for override in _own_overrides(run, checkpoint) if _key(override) not in typed.keys() | {"resume"}]
+    stored = _own_overrides(run, checkpoint)
+    check_overrides(stored, run)
+    own = [override for override in stored if override_key(override) not in typed.keys() | set(OWN)]
     overrides = [*own, *typed.values()]
     resumed = hydra.compose(HydraConfig.get().job.config_name, overrides)
+    if not cfg.trust_run_folder:
+        check_targets(resumed, cfg, run)
     validate(resumed)
     if is_finished and _read_mark(run).get("length") == _length(resumed):
         return _finished_run(cfg, run)
@@ -186,7 +191,11 @@ def _run_of(path: Path) -> tuple[Path | None, Path | None]:
         return path, None
     if not path.exists():
         raise UserError(f"resume={path}: not found. Give auto, a run folder, or a .ckpt.")
-    return (path.parent.parent if path.parent.name == CHECKPOINTS else None), path
+    if path.parent.name == CHECKPOINTS:
+        return path.parent.parent, path
+    if not is_intact_archive(path):
+        raise UserError(f"resume={path}: corrupt or not a checkpoint. Give another one, or a run folder.")
+    return None, path
 
 
 def _intact_checkpoint(run: Path, named: Path | None) -> Path:
@@ -202,11 +211,11 @@ def _own_overrides(run: Path, checkpoint: Path) -> list[str]:
     """The overrides that a run was started with: from its checkpoint, because Hydra rewrites its own file when another run
     starts in the same folder."""
     stored = read_checkpoint(checkpoint)[RUN_KEY]
-    if "overrides" in stored:
-        return stored["overrides"]
+    if isinstance(stored.get("overrides"), list):
+        return list(map(str, stored["overrides"]))
     try:  # a checkpoint of an earlier version
         return [str(override) for override in yaml.safe_load((run / OVERRIDES).read_text()) or ()]
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         raise UserError(
             f"{run / OVERRIDES}: cannot be read ({error}). Give a folder that train.py has written."
         ) from None
@@ -222,7 +231,3 @@ def _move_log(output: Path, run: Path) -> None:
             handler.baseFilename = str(run.resolve() / Path(handler.baseFilename).name)
     if rank_and_world_size()[1] == 1 and os.path.samefile(output.parent, run.parent):
         shutil.rmtree(output, ignore_errors=True)
-
-
-def _key(override: str) -> str:
-    return OverridesParser.create().parse_override(override).key_or_group

@@ -6,6 +6,9 @@ from dataclasses import MISSING, field
 from typing import Any
 
 Number = int | float
+# what nobody needs and no machine finishes is a typing error
+MAX_SEED, MAX_CANDIDATES, MAX_NEGATIVES, MAX_LAYERS, MAX_WIDTH = 2**32 - 1, 10_000, 1000, 1000, 100_000
+MAX_VOCABULARY = 10_000_000
 MAX_CODES: dict[str, Any] = {"ge": 4, "why": "tortoise-tts ends every sequence with three codes of silence"}
 BOUNDS = {
     "ge": ("≥", lambda value, bound: value >= bound),
@@ -36,6 +39,8 @@ def in_range(rules: Any, value: Any) -> bool:
         if "choices" in rules and item not in _choices(rules):
             return False
         is_number = isinstance(item, (int, float)) and not isinstance(item, bool)
+        if is_number and not abs(item) < 2**63:  # infinite, or no integer of a tensor
+            return False
         if is_number and not all(holds(item, rules[rule]) for rule, (_, holds) in BOUNDS.items() if rule in rules):
             return False
     return True
@@ -47,7 +52,7 @@ def expected(hint: Any, rules: Any) -> str:
     kinds = [option for option in options if option is not type(None)]
     is_list = typing.get_origin(kinds[0]) is list
     kind = typing.get_args(kinds[0])[0] if is_list else float if float in kinds else kinds[0]
-    bounds = " and ".join(f"{sign} {rules[rule]:g}" for rule, (sign, _) in BOUNDS.items() if rule in rules)
+    bounds = " and ".join(f"{sign} {rules[rule]}" for rule, (sign, _) in BOUNDS.items() if rule in rules)
     words = f"{NOUNS.get(kind, 'a value')} {bounds}".strip()
     if "choices" in rules:
         words = f"one of {', '.join('null' if choice is None else str(choice) for choice in _choices(rules))}"

@@ -12,7 +12,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from clvp_train.pipelines import schema_training as training
-from clvp_train.pipelines.rules import MAX_CODES, Number, setting
+from clvp_train.pipelines.rules import MAX_CANDIDATES, MAX_CODES, MAX_SEED, Number, setting
 
 
 @dataclass(kw_only=True)
@@ -37,13 +37,14 @@ class Root:
     primary_metric: str
     primary_mode: str = setting(choices=("min", "max"))
     warm_start: bool
-    seed: int = setting(ge=0)
+    seed: int = setting(ge=0, le=MAX_SEED)
     test: bool
     resume: str | None
+    trust_run_folder: bool
     pairs: Any  # one or several folders, see `data.given_pairs`
     reference: str | None
     chunk_size: int = setting(ge=0)
-    num_candidates: int | None = setting(ge=1)
+    num_candidates: int | None = setting(ge=1, le=MAX_CANDIDATES)
     output_dir: str | None
     vocab_size: int = setting(ge=1)
     host: str
@@ -54,7 +55,7 @@ class Root:
 class Demo(Root):
     """Settings of the demo outside of groups."""
 
-    num_candidates: int | None = setting(ge=2, why="one candidate has nothing to be ranked against")
+    num_candidates: int | None = setting(ge=2, le=MAX_CANDIDATES, why="one candidate has nothing to be ranked against")
 
 
 @dataclass(kw_only=True)
@@ -71,8 +72,8 @@ class CodeSource:
 class ARCodes(CodeSource):
     _target_: ClassVar[str] = "clvp_train.pairs.ARCodes"
     voices: str
-    num_candidates: int = setting(ge=0)
-    num_eval_candidates: int = setting(ge=1)
+    num_candidates: int = setting(ge=0, le=MAX_CANDIDATES)
+    num_eval_candidates: int = setting(ge=1, le=MAX_CANDIDATES)
     seed: int = setting(ge=0)
     one_voice: bool
     clips_per_voice: int = setting(ge=1)
@@ -154,7 +155,7 @@ class Rerank:
     _target_: ClassVar[str] = "clvp_train.evaluation.RerankConfig"
     pairs: str | None
     num_texts: int = setting(ge=0)
-    num_candidates: int = setting(ge=2)
+    num_candidates: int = setting(ge=2, le=MAX_CANDIDATES)
     asr: str | None
     recordings: str | None
 

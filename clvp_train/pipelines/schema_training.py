@@ -4,7 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from clvp_train.pipelines.rules import MAX_CODES, Number, setting
+from clvp_train.pipelines.rules import (
+    MAX_CODES,
+    MAX_LAYERS,
+    MAX_NEGATIVES,
+    MAX_VOCABULARY,
+    MAX_WIDTH,
+    Number,
+    setting,
+)
 
 
 def _perturbations() -> Sequence[str]:
@@ -20,13 +28,13 @@ class Data:
     _target_: ClassVar[str] = "clvp_train.data.CLVPDataModule"
     batch_size: int = setting(ge=2, why="contrastive training needs negatives")
     eval_batch_size: int = setting(ge=1)
-    num_workers: int = setting(ge=0)
+    num_workers: int = setting(ge=0, le=1024)
     seed: int = setting(ge=0)
     pin_memory: bool
-    num_hard_negatives: int = setting(ge=0)
+    num_hard_negatives: int = setting(ge=0, le=MAX_NEGATIVES)
     hard_negatives: list[str] = setting(choices=_perturbations, min_length=1)
     perturbation_share: list[float] = setting(gt=0, le=1, min_length=2, max_length=2)
-    num_judged_negatives: int = setting(ge=0)
+    num_judged_negatives: int = setting(ge=0, le=MAX_NEGATIVES)
     judged_margin: float = setting(ge=0)
     judged_positive_share: float = setting(gt=0, le=1)
     max_codes: int = setting(**MAX_CODES)
@@ -43,10 +51,10 @@ class Encoder:
     """`model.config.text_config` and `speech_config`: what is checked; `CLVPConfig` knows more."""
 
     takes_more: ClassVar[bool] = True
-    vocab_size: int = setting(ge=1)
-    hidden_size: int = setting(ge=1)
-    intermediate_size: int = setting(ge=1)
-    num_hidden_layers: int = setting(ge=1)
+    vocab_size: int = setting(ge=1, le=MAX_VOCABULARY)
+    hidden_size: int = setting(ge=1, le=MAX_WIDTH)
+    intermediate_size: int = setting(ge=1, le=MAX_WIDTH)
+    num_hidden_layers: int = setting(ge=1, le=MAX_LAYERS)
     num_attention_heads: int = setting(ge=1)
     dropout: float = setting(ge=0, lt=1)
     attention_dropout: float = setting(ge=0, lt=1)
@@ -56,7 +64,7 @@ class Encoder:
 class ModelConfig:
     takes_more: ClassVar[bool] = True
     _target_: ClassVar[str] = "clvp_train.models.CLVPConfig"
-    projection_dim: int = setting(ge=1)
+    projection_dim: int = setting(ge=1, le=MAX_WIDTH)
     logit_scale_init_value: float
     padding: str = setting(choices=("mask", "tortoise"))
     text_config: Encoder

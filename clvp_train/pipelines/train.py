@@ -17,6 +17,7 @@ from clvp_train.data.datamodule import CLVPDataModule
 from clvp_train.errors import UserError
 from clvp_train.evaluation import EvaluationData
 from clvp_train.io import MODEL, REPORT
+from clvp_train.io.digests import recording_digests
 from clvp_train.io.process_rank import rank_and_world_size
 from clvp_train.models import CLVPModel, load_clvp
 from clvp_train.pipelines import build
@@ -115,9 +116,16 @@ def _trainer(cfg: DictConfig) -> L.Trainer:
 
 
 def _total_steps(trainer: L.Trainer, datamodule: CLVPDataModule) -> int:
-    """How many optimiser steps training takes: the first limit that it reaches."""
+    """How many optimiser steps training takes: the first limit that it reaches. Raises UserError if no validation fits."""
     batches, limit = datamodule.steps_per_epoch, trainer.limit_train_batches
     batches = min(batches, limit if isinstance(limit, int) else int(batches * limit))
+    interval = trainer.val_check_interval
+    most = batches if trainer.check_val_every_n_epoch is not None else interval
+    if interval == 0 or (isinstance(interval, int) and interval > most):
+        raise UserError(
+            f"trainer.val_check_interval={interval}: must be between 1 and the {batches} batches of an epoch. Change it, "
+            "or set trainer.check_val_every_n_epoch=null to count batches over epochs."
+        )
     steps_per_epoch = -(-batches // trainer.accumulate_grad_batches)
     limits = [trainer.max_steps, (trainer.max_epochs or 0) * steps_per_epoch]
     return min((limit for limit in limits if limit > 0), default=1)
@@ -141,9 +149,10 @@ def _fit(cfg: DictConfig, trainer: L.Trainer, module: CLVPModule, datamodule: CL
 
 def _save_model(cfg: DictConfig, model: CLVPModel, datamodule: CLVPDataModule, folder: Path) -> None:
     """Writes the model with the tokenizer of its pairs and the settings of its training."""
-    model.save_pretrained(folder)
-    pairs.copy_tokenizer(datamodule.folder, folder)
-    write_training_config(cfg, folder)
+    with recording_digests(folder):
+        model.save_pretrained(folder)
+        pairs.copy_tokenizer(datamodule.folder, folder)
+        write_training_config(cfg, folder)
     log.info("model: %s", folder)
 
 

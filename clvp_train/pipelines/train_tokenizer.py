@@ -6,6 +6,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from clvp_train.errors import UserError
+from clvp_train.io.digests import recording_digests
 from clvp_train.tortoise.tokenizer import train_custom_tokenizer
 
 
@@ -16,5 +17,6 @@ def train_tokenizer(cfg: DictConfig) -> None:
         raise UserError(f"output_dir={output}: not empty. Choose a new folder.")
     corpus = instantiate(cfg.corpus)
     tokenizer = train_custom_tokenizer((utterance.text for _, utterance in corpus.stream(audio=False)), cfg.vocab_size)
-    tokenizer.save_pretrained(output)
+    with recording_digests(output):
+        tokenizer.save_pretrained(output)
     print(f"{len(tokenizer)} tokens: {output}")

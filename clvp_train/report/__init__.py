@@ -3,7 +3,9 @@
 from clvp_train.report.figure_data import FigureData
 from clvp_train.report.figures import draw, png
 from clvp_train.report.page import (
+    MARKDOWN_FILE,
     METRICS_FILE,
+    PAGE_FILE,
     Page,
     comparison_page,
     evaluation_page,
@@ -16,7 +18,9 @@ from clvp_train.report.table import Table, print_table, table_lines
 from clvp_train.report.tables import print_summary, tables
 
 __all__ = [
+    "MARKDOWN_FILE",
     "METRICS_FILE",
+    "PAGE_FILE",
     "FigureData",
     "Page",
     "Table",

@@ -175,7 +175,8 @@ def projection_by_voice(data: FigureData) -> Figure:
     names, counts = np.unique(voices, return_counts=True)
     largest = names[np.argsort(-counts, kind="stable")][:MAX_VOICES]
     for voice in largest:
-        axes.scatter(*data.projection[voices == voice].T, s=8, alpha=0.7, linewidths=0, label=voice)
+        name = str(voice).replace("$", "\\$")  # no formula
+        axes.scatter(*data.projection[voices == voice].T, s=8, alpha=0.7, linewidths=0, label=name)
     if len(names) > len(largest):
         others = ~np.isin(voices, largest)
         axes.scatter(*data.projection[others].T, s=8, alpha=0.4, linewidths=0, color=INK, label="others")

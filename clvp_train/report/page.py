@@ -1,18 +1,20 @@
 """A report as files: one self-contained HTML page, Markdown with its figures, and the metrics as JSON."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 import jinja2
 from matplotlib.figure import Figure
 
 from clvp_train.io import write_text
+from clvp_train.io.digests import read_sealed_json, sealed_json
+from clvp_train.io.sanitize import escape_markdown
 from clvp_train.report.figure_data import FigureData
 from clvp_train.report.figures import draw, svg
 from clvp_train.report.reranking import worth
-from clvp_train.report.table import Metrics, Table, escape, table_lines
+from clvp_train.report.table import Metrics, Table, table_lines
 from clvp_train.report.tables import comparison, headline, tables
 
 TEMPLATE = Path(__file__).with_name("template.html")
@@ -73,7 +75,7 @@ def write_report(page: Page, folder: Path) -> Path:
 
 def write_metrics(metrics: Metrics, folder: Path) -> Path:
     """Writes `metrics.json` atomically and returns its path."""
-    return write_text(folder / METRICS_FILE, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
+    return write_text(folder / METRICS_FILE, sealed_json(metrics, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_metrics(folder: Path) -> Metrics:
@@ -82,7 +84,7 @@ def read_metrics(folder: Path) -> Metrics:
     Raises:
         OSError, ValueError: there is none, or it is corrupt.
     """
-    metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+    metrics = read_sealed_json((folder / METRICS_FILE).read_bytes())
     if "faults" in metrics:
         rows = metrics.pop("faults")
         metrics["perturbations"] = [
@@ -112,16 +114,18 @@ def _html(page: Page) -> str:
 
 
 def _markdown(page: Page) -> str:
-    lines = [f"# {page.title}", "", *(f"- {name}: {escape(value)}" for name, value in page.facts.items())]
-    lines += ["", page.summary] if page.summary else []
+    lines = [f"# {page.title}", "", *(f"- {name}: {escape_markdown(value)}" for name, value in page.facts.items())]
+    lines += ["", escape_markdown(page.summary)] if page.summary else []
     for table in page.tables:
-        lines += ["", f"## {table.title}", "", *table_lines(table)]
+        lines += ["", f"## {escape_markdown(table.title)}", "", *table_lines(table)]
     if page.figures:
         lines += ["", "## Figures"]
     for name, (title, _) in page.figures.items():
         lines += ["", f"{title}:", "", f"![{title}]({FIGURES}/{name}.svg)"]
     if page.left_out:
-        lines += ["", "## Not measured", "", *(f"- {part}: {reason}" for part, reason in page.left_out.items())]
+        parts = [f"- {part}: {escape_markdown(reason)}" for part, reason in page.left_out.items()]
+        lines += ["", "## Not measured", "", *parts]
     if page.links:
-        lines += ["", "## Reports", "", *(f"- [{name}]({target})" for name, target in page.links.items())]
+        links = [f"- [{escape_markdown(name)}]({quote(target)})" for name, target in page.links.items()]
+        lines += ["", "## Reports", "", *links]
     return "\n".join(lines) + "\n"

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as ConsoleTable
+
+from clvp_train.io.sanitize import escape_markdown
 
 Metrics = dict[str, Any]  # of `evaluation.evaluate_model`
 INTERVALS = "In brackets: 95% bootstrap intervals over texts."
@@ -27,24 +30,21 @@ def table_lines(table: Table) -> list[str]:
     lines = []
     if table.rows:
         lines += [_line(table.header), _line(["---"] * len(table.header)), *map(_line, table.rows)]
-    return lines + (["", table.note] if table.rows and table.note else [table.note])
+    note = escape_markdown(table.note)
+    return lines + (["", note] if table.rows and note else [note])
 
 
 def print_table(table: Table, console: Console | None = None) -> None:
     """Prints a table in the width of the terminal."""
-    shown = ConsoleTable(*table.header, title=table.title, caption=table.note)
+    # names from data may look like rich's markup
+    shown = ConsoleTable(*map(escape, table.header), title=escape(table.title), caption=escape(table.note))
     for row in table.rows:
-        shown.add_row(*row)
+        shown.add_row(*map(escape, row))
     (console or Console()).print(shown)
 
 
-def escape(text: str) -> str:
-    """Escapes a cell of a Markdown table."""
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(map(escape, cells))} |"
+    return f"| {' | '.join(map(escape_markdown, cells))} |"
 
 
 def number(value: float | None) -> str:

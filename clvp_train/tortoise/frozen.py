@@ -9,7 +9,7 @@ import torch
 from transformers import ClvpTokenizer, PreTrainedTokenizerBase
 
 from clvp_train.errors import UserError
-from clvp_train.io import file_digest
+from clvp_train.io.digests import file_digest
 from clvp_train.models.weight_files import resolve_folder
 from clvp_train.tortoise.audio import fit_length, log_mel
 from clvp_train.tortoise.autoregressive import Positions

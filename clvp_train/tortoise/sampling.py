@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+MIN_TEMPERATURE = 1e-4  # logits divided by less overflow
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -20,6 +22,8 @@ class Sampling:
 
     def __post_init__(self) -> None:
         # also checked here because a checkpoint's sampling.json does not pass through the settings' schema
+        if 0 < self.temperature < MIN_TEMPERATURE:
+            raise ValueError(f"{self}: needs a temperature of 0 or at least {MIN_TEMPERATURE}")
         if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 1 or self.repetition_penalty <= 0:
             raise ValueError(f"{self}: needs temperature ≥ 0, 0 < top_p ≤ 1, top_k ≥ 1 and repetition_penalty > 0")
         if self.max_codes < 1:

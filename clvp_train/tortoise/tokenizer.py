@@ -13,10 +13,12 @@ from transformers import ClvpTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from transformers.models.clvp.number_normalizer import EnglishNormalizer
 
 from clvp_train.errors import UserError
+from clvp_train.io.digests import check_digests
 
 HEADER = "#version: 0.2\n"
 STOP, UNKNOWN = "[STOP]", "[UNK]"  # ids 0 and 1, as in Tortoise's tokenizer
 TOKENIZER_FILE = "tokenizer.json"
+FILES = ("vocab.json", "merges.txt", "*token*.json")  # of `save_pretrained`
 # transliterations of what has no ASCII decomposition: Latin letters and the punctuation of English books
 ASCII = {
     **dict.fromkeys("‘’‛′´ʼ", "'"),
@@ -47,6 +49,10 @@ class TortoiseNormalizer(EnglishNormalizer):
     def convert_to_ascii(self, text: str) -> str:
         decomposed = unicodedata.normalize("NFKD", text.translate(TRANSLITERATE))
         return decomposed.encode("ascii", "ignore").decode()
+
+    def normalize_numbers(self, text: str) -> str:
+        # Python reads no integers of more than 4300 digits, and nobody reads them aloud
+        return super().normalize_numbers(re.sub(r"[0-9,]{4301,}", " ", text))
 
     def number_to_words(self, num: int) -> str:
         """3025 is "three thousand twenty-five", 3125 "three thousand, one hundred twenty-five"."""
@@ -85,11 +91,15 @@ def as_tortoise_reads(tokenizer: ClvpTokenizer) -> ClvpTokenizer:
 
 
 def read_tokenizer(folder: Path) -> ClvpTokenizer:
-    """Reads `vocab.json` and `merges.txt` of a folder. Raises UserError if they are missing or damaged."""
+    """Reads `vocab.json` and `merges.txt` of a folder. Raises UserError if they are missing, empty or damaged."""
+    check_digests(folder, *FILES)
     try:
-        return as_tortoise_reads(ClvpTokenizer.from_pretrained(folder))
+        tokenizer = ClvpTokenizer.from_pretrained(folder)
     except (OSError, TypeError, ValueError):
         raise UserError(f"{folder}: no ClvpTokenizer. Copy its vocab.json and merges.txt there.") from None
+    if not tokenizer.encoder or not tokenizer.bpe_ranks:
+        raise UserError(f"{folder}: vocab.json or merges.txt is empty. Copy them again from the original tokenizer.")
+    return as_tortoise_reads(tokenizer)
 
 
 def read_saved_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -166,6 +176,7 @@ def train_custom_tokenizer(texts: Iterable[str], vocab_size: int = 255) -> PreTr
 
 def read_custom_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
     """Reads a folder that `save_pretrained` wrote, of this or any other fast tokenizer. Raises UserError."""
+    check_digests(Path(folder).expanduser(), *FILES)
     try:
         return PreTrainedTokenizerFast.from_pretrained(Path(folder).expanduser())
     except Exception:  # the tokenizers library raises bare ones

@@ -15,6 +15,8 @@ from safetensors.torch import save_file
 from transformers import ClvpConfig, ClvpFeatureExtractor
 
 from clvp_train.errors import UserError
+from clvp_train.io.digests import check_digests, recording_digests
+from clvp_train.models.configuration_clvp import MAX_LAYERS
 from clvp_train.models.weight_files import read_weights, weight_files
 from clvp_train.tortoise.autoregressive import AutoRegressive, Positions
 from clvp_train.tortoise.dvae import DiscreteVAE, DVAEConfig
@@ -45,8 +47,9 @@ def read_folder(folder: Path, positions: Positions, sampling: dict[str, Any]) ->
         sampling: fields of `Sampling` that override those of the folder; None leaves one unchanged.
 
     Raises:
-        UserError: not a composite Clvp checkpoint, weights that do not fit, or an unknown setting.
+        UserError: not a composite Clvp checkpoint, a damaged file, weights that do not fit, or an unknown setting.
     """
+    check_digests(folder)
     autoregressive = AutoRegressive(_read_config(folder), positions)
     state = from_composite(read_weights(folder), autoregressive.state_dict().keys(), str(folder))
     load_weights(autoregressive, state, _misfit(folder))
@@ -70,7 +73,10 @@ def _read_config(folder: Path) -> ClvpConfig:
     kind = _read_json(file).get("model_type")
     if kind != "clvp":
         raise UserError(f"{file}: model_type {kind!r}. Use a composite Clvp ('clvp'), which includes an AR.")
-    return ClvpConfig.from_pretrained(folder)
+    config = ClvpConfig.from_pretrained(folder)
+    if config.decoder_config.num_hidden_layers > MAX_LAYERS:
+        raise UserError(f"{file}: more than {MAX_LAYERS} layers. Copy it again from the original checkpoint.")
+    return config
 
 
 def _read_feature_extractor(folder: Path) -> ClvpFeatureExtractor:
@@ -104,6 +110,11 @@ def _read_json(file: Path) -> dict[str, Any]:
 def write_folder(parts: TortoiseParts, folder: Path, dtype: torch.dtype) -> None:
     """Writes a folder for `read_folder`, without CLVP encoders."""
     folder.mkdir(parents=True, exist_ok=True)
+    with recording_digests(folder):
+        _write_parts(parts, folder, dtype)
+
+
+def _write_parts(parts: TortoiseParts, folder: Path, dtype: torch.dtype) -> None:
     parts.autoregressive.config.save_pretrained(folder)
     parts.tokenizer.save_pretrained(folder)
     parts.feature_extractor.save_pretrained(folder)

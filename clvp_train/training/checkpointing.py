@@ -1,12 +1,10 @@
 """Checkpoint files: atomic writes, recovery from damaged ones, when the newest weights are saved, and which are the best."""
 
 import os
-import pickle
 import re
 import shlex
 import signal
 import time
-import zipfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,6 +17,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from clvp_train.errors import Stopped, UserError, handling
 from clvp_train.io import CHECKPOINTS, atomic_write
+from clvp_train.io.digests import is_intact_archive
 
 LAST, BEFORE_LAST = "last.ckpt", "before-last.ckpt"
 RUN_KEY = "clvp_run"  # in a .ckpt: what `RunState` stores
@@ -41,15 +40,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             ) from None
 
 
-def is_complete(path: Path) -> bool:
-    """Whether every part of a .ckpt has the checksum that it was written with."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except (OSError, zipfile.BadZipFile, EOFError, ValueError):
-        return False
-
-
 def newest_complete(folder: Path, named: Path | None = None) -> tuple[Path | None, list[Path]]:
     """Returns the checkpoint of a run to resume from, and the damaged ones that were skipped.
 
@@ -62,7 +52,7 @@ def newest_complete(folder: Path, named: Path | None = None) -> tuple[Path | Non
     damaged: list[Path] = []
     for path in dict.fromkeys(order):
         if path.exists():
-            if is_complete(path):
+            if is_intact_archive(path):
                 return path, damaged
             damaged.append(path)
     return None, damaged
@@ -70,16 +60,17 @@ def newest_complete(folder: Path, named: Path | None = None) -> tuple[Path | Non
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """A checkpoint of a training run, its tensors memory-mapped. Raises UserError if it is something else."""
-    advice = "Start from its weights with model=pretrained."
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except Exception as error:  # what the unpickler raises depends on the bytes
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
             f"resume={path}: not a checkpoint of this package ({reason}). Give auto, a run folder, or a .ckpt."
         ) from None
-    if not isinstance(stored, dict) or RUN_KEY not in stored:
-        raise UserError(f"resume={path}: not a checkpoint of a training run. {advice}")
+    if not isinstance(stored, dict) or not isinstance(stored.get(RUN_KEY), dict):
+        raise UserError(
+            f"resume={path}: not a checkpoint of a training run. Start from its weights with model=pretrained."
+        )
     return stored
 
 
@@ -225,7 +216,7 @@ class BestCheckpoint(ModelCheckpoint):
         """Intact checkpoints of this callback in its folder with their scores, the best first, of equal ones the earliest."""
         found = []
         for path in Path(str(self.dirpath)).glob("*.ckpt"):
-            if path.name in (LAST, BEFORE_LAST) or not is_complete(path):
+            if path.name in (LAST, BEFORE_LAST) or not is_intact_archive(path):
                 continue
             stored = read_checkpoint(path)
             for state in stored["callbacks"].values():

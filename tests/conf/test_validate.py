@@ -72,6 +72,14 @@ def test_the_defaults_are_valid(composed):
         ("model.config.projection_dim=0", "≥ 1"),
         ("model.config.padding=none", "mask, tortoise"),
         ("model.config.text_config.num_hidden_layers=0", "≥ 1"),
+        ("model.config.text_config.num_hidden_layers=10000000", "≥ 1 and ≤ 1000"),
+        ("seed=4294967296", "≥ 0 and ≤ 4294967295"),
+        ("data.num_hard_negatives=100000", "≤ 1000"),
+        ("codes.num_candidates=100000000", "≤ 10000"),
+        ("training.chunk_size=100000000000000000000", "≥ 0"),
+        ("optim.lr=.inf", "a number ≥ 0 (got inf)"),
+        ("trainer.accumulate_grad_batches=0", "≥ 1"),
+        ("trainer.check_val_every_n_epoch=0", "≥ 1 or null"),
         ("training.chunk_size=-1", "≥ 0"),
         ("training.voice_mask_percentage=15", "< 1"),
         ("training.compile=sometimes", "true or false"),
@@ -142,6 +150,15 @@ def test_a_misspelt_setting_of_an_experiment_file(composed):
 
 def test_a_missing_setting(composed):
     assert "model.checkpoint: not set. Add model.checkpoint=…" in errors(composed("model=pretrained"), "")
+
+
+@pytest.mark.parametrize("key", ["note", "logger.own.notes", "data.name"])
+@pytest.mark.parametrize("value", ["0123456789abcdef", "[0,a0123456789abcdefb]"])
+def test_a_secret_is_refused_and_its_interpolation_is_not(composed, monkeypatch, key, value):
+    monkeypatch.setenv("OWN_API_KEY", "0123456789abcdef")
+    found = errors(composed(), f"{key}={value}")
+    assert f"{key}: contains $OWN_API_KEY" in found and "0123456789abcdef" not in found
+    assert "contains" not in errors(composed(), f"{key}=${{oc.env:OWN_API_KEY}}")
 
 
 def test_the_users_own_class_takes_any_settings(composed):

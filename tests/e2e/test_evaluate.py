@@ -41,7 +41,7 @@ def model(trained):
 
 def test_a_report_has_all_parts_and_the_terminal_a_summary(trained):
     folder, metrics = trained.output / "report", report(trained.output)
-    files = {"figures", "index.html", "metrics.json", "report.md", "score_table.json"}
+    files = {"SHA256SUMS", "figures", "index.html", "metrics.json", "report.md", "score_table.json"}
     assert {file.name for file in folder.iterdir()} == files
     for title in ("Retrieval among", "Perturbation detection", "Re-ranking 9 texts × 3 candidates", "Not measured"):
         assert title in (folder / "index.html").read_text() and title in (folder / "report.md").read_text(), title
@@ -173,6 +173,7 @@ def test_a_checkpoint_with_another_tokenizer_is_refused(trained, workplace):
     vocabulary["a"], vocabulary["e"] = vocabulary["e"], vocabulary["a"]
     (checkpoint / "vocab.json").write_text(json.dumps(vocabulary))
     assert tokenizer("a")["input_ids"] != ClvpTokenizer.from_pretrained(checkpoint)("a")["input_ids"]
+    (checkpoint / "SHA256SUMS").unlink()
     refused(EVALUATE, [f"checkpoint={checkpoint}", *CORPUS], workplace, "its tokenizer differs")
 
 

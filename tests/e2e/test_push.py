@@ -10,8 +10,9 @@ import torch
 import yaml
 
 from clvp_train import CLVPModel
+from clvp_train.report import read_metrics, write_metrics
 from tests.e2e.commands import EVALUATE, ROOT, TRAIN, execute, run, start
-from tests.e2e.conftest import BUDGET, CORPUS, FEW_CANDIDATES
+from tests.e2e.conftest import BUDGET, CORPUS, FEW_CANDIDATES, Run
 from tests.e2e.hub_stand_in import Repository, hub_stand_in
 
 PUSH = "clvp_train/push.py"
@@ -21,6 +22,7 @@ MODEL = "models/me/clvp"
 FILES = {
     *("README.md", "config.json", "model.safetensors", "configuration_clvp.py", "modeling_clvp.py", "vocab.json"),
     *("merges.txt", "tokenizer_config.json", "training_config.yaml", "metrics.json", "score_table.json"),
+    "SHA256SUMS",
     *("report/index.html", "report/report.md", "report/figures/recall_curve.svg"),
 }
 
@@ -122,7 +124,7 @@ def test_local_folder_and_card(trained, tmp_path):
         assert item["value"] == metrics[key]["R@1"]
         assert item["args"]["gallery"] == metrics["gallery"] and item["args"]["chance"] == metrics["chance_R@1"]
         assert item["args"]["interval_95"] == metrics["intervals"][key]["R@1"]
-    for part in ("## Intended uses and limitations", "ClvpTokenizer, 256 tokens", "max_codes | `16`", "2305.07243"):
+    for part in ("## Intended uses and limitations", "ClvpTokenizer, 256 tokens", "max_codes | 16", "2305.07243"):
         assert part in card
     for part in ("batch size (global) | 32", metrics["data"]["fingerprint"], "Perturbation detection", "cc-by-4.0"):
         assert part in card
@@ -171,17 +173,32 @@ def test_interrupted_push_publishes_nothing_and_resumes(trained, hub, online, tm
         (["repo_id=me/clvp", "hub.card=unknown.md"], {}, "unknown.md: .*mood"),
         (["repo_id=me/clvp", "hub.card=missing.md"], {}, "missing.md: .*no attribute 'mood'"),
         (["repo_id=me/clvp", "hub.card=broken.md"], {}, "broken.md: invalid Jinja template"),
+        (["repo_id=me/clvp", "hub.card=code.md"], {}, "code.md: cannot be filled in .access to attribute"),
     ],
 )
 def test_bad_settings(trained, hub, online, tmp_path, more, variables, message):
     (tmp_path / "unknown.md").write_text("{{ metadata }} {{ mood }}")
     (tmp_path / "missing.md").write_text("{{ metadata }} {{ data.mood }}")
     (tmp_path / "broken.md").write_text("{{ metadata")
+    (tmp_path / "code.md").write_text("{{ ''.__class__.__mro__[1].__subclasses__() }}")
     assert_refused(push(trained, tmp_path, *more, **online | variables), message)
     assert not hub.repositories and not hub.objects
 
 
-def test_unfinished_leaking_or_unevaluated_model_is_refused(trained, hub, online, tmp_path):
+def test_names_in_the_data_are_text_in_report_and_card(trained, tmp_path):
+    shutil.copytree(trained.output, tmp_path / "run")
+    metrics = read_metrics(tmp_path / "run/report")
+    name = "<script>alert(1)</script> [a](b) | `c"
+    metrics["data"] |= {"corpus": name, "tortoise": name, "settings": {name: name}}
+    metrics["breakdown"]["voice"][0]["label"] = name
+    write_metrics(metrics, tmp_path / "run/report")
+    done = push(Run(tmp_path, tmp_path / "run", trained.finished), tmp_path, "hub=local", "hydra.run.dir=out")
+    assert done.status == 0, done.stderr
+    card = (tmp_path / "out/hub/README.md").read_text().split("---\n", 2)[2]
+    assert "<script" not in card and card.count("&lt;script&gt;alert(1)&lt;/script&gt; \\[a\\](b) \\| \\`c") >= 5
+
+
+def test_unfinished_damaged_leaking_or_unevaluated_model_is_refused(trained, hub, online, tmp_path):
     run_folder = tmp_path / "run"
     shutil.copytree(trained.output, run_folder)
 
@@ -191,7 +208,15 @@ def test_unfinished_leaking_or_unevaluated_model_is_refused(trained, hub, online
     assert_push_refused(run_folder / "checkpoints/last.ckpt", "training is not finished", "resume=")
     config = run_folder / "model/training_config.yaml"
     config.write_text(config.read_text() + f"leaked: {TOKEN}\n")
+    assert_push_refused(run_folder, "training_config.yaml: damaged or edited")
+    (run_folder / "model/SHA256SUMS").unlink()
     assert_push_refused(run_folder, "training_config.yaml: contains the Hub token")
+    local = push(Run(tmp_path, run_folder, trained.finished), tmp_path, "hub=local", "hydra.run.dir=local", **online)
+    assert_refused(local, "training_config.yaml: contains the Hub token")
+    assert not (tmp_path / "local/hub").exists()
+    config.write_text("")
+    assert_push_refused(run_folder, "training_config.yaml: damaged")
+    config.unlink()
     model = CLVPModel.from_pretrained(run_folder / "model")
     with torch.no_grad():
         model.logit_scale.add_(0.5)

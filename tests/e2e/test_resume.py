@@ -116,14 +116,14 @@ def test_a_run_that_is_killed_and_stopped_repeatedly_equals_an_undisturbed_run(c
 
     # the settings of the run are read from its checkpoint
     for number, wait_at in ((signal.SIGTERM, 4), (signal.SIGUSR1, 6)):
-        status, stderr = disturbed(number, ["resume=auto"], cwd, wait_at, ranks)
+        status, stderr = disturbed(number, ["resume=auto", "trust_run_folder=true"], cwd, wait_at, ranks)
         assert status == 128 + number and "Traceback" not in stderr, stderr
         stopped = [line for line in stderr.splitlines() if line.startswith("stopped by")]
         assert len(stopped) == 1 and f"{number.name} after step {wait_at + 1}" in stopped[0], stderr
         assert f"resume={output.relative_to(cwd)}" in stopped[0] and not (output / "model").exists()
         assert weights(output)["global_step"] == wait_at + 1
 
-    done = run(TRAIN, [f"resume={output}"], cwd, **env)
+    done = run(TRAIN, [f"resume={output}", "trust_run_folder=true"], cwd, **env)
     assert done.status == 0, done.stderr
     assert list((cwd / "outputs/train").iterdir()) == [output]
     assert_same(output, cwd / "undisturbed")
@@ -149,7 +149,7 @@ def again(stopped, tmp_path):
 
 
 def resume(cwd, *overrides):
-    return run(TRAIN, ["resume=run", *overrides], cwd, PYTHONPATH=f"{ROOT}{os.pathsep}{cwd}")
+    return run(TRAIN, ["resume=run", "trust_run_folder=true", *overrides], cwd, PYTHONPATH=f"{ROOT}{os.pathsep}{cwd}")
 
 
 def test_a_damaged_checkpoint_is_replaced_by_the_previous_one(again):
@@ -228,7 +228,7 @@ def test_a_finished_run_is_extended(again):
 def test_tensorboard_events_continue_from_the_checkpoint(cwd):
     settings = [*LONG, "logger=tensorboard", "+callbacks.at._target_=waiting.At", "hydra.run.dir=run"]
     disturbed(signal.SIGKILL, settings, cwd, 5)
-    done = run(TRAIN, ["resume=run"], cwd, PYTHONPATH=f"{ROOT}{os.pathsep}{cwd}")
+    done = run(TRAIN, ["resume=run", "trust_run_folder=true"], cwd, PYTHONPATH=f"{ROOT}{os.pathsep}{cwd}")
     assert done.status == 0, done.stderr
     events = EventAccumulator(str(cwd / "run/logs"))
     events.Reload()
@@ -237,12 +237,18 @@ def test_tensorboard_events_continue_from_the_checkpoint(cwd):
     assert validated == [event.step for event in events.Images("val/recall_curve")] and validated[:2] == [2, 5]
 
 
+def test_a_class_that_only_the_run_names_needs_trust(again):
+    done = run(TRAIN, ["resume=run"], again, PYTHONPATH=f"{ROOT}{os.pathsep}{again}")
+    assert done.status == 2 and "callbacks.at._target_=waiting.At" in done.stderr, done.stderr
+    assert "trust_run_folder=true" in done.stderr and weights(again / "run")["global_step"] == 5
+
+
 class Payload:
     def __reduce__(self):
         return Path.touch, (Path("executed"),)
 
 
-@pytest.mark.parametrize(("name", "words"), [("nowhere", "not found"), ("pickle.ckpt", "not a checkpoint")])
+@pytest.mark.parametrize(("name", "words"), [("nowhere", "not found"), ("pickle.ckpt", "corrupt or not a checkpoint")])
 def test_what_is_no_run_is_refused(workplace, name, words):
     (workplace / "pickle.ckpt").write_bytes(pickle.dumps(Payload()))
     done = run(TRAIN, [f"resume={name}"], workplace)
@@ -255,12 +261,13 @@ def test_resume_is_read_from_the_composed_config(again, kind):
     """From an experiment file that also names the run folder, and in each job of a sweep."""
     if kind == "experiment":
         (again / "mine/experiment").mkdir(parents=True)
-        yaml = "# @package _global_\nresume: auto\nhydra:\n  run:\n    dir: run\n"
+        yaml = "# @package _global_\nresume: auto\ntrust_run_folder: true\nhydra:\n  run:\n    dir: run\n"
         (again / "mine/experiment/requeued.yaml").write_text(yaml)
         command, output = ["--config-dir", "mine", "experiment=requeued"], again / "run"
     else:
         shutil.move(again / "run", again / "sweep/0")
         command, output = ["--multirun", "hydra.sweep.dir=sweep", "resume=auto", "test=false"], again / "sweep/0"
+        command.append("+callbacks.at._target_=waiting.At")
     done = run(TRAIN, command, again, PYTHONPATH=f"{ROOT}{os.pathsep}{again}")
     assert done.status == 0 and "resuming from" in done.stdout, done.stdout + done.stderr
     assert weights(output)["global_step"] == 6 and (output / "model").is_dir()

@@ -63,9 +63,9 @@ def test_a_mixed_run_that_is_killed_in_mid_epoch_equals_an_undisturbed_run(cwd):
     done = run(TRAIN, [*settings, "hydra.run.dir=undisturbed"], cwd, **env)
     assert done.status == 0, done.stderr
     disturbed(signal.SIGKILL, [*settings, "hydra.run.dir=run"], cwd, 5, ranks=2)
-    done = run(TRAIN, ["resume=run", "codes=mixed", "codes.ar.weight=2"], cwd, **env)
+    done = run(TRAIN, ["resume=run", "trust_run_folder=true", "codes=mixed", "codes.ar.weight=2"], cwd, **env)
     assert done.status == 2 and "weights of the pairs ([1.0, 1.0] then, [1.0, 2.0] now)" in done.stderr, done.stderr
-    done = run(TRAIN, ["resume=run"], cwd, **env)
+    done = run(TRAIN, ["resume=run", "trust_run_folder=true"], cwd, **env)
     assert done.status == 0, done.stderr
     assert_same(cwd / "run", cwd / "undisturbed")
 

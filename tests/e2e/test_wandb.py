@@ -40,7 +40,7 @@ def kill(process: subprocess.Popen) -> None:
 
 
 def resume(cwd: Path, **extra: str) -> None:
-    done = run(TRAIN, ["resume=run"], cwd, PYTHONPATH=f"{ROOT}{os.pathsep}{cwd}", **extra)
+    done = run(TRAIN, ["resume=run", "trust_run_folder=true"], cwd, PYTHONPATH=f"{ROOT}{os.pathsep}{cwd}", **extra)
     assert done.status == 0, done.stderr
 
 

@@ -20,7 +20,7 @@ def pair(number: int) -> dict[str, Any]:
         "id": f"a/{number}",
         "text": f"Grüße, {number}",
         "split": ("train", "val", "test")[number % 3],
-        "input_ids": list(range(number)),
+        "input_ids": list(range(max(number, 1))),
         "speech_ids": [7] * (number + 1),
         "voice": "v",
         "candidate": number % 2,

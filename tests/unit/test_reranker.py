@@ -159,9 +159,10 @@ def test_a_folder_provides_tokenizer_table_and_padding(folder, tokenizer):
     (folder / "score_table.json").unlink()
     rankings = Reranker.from_pretrained(str(folder), max_codes=MAX_CODES).rank(TEXTS, sets)
     assert rankings == [Ranking(ranking.order, ranking.scores, None) for ranking in expected]
-    (folder / "score_table.json").write_text('{"percent": [0]}')
-    with pytest.raises(UserError, match="score_table.json: corrupt"):
-        Reranker.from_pretrained(folder)
+    for changes in ({"percent": [0]}, {"true": ["x"] * len(TABLE["true"])}, {"log_probability_weight": "heavy"}, None):
+        (folder / "score_table.json").write_text(json.dumps(changes and TABLE | changes))
+        with pytest.raises(UserError, match="score_table.json: corrupt"):
+            Reranker.from_pretrained(folder)
 
 
 def test_a_checkpoint_without_tokenizer_takes_ids_or_another_folder(tmp_path, tokenizer):

@@ -1,6 +1,7 @@
 """`load_clvp` for every kind of checkpoint, and for files and folders of other kinds."""
 
 import json
+from random import Random
 
 import pytest
 import torch
@@ -127,3 +128,28 @@ def test_a_folder_with_incomplete_damaged_or_missing_weights(model, tmp_path):
     assert_refused(tmp_path, "not a CLVP")
     file.unlink()
     assert_refused(tmp_path, "not a CLVP")
+
+
+@pytest.mark.parametrize("name", ["a.ckpt", "clvp2.pth"])
+def test_no_flipped_bit_of_a_file_of_torch_is_read(make_model, batch, tmp_path, name):
+    model, random = make_model(hidden_size=128, intermediate_size=256), Random(0)
+    write_ckpt(model, tmp_path / name) if name == "a.ckpt" else model.save_tortoise(tmp_path / name)
+    content = (tmp_path / name).read_bytes()
+    for _ in range(15):
+        damaged = bytearray(content)
+        damaged[random.randrange(len(content))] ^= 1 << random.randrange(8)
+        (tmp_path / name).write_bytes(damaged)
+        with pytest.raises(UserError, match=f"{name}: not a CLVP"):
+            load_clvp(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"num_hidden_layers": 10**7}, {"_attn_implementation": "unknown/kernel"}, {"hidden_size": "wide"}]
+)
+def test_a_config_that_asks_for_code_or_for_too_much(model, tmp_path, changes):
+    config = write_folder(model, tmp_path) / "config.json"
+    values = json.loads(config.read_text())
+    values["text_config"] |= changes
+    config.write_text(json.dumps(values | {key: value for key, value in changes.items() if key.startswith("_")}))
+    with pytest.raises(UserError, match="not a CLVP"):
+        load_clvp(tmp_path)

@@ -1,8 +1,10 @@
+import json
 import logging
 import multiprocessing
 import os
 import resource
 from pathlib import Path
+from random import Random
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,7 +12,7 @@ import pytest
 from huggingface_hub import constants
 
 from clvp_train.errors import UserError
-from clvp_train.pairs import SCHEMA, Storage, arrow_copies, open_copies, read_pairs
+from clvp_train.pairs import SCHEMA, Storage, arrow_copies, open_copies, read_manifest, read_pairs
 from tests.unit.pairs_folder import pair, write_folder
 
 SHARDS = 3
@@ -76,7 +78,7 @@ def test_shards_are_copied_once(folder, caplog):
     assert arrow_copies(folder) == files and [file.stat().st_mtime_ns for file in files] == times and not caplog.text
     files[1].unlink()
     assert read_pairs(folder).to_pylist() == ROWS and "copying 1 shards" in caplog.text
-    assert sorted((folder / ".arrow").iterdir()) == files
+    assert sorted((folder / ".arrow").glob("*.arrow")) == files
     write_folder(folder, [ROWS[8:], ROWS[4:8], ROWS[:4]])
     assert read_pairs(folder).to_pylist() == ROWS[8:] + ROWS[4:8] + ROWS[:4], "new shards of the same names"
 
@@ -109,7 +111,7 @@ def test_processes_copy_concurrently(folder):
     assert [answers.get(timeout=60) for _, answers in started] == [True] * 4
     for process, _ in started:
         process.join(60)
-    assert len(list((folder / ".arrow").iterdir())) == SHARDS
+    assert len(list((folder / ".arrow").glob("*.arrow"))) == SHARDS
 
 
 def test_remote_folder(monkeypatch, tmp_path):
@@ -157,12 +159,62 @@ def test_shard_without_a_column(tmp_path):
     assert not list((folder / ".arrow").iterdir())
 
 
-def test_damaged_copy(folder):
-    file = arrow_copies(folder)[1]
-    file.write_bytes(file.read_bytes()[:-40])
-    fails(folder, f"{file.name}: damaged")
-    file.unlink()
-    assert read_pairs(folder).to_pylist() == ROWS
+def flip(path, random):
+    """Flips a bit and returns the original content."""
+    content = path.read_bytes()
+    damaged = bytearray(content)
+    damaged[random.randrange(len(damaged))] ^= 1 << random.randrange(8)
+    path.write_bytes(damaged)
+    return content
+
+
+def test_no_flipped_bit_of_a_shard_manifest_or_copy_is_read(folder):
+    random, manifest, (copy, *_) = Random(0), read_manifest(folder), arrow_copies(folder)
+    for _ in range(30):
+        flip(copy, random)
+        assert read_pairs(folder).to_pylist() == ROWS
+        content = flip(folder / "manifest.json", random)
+        try:
+            assert read_manifest(folder) == manifest, "neither refused nor the same"
+        except UserError as error:
+            assert "manifest.json: damaged" in str(error)
+        (folder / "manifest.json").write_bytes(content)
+        copy.unlink()
+        content = flip(shard(folder, 0), random)
+        fails(folder, f"{shard(folder, 0).name}: damaged .*Delete it and run")
+        shard(folder, 0).write_bytes(content)
+        read_pairs(folder)
+
+
+@pytest.mark.parametrize("name", ["../../pairs.parquet", "/tmp/pairs.parquet", ".hidden.parquet"])
+@pytest.mark.parametrize("field", ["name", "sha256"])
+def test_a_manifest_cannot_name_files_elsewhere(folder, field, name):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["sha256"]
+    manifest["shards"][0][field] = name
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    fails(folder, "manifest.json: damaged .not a shard")
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"id": None}, "id is null"),
+        ({"text": None}, "text is null"),
+        ({"split": None}, "split is not train, val or test"),
+        ({"split": "dev"}, "split is not train, val or test"),
+        ({"input_ids": None}, "input_ids is null"),
+        ({"input_ids": []}, "input_ids is empty"),
+        ({"speech_ids": []}, "speech_ids is empty"),
+        ({"speech_ids": [1, -1]}, "speech_ids contains -1, but ids are 0 to 31"),
+        ({"input_ids": [32]}, "input_ids contains 32, but ids are 0 to 31"),
+        ({"speech_ids": [3, None]}, "speech_ids contains None, but ids are 0 to 31"),
+    ],
+)
+def test_a_row_that_cannot_be_trained_on_is_named(tmp_path, changes, problem):
+    rows = [*ROWS * 700, ROWS[1] | changes, ROWS[2] | changes]
+    folder = write_folder(tmp_path / "pairs", [ROWS, rows])
+    fails(folder, f"pairs-00001-of-00002.parquet, row 8400: {problem}")
 
 
 def read_with_file_limit(folder, answers):

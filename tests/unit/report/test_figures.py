@@ -54,6 +54,13 @@ def test_a_legend_shows_at_most_eight_voices():
     assert len(legend.get_texts()) == 9 and legend.get_texts()[-1].get_text() == "others"
 
 
+def test_a_voice_whose_name_is_a_formula_or_markup_is_drawn_as_text():
+    data = make_data(20)
+    data.voices = ["$\\bad{$", "<script>"] * 10
+    drawn = svg(draw(data)["projection_by_voice"][1])
+    assert "\\bad{" in drawn and "&lt;script&gt;" in drawn and "<script" not in drawn
+
+
 def test_png_has_a_white_background():
     image = png(draw(make_data(5))["recall_curve"][1])
     assert image.mode == "RGB" and image.getpixel((0, 0)) == (255, 255, 255) and image.width > 400

@@ -13,6 +13,7 @@ from clvp_train.report import (
     Table,
     draw,
     print_summary,
+    print_table,
     read_metrics,
     write_metrics,
     write_report,
@@ -59,7 +60,7 @@ def test_html_is_complete_and_self_contained(written):
 def test_markdown_has_the_same_tables_and_links_its_figures(written):
     page, path = written
     text = path.with_name("report.md").read_text()
-    assert "|  | a |\n| --- | --- |\n| x\\|y | <b>1</b> |\n\nA note & more." in text
+    assert "|  | a |\n| --- | --- |\n| x\\|y | &lt;b&gt;1&lt;/b&gt; |\n\nA note &amp; more." in text
     assert text.splitlines()[4] == "In short."
     assert all(f"(figures/{name}.svg)" in text for name in page.figures)
     files = {file.relative_to(path.parent).as_posix() for file in path.parent.rglob("*") if file.is_file()}
@@ -95,6 +96,8 @@ def test_the_terminal_shows_retrieval_and_a_summary():
         "finished": {name: {"value": value} for name, value in zip(("random", "pick", "best"), rates.values())}
     }
     console = Console(file=io.StringIO(), width=100)
+    print_table(Table("[/a]", ["[/b]"], [["[red]c"]]), console)  # no markup
+    assert all(name in console.file.getvalue() for name in ("[/a]", "[/b]", "[red]c"))
     print_summary(metrics, console)
     shown = " ".join(console.file.getvalue().split())
     assert "R@1 │ 0.500 (0.250 to 0.750) │ 1.000" in shown and "among 2 sentences" in shown and "0.5000" in shown

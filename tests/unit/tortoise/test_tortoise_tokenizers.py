@@ -1,12 +1,19 @@
 """Custom tokenizers, and the normalizer of Tortoise's, which `tests/parity` compares with tortoise-tts on thousands of texts."""
 
+import shutil
+
 import pytest
 from transformers import AutoTokenizer
 
 from clvp_train.errors import UserError
 from clvp_train.pairs import ARCodes
 from clvp_train.tortoise import FrozenTortoise
-from clvp_train.tortoise.tokenizer import TortoiseNormalizer, read_custom_tokenizer, train_custom_tokenizer
+from clvp_train.tortoise.tokenizer import (
+    TortoiseNormalizer,
+    read_custom_tokenizer,
+    read_saved_tokenizer,
+    train_custom_tokenizer,
+)
 
 TEXTS = [
     "Ο ήλιος ανατέλλει.",
@@ -69,6 +76,17 @@ def test_a_custom_tokenizer_is_for_recordings_only(nano, tokenizer, tmp_path):
     assert FrozenTortoise.from_pretrained(tmp_path / "saved").tokenize("So.") == nano.tokenize("So.")
 
 
+@pytest.mark.parametrize("file", ["vocab.json", "merges.txt"])
+@pytest.mark.parametrize("content", ["", "{}", "#version: 0.2\n"])
+def test_an_empty_file_of_a_tokenizer_without_digests_is_refused(nano, tmp_path, file, content):
+    for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
+        shutil.copy(nano.source / name, tmp_path)
+    assert read_saved_tokenizer(tmp_path)("So.")["input_ids"] == nano.tokenize("So.")
+    (tmp_path / file).write_text(content)
+    with pytest.raises(UserError, match=f"{tmp_path}: .*opy"):
+        read_saved_tokenizer(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("written", "spoken"),
     [
@@ -80,6 +98,7 @@ def test_a_custom_tokenizer_is_for_recordings_only(nano, tokenizer, tmp_path):
         ("$5.50, $1, 3.14", "five dollars, fifty cents, one dollar, three point fourteen"),
         ("Dr. Smith\n of St.  Ives", "doctor smith of saint ives"),
         ("Привет", ""),
+        ("1" * 5000, " "),
     ],
 )  # fmt: skip
 def test_normalized_texts(written, spoken):

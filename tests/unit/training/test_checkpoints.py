@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from clvp_train.errors import UserError
+from clvp_train.io.digests import is_intact_archive
 from clvp_train.training import AtomicCheckpointIO
-from clvp_train.training.checkpointing import is_complete, newest_complete
+from clvp_train.training.checkpointing import newest_complete
 
 CONTENT = {"state_dict": {"weight": torch.arange(5000.0)}, "global_step": 3}
 
@@ -19,7 +20,9 @@ def checkpoint(tmp_path):
 
 def test_a_checkpoint_opens_again_and_leaves_no_other_file(checkpoint):
     stored = AtomicCheckpointIO().load_checkpoint(checkpoint, weights_only=True)
-    assert torch.equal(stored["state_dict"]["weight"], CONTENT["state_dict"]["weight"]) and is_complete(checkpoint)
+    assert torch.equal(stored["state_dict"]["weight"], CONTENT["state_dict"]["weight"]) and is_intact_archive(
+        checkpoint
+    )
     assert [file.name for file in checkpoint.parent.iterdir()] == ["a.ckpt"]
 
 
@@ -27,10 +30,10 @@ def test_a_damaged_file_is_not_complete(checkpoint):
     content = checkpoint.read_bytes()
     for position in (0, len(content) // 3, 9 * len(content) // 10):
         checkpoint.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
-        assert not is_complete(checkpoint)
+        assert not is_intact_archive(checkpoint)
     for length in (0, 100, 10_000):
         checkpoint.write_bytes(content[:length])
-        assert not is_complete(checkpoint)
+        assert not is_intact_archive(checkpoint)
 
 
 def test_a_full_disk_leaves_the_previous_checkpoint_intact(checkpoint):

@@ -1,0 +1,75 @@
+"""What a run folder that somebody else has sent may decide: it sets values, but it names no code and no options of Hydra.
+
+`instantiate` calls whatever a `_target_` names. The targets that this package's configs, the user's own (`--config-dir`), and
+the command line name are trusted; others, which only the overrides of the run name, need `trust_run_folder=true`.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.plugins.config_source import ConfigSource
+from omegaconf import DictConfig, OmegaConf
+
+from clvp_train.errors import UserError
+
+OWN = ("resume", "trust_run_folder")  # settings of a command, not of the run
+
+
+def override_key(override: str) -> str:
+    """The setting or group that an override changes."""
+    return OverridesParser.create().parse_override(override).key_or_group
+
+
+def check_overrides(overrides: list[str], run: Path) -> None:
+    """Raises UserError if the overrides of a run contain an option such as --config-dir, or a setting of Hydra."""
+    for override in overrides:
+        if override.startswith("-") or override_key(override).startswith("hydra"):
+            raise UserError(
+                f"resume={run}: the overrides of the run contain {override!r}, which is not a setting of a run. Remove it from "
+                "config/overrides.yaml, and add it to the command if you want it."
+            )
+
+
+def check_targets(resumed: DictConfig, cfg: DictConfig, run: Path) -> None:
+    """Raises UserError if the config of a run names code that only its own overrides name.
+
+    Args:
+        resumed: composed from the overrides of the run and the command line.
+        cfg: composed from the command line alone.
+        run: the run folder.
+    """
+    trusted = {target for _, target in _targets(OmegaConf.to_container(cfg, resolve=True))}
+    unknown = [item for item in _targets(OmegaConf.to_container(resumed, resolve=True)) if item[1] not in trusted]
+    if not unknown:
+        return
+    for source in GlobalHydra.instance().config_loader().get_sources():
+        if source.provider != "hydra":
+            trusted |= set(_targets_of_source(source))
+    for key, target in unknown:
+        if target not in trusted:
+            raise UserError(
+                f"resume={run}: the overrides of the run name code: {key}={target}. If you trust the folder, add "
+                "trust_run_folder=true; or repeat this override in the command."
+            )
+
+
+def _targets(node: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Each `_target_` in a container, with its full name."""
+    if isinstance(node, dict) and node.get("_target_") is not None:
+        yield f"{prefix}_target_", str(node["_target_"])
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, child in children:
+        yield from _targets(child, f"{prefix}{key}.")
+
+
+def _targets_of_source(source: ConfigSource, group: str = "") -> Iterator[str]:
+    """The targets that the configs of a group name, and those of groups below it."""
+    for name in source.list(group, ObjectType.CONFIG):
+        config = source.load_config(f"{group}/{name}".lstrip("/")).config
+        yield from (target for _, target in _targets(OmegaConf.to_container(config, resolve=False)))
+    for name in source.list(group, ObjectType.GROUP):
+        yield from _targets_of_source(source, f"{group}/{name}".lstrip("/"))
