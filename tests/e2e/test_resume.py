@@ -37,7 +37,7 @@ class At(L.Callback):
         if os.environ.get("WAIT_AT") == str(trainer.global_step):
             wait()
 
-    def teardown(self, *_):
+    def teardown(self, trainer, module, stage):
         if os.environ.get("WAIT_AT") == "end":
             wait()
 """

@@ -15,7 +15,7 @@ from clvp_train.io import is_locked, locked
 from clvp_train.pipelines.command import CONF
 from clvp_train.pipelines.resume import open_run, resolve_resume, write_mark
 
-OWN = ["trainer.max_steps=5", "seed=3"]
+OWN = ["trainer.max_epochs=11", "trainer.max_steps=5", "seed=3"]
 
 
 def write_run(folder: Path, files: str) -> None:
@@ -40,7 +40,7 @@ def typed(folder: Path, *overrides: str):
             cfg.hydra.mode = "RUN"
             cfg.hydra.overrides.task = list(overrides)
         HydraConfig.instance().set_config(cfg)
-        return resolve_resume(cfg)
+        return resolve_resume(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]))
 
 
 @pytest.mark.parametrize(
