@@ -1,5 +1,6 @@
 """Rules of a setting: how a schema declares them, whether a value keeps them, and how messages describe them."""
 
+import math
 import types
 import typing
 from dataclasses import MISSING, field
@@ -39,7 +40,7 @@ def in_range(rules: Any, value: Any) -> bool:
         if "choices" in rules and item not in _choices(rules):
             return False
         is_number = isinstance(item, (int, float)) and not isinstance(item, bool)
-        if is_number and not abs(item) < 2**63:  # infinite, or no integer of a tensor
+        if is_number and not abs(item) < (2**63 if isinstance(item, int) else math.inf):  # the integers of a tensor
             return False
         if is_number and not all(holds(item, rules[rule]) for rule, (_, holds) in BOUNDS.items() if rule in rules):
             return False

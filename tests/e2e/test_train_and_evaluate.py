@@ -10,6 +10,7 @@ from transformers import ClvpTokenizer
 
 from clvp_train import CLVPModel
 from clvp_train.models import load_clvp, weights_digest
+from clvp_train.report import read_metrics
 from tests.e2e.commands import EVALUATE, ROOT, TRAIN, execute, run
 from tests.e2e.conftest import BUDGET, CORPUS, FEW_CANDIDATES
 
@@ -18,7 +19,7 @@ CHECKPOINTS = {"last.ckpt", "before-last.ckpt", "best-step=3.ckpt"}
 
 
 def report(output):
-    return json.loads((output / "report" / "metrics.json").read_text())
+    return read_metrics(output / "report")
 
 
 def logged(output, name="train/loss"):
