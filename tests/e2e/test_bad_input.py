@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from tests.e2e.commands import EVALUATE, GENERATE, ROOT, TRAIN, run
+from tests.e2e.commands import EVALUATE, GENERATE, RERANK, ROOT, TRAIN, run
 from tests.e2e.conftest import BUDGET, CORPUS, FEW_CANDIDATES
 
 TEXTS = [*CORPUS, *BUDGET]
@@ -132,11 +132,20 @@ def test_a_damaged_shard_is_named_where_it_cannot_be_made_again_and_made_again_w
 
 
 @pytest.mark.parametrize(
-    ("script", "more", "limit"),
-    [(EVALUATE, [*CORPUS, *FEW_CANDIDATES], 30_000), ("clvp_train/push.py", ["hub=local"], 30_000)],
-    ids=["evaluate", "push"],
+    ("script", "more", "limit", "advice"),
+    [
+        (TRAIN, TEXTS, 100_000, "free disk space and resume"),
+        (EVALUATE, [*CORPUS, *FEW_CANDIDATES, "checkpoint={run}/model"], 30_000, "Run the same command again."),
+        (
+            RERANK,
+            ["checkpoint={run}/model", "candidates={pairs}", "output_dir=ranked"],
+            3000,
+            "Run the same command again.",
+        ),
+        ("clvp_train/push.py", ["checkpoint={run}", "hub=local"], 30_000, "Run the same command again."),
+    ],
+    ids=["train", "evaluate", "rerank", "push"],
 )
-def test_a_full_disk(trained, workplace, script, more, limit):
-    checkpoint = trained.output / "model" if script == EVALUATE else trained.output
-    words = "cannot be written (File too large)", "Run the same command again."
-    refused(script, [f"checkpoint={checkpoint}", *more], workplace, *words, file_limit=limit)
+def test_a_full_disk(trained, workplace, script, more, limit, advice):
+    overrides = [setting.format(run=trained.output, pairs=trained.pairs) for setting in more]
+    refused(script, overrides, workplace, "cannot be written (", advice, file_limit=limit)

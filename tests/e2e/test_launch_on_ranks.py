@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from clvp_train.pairs import read_pairs
-from tests.e2e.commands import ROOT, TRAIN, environment, execute
+from tests.e2e.commands import EVALUATE, ROOT, TRAIN, environment, execute
 from tests.e2e.conftest import BUDGET, CORPUS, write_sentences
 
 PAIR = ["trainer=ddp_cpu", "trainer.devices=2"]
@@ -139,11 +139,20 @@ def test_a_rank_that_is_killed_in_training_ends_the_run(workplace, rank):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone ends the ranks of a killed parent")
-@pytest.mark.parametrize(("kill", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
-def test_ranks_do_not_outlive_the_command(workplace, kill, status):
-    process = start(["-m", "clvp_train.generate", *CORPUS, *PAIR, "corpus._target_=report.Waiting"], workplace)
+@pytest.mark.parametrize(
+    ("script", "kill", "status"),
+    [
+        ("-m clvp_train.generate", signal.SIGKILL, -9),
+        ("-m clvp_train.generate", signal.SIGINT, 130),
+        (f"{ROOT / EVALUATE} checkpoint={{run}}/model", signal.SIGTERM, 143),
+    ],
+)
+def test_ranks_do_not_outlive_the_command(trained, workplace, script, kill, status):
+    command = script.format(run=trained.output).split()
+    process = start([*command, *CORPUS, *PAIR, "corpus._target_=report.Waiting"], workplace)
     ranks = wait_for_ranks(process, workplace, "waiting")
     process.send_signal(kill)
     stderr = process.communicate(timeout=60)[1]
     assert process.returncode == status and "Traceback" not in stderr
+    assert kill == signal.SIGKILL or "Run the same command again" in stderr
     assert_all_end(ranks.values(), 10)
