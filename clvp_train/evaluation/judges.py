@@ -178,6 +178,8 @@ def _is_unspaced(text: str) -> bool:
 def _why_not_decodable(folder: str, tortoise: FrozenTortoise) -> str:
     if tortoise.dvae is None:
         return f"tortoise={tortoise.source} has no DVAE to decode the candidates"
-    if read_manifest(folder).settings.get("tortoise") != tortoise.fingerprint():
+    manifest = read_manifest(folder)
+    is_same = manifest.codebook == tortoise.dvae.codebook.digest()
+    if not is_same and manifest.settings.get("tortoise") != tortoise.fingerprint():
         return f"the candidates were drawn by another Tortoise than tortoise={tortoise.source}"
     return ""

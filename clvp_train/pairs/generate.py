@@ -108,6 +108,7 @@ def make_plan(
         tortoise=str(tortoise.source),
         settings=json.loads(text),
         versions={"clvp_train": _version(), "torch": torch.__version__},
+        codebook="" if tortoise.dvae is None else tortoise.dvae.codebook.digest(),
     )
     return Plan(manifest, num_rows)
 
