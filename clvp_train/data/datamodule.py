@@ -19,7 +19,7 @@ from clvp_train.data.judged import JudgedCandidates, JudgedPairs
 from clvp_train.data.mixture import MixedPairs, Mixture
 from clvp_train.data.perturbations import HARD_NEGATIVES, HardNegatives
 from clvp_train.data.sampler import EpochOrder, EvaluationSampler, GlobalBatchSampler
-from clvp_train.errors import UserError
+from clvp_train.errors import STOPS, UserError
 from clvp_train.pairs import Manifest
 from clvp_train.tortoise.silence_padding import SILENCE_CODE, SILENCE_TAIL
 
@@ -225,8 +225,9 @@ class CLVPDataModule(L.LightningDataModule):
 
 def _ignore_signals(worker: int) -> None:
     """Leaves signals, which may reach all processes of a command, to the process that saves a checkpoint first."""
-    for number in (signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+    for number in STOPS:
+        if number != signal.SIGTERM:  # ends workers that hang
+            signal.signal(number, signal.SIG_IGN)
 
 
 def check_same_pairs(folder: str, facts: str) -> None:

@@ -184,7 +184,7 @@ def _weak(metrics: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _tokenizer(folder: Path) -> str:
     settings = yaml.safe_load((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    return str(settings.get("tokenizer_class", "unknown"))
+    return escape_markdown(str(settings.get("tokenizer_class", "unknown")))
 
 
 def _recipe(config: dict[str, Any]) -> dict[str, str]:

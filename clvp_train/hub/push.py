@@ -7,7 +7,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ge
 
 from clvp_train.errors import UserError
 from clvp_train.hub.access import INITIAL_FILES, REQUEST_ERRORS, HubConfig, no_write_access, reason
-from clvp_train.io.sanitize import find_secret
+from clvp_train.io.sanitize import MIN_SECRET_LENGTH, find_secret
 
 BINARY_SUFFIXES = (".safetensors", ".parquet")
 
@@ -52,6 +52,7 @@ def push(folder: Path, repo_id: str, hub: HubConfig, kind: str = "model") -> str
 def refuse_secrets(folder: Path) -> None:
     """Removes a folder to publish, and raises UserError, if a text file in it contains a secret (`find_secret`)."""
     token = (get_token() or "").encode()
+    token = token if len(token) >= MIN_SECRET_LENGTH else b""
     for path in sorted(folder.rglob("*")):
         if not path.is_file() or path.suffix in BINARY_SUFFIXES:
             continue

@@ -24,6 +24,7 @@ MODEL, REPORT, CHECKPOINTS = "model", "report", "checkpoints"  # folders in a ru
 README = "README.md"
 FINISHED = "finished.json"  # in a run folder: written last
 LOCK = ".lock"
+_locks: set[IO[str]] = set()  # held by this process
 REMEDIES = {  # of errors that are the machine's, not the program's
     errno.ENOSPC: "Free some disk space",
     errno.EDQUOT: "Free some of your disk quota",
@@ -98,7 +99,21 @@ def locked(folder: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
-        yield
+        _locks.add(file)
+        try:
+            yield
+        finally:
+            _locks.discard(file)
+
+
+def _close_locks() -> None:
+    """In a forked process, such as a worker of a DataLoader, which would hold the locks of a parent that is killed."""
+    for file in _locks:
+        file.close()
+
+
+if fcntl is not None:
+    os.register_at_fork(after_in_child=_close_locks)
 
 
 def is_locked(folder: Path) -> bool:
@@ -121,16 +136,16 @@ def _lock(file: IO[str]) -> bool:
     return True
 
 
-def disk_error(error: BaseException, folder: Path) -> str | None:
+def disk_error(error: BaseException, folder: Path | None) -> str | None:
     """What is wrong and what to do if a file cannot be written because of the machine: a full disk, a missing permission, a
     folder that has vanished. None for other errors.
 
     Args:
         error: any; its causes count as well.
-        folder: that the command writes to, an absolute path.
+        folder: that the command writes to, an absolute path; None: unknown.
     """
     name = getattr(error, "filename", None)
-    if isinstance(error, FileNotFoundError) and isinstance(name, str):
+    if folder is not None and isinstance(error, FileNotFoundError) and isinstance(name, str):
         path = Path(name).absolute()
         if path.is_relative_to(folder) and not path.parent.exists():
             return f"{path.parent}: has vanished. Restore the folder"
@@ -138,7 +153,8 @@ def disk_error(error: BaseException, folder: Path) -> str | None:
     found = re.search(r"\[Errno (\d+)\]|\(os error (\d+)\)", str(error))
     number = getattr(error, "errno", None) or (int(found[1] or found[2]) if found else 0)
     if number in REMEDIES:
-        return f"{name or folder}: cannot be written ({os.strerror(number)}). {REMEDIES[number]}"
+        verb = "accessed" if number in (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE) else "written"
+        return f"{name or folder or 'a file'}: cannot be {verb} ({os.strerror(number)}). {REMEDIES[number]}"
     return disk_error(error.__cause__, folder) if error.__cause__ is not None else None
 
 

@@ -3,6 +3,7 @@
 import fnmatch
 import hashlib
 import json
+import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from clvp_train.errors import UserError
 from clvp_train.io import README, write_text
 
 DIGESTS = "SHA256SUMS"  # in a folder, of its files, in the format of sha256sum
+LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](.+)")
 NOT_LISTED = (DIGESTS, README, "score_table.json", "metrics.json")  # edited by users, or with a digest inside
 
 
@@ -56,15 +58,16 @@ def check_digests(folder: Path, *patterns: str) -> None:
     if not file.exists():
         return
     try:
-        lines = [line.split("  ", 1) for line in file.read_text(encoding="utf-8").splitlines()]
-        digests = {name: digest for digest, name in lines}
+        lines = [LINE.fullmatch(line) for line in file.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: damaged ({error}). Restore it, or delete it to skip this check.") from None
-    for name, digest in digests.items():
+    if None in lines:
+        raise UserError(f"{file}: damaged (line {lines.index(None) + 1}). Restore it, or delete it to skip this check.")
+    for digest, name in (line.groups() for line in lines if line is not None):
         path = folder / name
         if patterns and not any(fnmatch.fnmatch(name, pattern) for pattern in patterns):
             continue
-        if not path.is_file() or file_digest(path) != digest:
+        if not path.is_file() or file_digest(path) != digest.lower():
             problem = f"its SHA-256 is not the one in {DIGESTS}" if path.is_file() else "missing"
             raise UserError(
                 f"{path}: damaged or edited ({problem}). Restore it, or delete its line in {file} if it is meant to differ."

@@ -5,7 +5,8 @@ import os
 import re
 
 HUB_TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}\b")
-SECRET_NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|(?:API|ACCESS)_?KEY")  # of environment variables
+# of environment variables
+SECRET_NAMES = re.compile(r"(?:TOKEN(?!IZ)|SECRET|PASSWORD|(?:API|ACCESS)_?KEY)(?!.*_(?:DIR|PATH|FILE)$)")
 MIN_SECRET_LENGTH = 16  # shorter values, such as "1" or "none", would match ordinary text
 
 

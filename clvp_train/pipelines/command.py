@@ -74,8 +74,8 @@ def advising(hint: Callable[[], str], cfg: DictConfig | None = None) -> Iterator
     except UserError:
         raise
     except Exception as error:
-        output = Path(OmegaConf.select(cfg, "paths.output") or ".") if cfg is not None else Path()
-        message = disk_error(error, output.absolute())
+        output = OmegaConf.select(cfg, "paths.output") if cfg is not None else None
+        message = disk_error(error, Path(output).absolute() if output else None)
         if message is None:
             raise
         raise UserError(f"{message}. What is finished is kept. {hint()}.") from error

@@ -1,12 +1,15 @@
 """Checks a composed config against the schemas of `schema`, before any work. Nothing here imports torch."""
 
 import difflib
+import shutil
 import typing
 from collections.abc import Iterator
 from dataclasses import Field, fields, is_dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import Container, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ValidationError
 
@@ -26,8 +29,29 @@ def validate(cfg: DictConfig, root: type = Root) -> None:
         root: the schema of the settings outside of groups; settings that it does not name are not checked.
     """
     findings = _check(cfg, root)
+    if any(": contains " in finding for finding in findings):
+        _remove_stored_settings()
     if findings:
         raise UserError(" ".join(findings))
+
+
+def _remove_stored_settings() -> None:
+    """Removes the files in which Hydra has stored the settings of this command."""
+    if HydraConfig.initialized() and (subfolder := HydraConfig.get().output_subdir):
+        shutil.rmtree(Path(HydraConfig.get().runtime.output_dir, subfolder), ignore_errors=True)
+
+
+def without_secrets(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved settings; values with a secret, such as those of ${oc.env:NAME}, are replaced by its name."""
+
+    def redacted(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: redacted(child) for key, child in value.items()}
+        if isinstance(value, list):
+            return [redacted(child) for child in value]
+        return (find_secret(value) or value) if isinstance(value, str) else value
+
+    return redacted(OmegaConf.to_container(cfg, resolve=True))
 
 
 def _check(node: DictConfig, schema: Any, prefix: str = "") -> list[str]:

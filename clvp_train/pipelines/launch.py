@@ -25,7 +25,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from clvp_train.errors import STOPS, UserError, handling
+from clvp_train.errors import STOPS, Stopped, UserError, handling
 from clvp_train.io.process_rank import rank_and_world_size
 from clvp_train.pipelines.command import USER_ERROR
 
@@ -160,7 +160,8 @@ def _forward(folder: Path, count: int) -> Callable[[int, Any], None]:
     def forward(number: int, frame: Any) -> None:
         ranks = [int(file.name) for file in folder.iterdir() if file.name.isdigit()]
         if len(ranks) < count:
-            raise SystemExit(128 + number)  # nothing to save yet
+            # nothing to save yet
+            raise Stopped(number, f"stopped by {signal.Signals(number).name}. Run the same command again")
         for rank in ranks:
             with suppress(ProcessLookupError):
                 os.kill(rank, number)

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from clvp_train import hub
 from clvp_train.errors import UserError
 from clvp_train.io import write_text
+from clvp_train.pipelines.config import without_secrets
 
 FOLDER = "hub"  # in the run folder
 
@@ -69,7 +70,7 @@ def publish_run(run: Path, settings: hub.HubConfig, repo_id: str | None) -> None
 
 def write_training_config(cfg: DictConfig, model: Path) -> None:
     """Writes the settings of a training to the folder of its model, without the default paths of this machine."""
-    text = OmegaConf.to_yaml(cfg, resolve=True)
+    text = OmegaConf.to_yaml(OmegaConf.create(without_secrets(cfg)))
     for name in ("data", "output"):
         text = text.replace(str(cfg.paths[name]), f"${{paths.{name}}}")
     write_text(model / hub.TRAINING_CONFIG, text)

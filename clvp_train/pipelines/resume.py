@@ -28,7 +28,7 @@ from clvp_train.pipelines.command import advising
 from clvp_train.pipelines.config import validate
 from clvp_train.pipelines.launch import RANKS
 from clvp_train.pipelines.trust import OWN, check_overrides, check_targets, override_key
-from clvp_train.training.checkpointing import RUN_KEY, newest_complete, read_checkpoint, resume_hint
+from clvp_train.training.checkpointing import LAST, RUN_KEY, newest_complete, read_checkpoint, resume_hint
 
 OVERRIDES = "config/overrides.yaml"  # Hydra's, in a run folder
 LENGTH = ("trainer.max_epochs", "trainer.max_steps")  # what extends a finished run
@@ -70,17 +70,17 @@ def resolve_resume(cfg: DictConfig) -> Start:
         return _finished_run(cfg, run)
     checkpoint = _intact_checkpoint(run, named)
     stored = _own_overrides(run, checkpoint)
-    check_overrides(stored, run)
+    check_overrides(stored, run, cfg.trust_run_folder)
     own = [override for override in stored if override_key(override) not in typed.keys() | set(OWN)]
     overrides = [*own, *typed.values()]
     resumed = hydra.compose(HydraConfig.get().job.config_name, overrides)
+    with open_dict(resumed):
+        resumed.resume, resumed.paths.output = str(checkpoint.resolve()), str(run.resolve())
     if not cfg.trust_run_folder:
-        check_targets(resumed, cfg, run)
+        check_targets(resumed, cfg, run)  # after all changes, which interpolations may depend on
     validate(resumed)
     if is_finished and _read_mark(run).get("length") == _length(resumed):
         return _finished_run(cfg, run)
-    with open_dict(resumed):
-        resumed.resume, resumed.paths.output = str(checkpoint.resolve()), str(run.resolve())
     return Start(resumed, overrides)
 
 
@@ -98,14 +98,17 @@ def open_run(start: Start) -> Iterator[None]:
         if is_first:
             for path in filter(lambda path: is_abandoned(path.name), run.rglob(".*.partial")):
                 path.unlink(missing_ok=True)
-        resumes = holds_run(run)
-        if resumes and rank_and_world_size()[0] == 0:
-            (run / FINISHED).unlink(missing_ok=True)
-            write_text(run / OVERRIDES, yaml.safe_dump(start.overrides, allow_unicode=True))
-            write_text(run / "config/config.yaml", OmegaConf.to_yaml(start.cfg))
-        if resumes:
+        if holds_run(run):
             _move_log(output, run)
         yield
+
+
+def reopen(start: Start) -> None:
+    """Stores the settings with which a run resumes, once they are accepted. The run no longer counts as finished."""
+    if rank_and_world_size()[0] == 0:
+        (start.folder / FINISHED).unlink(missing_ok=True)
+        write_text(start.folder / OVERRIDES, yaml.safe_dump(start.overrides, allow_unicode=True))
+        write_text(start.folder / "config/config.yaml", OmegaConf.to_yaml(start.cfg))
 
 
 def report_finished(start: Start) -> float | None:
@@ -126,9 +129,10 @@ def holds_run(folder: Path) -> bool:
 def _read_mark(run: Path) -> dict[str, Any]:
     """What `write_mark` has stored; {} for a run that is not finished or of an earlier version."""
     try:
-        return json.loads((run / FINISHED).read_text())
+        mark = json.loads((run / FINISHED).read_text())
     except (OSError, ValueError):
         return {}
+    return mark if isinstance(mark, dict) else {}
 
 
 def write_mark(cfg: DictConfig, score: float | None) -> None:
@@ -169,8 +173,10 @@ def _finished_run(cfg: DictConfig, run: Path) -> Start:
 def _is_finished(run: Path) -> bool:
     if (run / FINISHED).exists() or not (run / MODEL).exists():
         return (run / FINISHED).exists()
-    checkpoint, _ = newest_complete(run / CHECKPOINTS)  # earlier versions wrote no mark, and the model at the end
-    return checkpoint is None or "has_mark" not in read_checkpoint(checkpoint)[RUN_KEY]
+    try:  # earlier versions wrote no mark, and the model at the end
+        return "has_mark" not in read_checkpoint(run / CHECKPOINTS / LAST)[RUN_KEY]
+    except UserError:
+        return True
 
 
 def _newest_unfinished(output: Path) -> Path | None:

@@ -4,11 +4,10 @@ import logging
 import os
 import warnings
 from pathlib import Path
-from typing import Any, cast
 
 import lightning as L
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 from transformers.utils.logging import disable_progress_bar
 
@@ -21,10 +20,11 @@ from clvp_train.io.digests import recording_digests
 from clvp_train.io.process_rank import rank_and_world_size
 from clvp_train.models import CLVPModel, load_clvp
 from clvp_train.pipelines import build
+from clvp_train.pipelines.config import without_secrets
 from clvp_train.pipelines.data import code_sources, make_datamodule, tortoise_of
 from clvp_train.pipelines.evaluate import check_settings, evaluate_checkpoints, evaluation_data, write_score_table
 from clvp_train.pipelines.push import check_hub, publish_run, write_training_config
-from clvp_train.pipelines.resume import open_run, report_finished, resolve_resume, write_mark
+from clvp_train.pipelines.resume import Start, open_run, reopen, report_finished, resolve_resume, write_mark
 from clvp_train.training import AtomicCheckpointIO, CLVPModule, RunState, WandbLog, log_report
 
 log = logging.getLogger(__name__)
@@ -47,10 +47,11 @@ def train(cfg: DictConfig) -> float | None:
     if start.is_finished:
         return report_finished(start)
     with open_run(start):
-        return _train(start.cfg, start.overrides)
+        return _train(start)
 
 
-def _train(cfg: DictConfig, overrides: list[str]) -> float | None:
+def _train(start: Start) -> float | None:
+    cfg = start.cfg
     # check: every setting is looked at before any codes are drawn
     build.all_ranks(cfg)
     build.seed(cfg)
@@ -71,8 +72,8 @@ def _train(cfg: DictConfig, overrides: list[str]) -> float | None:
         data = evaluation_data(cfg, datamodule, perturbations, rerank, datamodule.served_codes, tortoise)
     del tortoise  # frees its memory
     # run
-    state = build.run_state(cfg, overrides, trainer, datamodule, model, total_steps)
-    _fit(cfg, trainer, module, datamodule, state)
+    state = build.run_state(cfg, start.overrides, trainer, datamodule, model, total_steps)
+    _fit(start, trainer, module, datamodule, state)
     # report
     output, best = Path(cfg.paths.output), _best_checkpoint(trainer)
     trained = load_clvp(best) if best else model
@@ -131,8 +132,9 @@ def _total_steps(trainer: L.Trainer, datamodule: CLVPDataModule) -> int:
     return min((limit for limit in limits if limit > 0), default=1)
 
 
-def _fit(cfg: DictConfig, trainer: L.Trainer, module: CLVPModule, datamodule: CLVPDataModule, state: RunState) -> None:
+def _fit(start: Start, trainer: L.Trainer, module: CLVPModule, datamodule: CLVPDataModule, state: RunState) -> None:
     """Trains, from the checkpoint of `cfg.resume` if there is one."""
+    cfg = start.cfg
     trainer.callbacks.insert(0, state)  # type: ignore[attr-defined]
     parameters = sum(p.numel() for p in module.parameters() if p.requires_grad) / 1e6
     device, precision, steps = trainer.strategy.root_device.type, trainer.precision, module.total_steps
@@ -140,10 +142,11 @@ def _fit(cfg: DictConfig, trainer: L.Trainer, module: CLVPModule, datamodule: CL
     if cfg.resume:
         (epoch, batches), changes = state.resume(cfg.resume, trainer, datamodule.steps_per_epoch)
         datamodule.resume_at(epoch, batches)
+        reopen(start)
         message = "".join(f"; {change}" for change in changes)
         log.info("resuming from %s at epoch %d, batch %d%s", cfg.resume, epoch, batches, message)
     for logger in trainer.loggers:
-        logger.log_hyperparams(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)))
+        logger.log_hyperparams(without_secrets(cfg))
     trainer.fit(module, datamodule, ckpt_path=cfg.resume, weights_only=True)
 
 

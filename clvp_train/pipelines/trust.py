@@ -4,6 +4,7 @@
 the command line name are trusted; others, which only the overrides of the run name, need `trust_run_folder=true`.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from clvp_train.errors import UserError
 
+CALL = re.compile(r"\$\{[^}]*[:$]")  # ${resolver:…}, or an interpolation in the name of another
 OWN = ("resume", "trust_run_folder")  # settings of a command, not of the run
 
 
@@ -24,9 +26,15 @@ def override_key(override: str) -> str:
     return OverridesParser.create().parse_override(override).key_or_group
 
 
-def check_overrides(overrides: list[str], run: Path) -> None:
-    """Raises UserError if the overrides of a run contain an option such as --config-dir, or a setting of Hydra."""
+def check_overrides(overrides: list[str], run: Path, is_trusted: bool) -> None:
+    """Raises UserError if the overrides of a run contain an option such as --config-dir, or a setting of Hydra; or, unless the
+    run is trusted, an interpolation that calls a resolver, whose value may change after `check_targets`."""
     for override in overrides:
+        if not is_trusted and CALL.search(override):
+            raise UserError(
+                f"resume={run}: the overrides of the run call a resolver: {override!r}. If you trust the folder, add "
+                "trust_run_folder=true."
+            )
         if override.startswith("-") or override_key(override).startswith("hydra"):
             raise UserError(
                 f"resume={run}: the overrides of the run contain {override!r}, which is not a setting of a run. Remove it from "

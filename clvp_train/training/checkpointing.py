@@ -155,10 +155,12 @@ class LastCheckpoint(Checkpoint):
         is_due = is_due or (every is not None and trainer.global_step % every == 0)
         minutes = (time.monotonic() - self._saved_time) / 60
         is_late = self.every_n_minutes is not None and minutes >= self.every_n_minutes
-        self._signal, is_late_anywhere = self._maximum(self._signal, int(is_late))
-        if self._signal or is_due or is_late_anywhere:
+        number, is_late_anywhere = self._maximum(self._signal, int(is_late))
+        if number:  # 0 must not replace a signal that arrived while the ranks waited; it counts in the next step
+            self._signal = number
+        if number or is_due or is_late_anywhere:
             self._save(trainer)
-        if self._signal:
+        if number:
             self._stop(f" after step {trainer.global_step}")
 
     def _stop(self, when: str = "") -> NoReturn:
@@ -218,7 +220,10 @@ class BestCheckpoint(ModelCheckpoint):
         for path in Path(str(self.dirpath)).glob("*.ckpt"):
             if path.name in (LAST, BEFORE_LAST) or not is_intact_archive(path):
                 continue
-            stored = read_checkpoint(path)
+            try:
+                stored = read_checkpoint(path)
+            except UserError:  # the user's own file
+                continue
             for state in stored["callbacks"].values():
                 scores = {Path(file).name: score for file, score in state.get("best_k_models", {}).items()}
                 if state.get("monitor") == self.monitor and path.name in scores:

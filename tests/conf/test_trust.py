@@ -40,7 +40,9 @@ def resume(tmp_path):
         (EVIL, "callbacks.x._target_=torch.load"),
         ("callbacks.best._target_=os.system", "callbacks.best._target_=os.system"),
         ("+note={a:[{_target_:os.system}]}", "note.a.0._target_=os.system"),
-        ("+note='${oc.create:{_target_:os.system}}'", "note._target_=os.system"),
+        ("+note='${oc.create:{_target_:os.system}}'", "call a resolver"),
+        ("+callbacks.x={_target_:'${oc.select:note.${resume},torch.load}'}", "call a resolver"),  # after the check
+        ("+callbacks.x._target_=${resume}", "callbacks.x._target_="),
         ("callbacks=[../../../../../../../../{tmp}/sent/outside]", "os.system"),
         ("--config-dir=sent", "--config-dir=sent"),
         ("hydra.searchpath=[file:///tmp]", "hydra.searchpath"),
@@ -65,6 +67,6 @@ def test_code_and_options_of_the_run_are_refused(resume, tmp_path, sent, named):
     ],
 )
 def test_values_and_trusted_code_are_taken(resume, sent, typed):
-    resumed, overrides = resume(sent, typed)
-    assert set(sent) <= set(overrides) and not any("trust_run_folder" in override for override in overrides)
-    assert (resumed.optim.lr == 0.5) == ("optim.lr=0.5" in sent)
+    start = resume(sent, typed)
+    assert set(sent) <= set(start.overrides) and "trust_run_folder=true" not in start.overrides
+    assert (start.cfg.optim.lr == 0.5) == ("optim.lr=0.5" in sent)

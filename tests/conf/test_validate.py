@@ -11,7 +11,7 @@ from omegaconf import OmegaConf, open_dict
 
 from clvp_train.errors import UserError
 from clvp_train.pipelines.command import CONF
-from clvp_train.pipelines.config import BY_TARGET, validate
+from clvp_train.pipelines.config import BY_TARGET, validate, without_secrets
 from clvp_train.pipelines.schema import Demo, Root
 from clvp_train.pipelines.schema_training import Trainer
 
@@ -75,7 +75,7 @@ def test_the_defaults_are_valid(composed):
         ("model.config.text_config.num_hidden_layers=10000000", "≥ 1 and ≤ 1000"),
         ("seed=4294967296", "≥ 0 and ≤ 4294967295"),
         ("data.num_hard_negatives=100000", "≤ 1000"),
-        ("codes.num_candidates=100000000", "≤ 10000"),
+        ("codes.ar.num_candidates=100000000", "≤ 10000"),
         ("training.chunk_size=100000000000000000000", "≥ 0"),
         ("optim.lr=.inf", "a number ≥ 0 (got inf)"),
         ("trainer.accumulate_grad_batches=0", "≥ 1"),
@@ -159,6 +159,8 @@ def test_a_secret_is_refused_and_its_interpolation_is_not(composed, monkeypatch,
     found = errors(composed(), f"{key}={value}")
     assert f"{key}: contains $OWN_API_KEY" in found and "0123456789abcdef" not in found
     assert "contains" not in errors(composed(), f"{key}=${{oc.env:OWN_API_KEY}}")
+    stored = without_secrets(OmegaConf.create({"note": ["${oc.env:OWN_API_KEY}", 1], "seed": 3}))
+    assert stored == {"note": ["$OWN_API_KEY", 1], "seed": 3}
 
 
 def test_the_users_own_class_takes_any_settings(composed):

@@ -74,6 +74,8 @@ def test_sealed_json_is_read_as_written_or_not_at_all():
 def test_secrets_are_found_by_their_value(monkeypatch):
     monkeypatch.setenv("SOME_API_KEY", "0123456789abcdef")
     monkeypatch.setenv("OTHER_TOKEN", "short")
+    monkeypatch.setenv("TOKENIZER_DIR", "data/tokenizers/german")
+    assert find_secret("corpus: data/tokenizers/german") is None
     assert find_secret("note: 0123456789abcdef") == "$SOME_API_KEY" and find_secret("short") is None
     assert find_secret(b"\xff hf_" + b"a" * 34) == "a token of the Hugging Face Hub"
 

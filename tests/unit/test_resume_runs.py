@@ -2,6 +2,8 @@
 
 import json
 import multiprocessing
+import os
+import time
 from pathlib import Path
 
 import hydra
@@ -13,7 +15,7 @@ from omegaconf import OmegaConf, open_dict
 from clvp_train.errors import UserError
 from clvp_train.io import is_locked, locked
 from clvp_train.pipelines.command import CONF
-from clvp_train.pipelines.resume import open_run, resolve_resume, write_mark
+from clvp_train.pipelines.resume import open_run, reopen, resolve_resume, write_mark
 
 OWN = ["trainer.max_epochs=11", "trainer.max_steps=5", "seed=3"]
 
@@ -73,12 +75,17 @@ def test_the_files_in_a_folder_decide(tmp_path, files, overrides, outcome):
     if outcome == "resumes":
         assert start.cfg.seed == 3 and not any("resume" in override for override in start.overrides)
         with open_run(start):
+            assert (folder / "finished.json").exists() == ("mark" in files)
+            reopen(start)
             assert not (folder / "finished.json").exists() and is_locked(folder)
         assert not is_locked(folder) and "seed=3" in (folder / "config/overrides.yaml").read_text()
 
 
 def hold(folder, connection):
     with locked(folder):
+        if os.fork() == 0:  # as a worker of a DataLoader, which outlives a killed parent for some seconds
+            time.sleep(5)
+            os._exit(0)
         connection.send("locked")
         connection.recv()
 

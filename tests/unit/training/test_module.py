@@ -1,11 +1,13 @@
 import math
+import os
+import signal
 
 import lightning as L
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from clvp_train.errors import UserError
+from clvp_train.errors import Stopped, UserError
 from clvp_train.metrics import retrieval_ranks, retrieval_summary
 from clvp_train.models import load_clvp
 from clvp_train.training import CLVPModule, LastCheckpoint, OptimConfig, TrainingConfig
@@ -182,6 +184,23 @@ def test_last_ckpt_is_kept_new_while_training_runs(model, batches, trainer_setti
     assert torch.load(path, weights_only=True)["global_step"] == end
     assert last.last_model_path == str(path)
     assert sorted(file.name for file in path.parent.iterdir()) == ["before-last.ckpt", "last.ckpt"]
+
+
+def test_a_signal_that_arrives_while_the_ranks_agree_stops_training_in_the_next_step(
+    model, batches, trainer_settings, tmp_path, monkeypatch
+):
+    last = LastCheckpoint(tmp_path)
+
+    def maximum(*flags):
+        if last._saved_step == 0 and not last._signal:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return list(flags)
+
+    monkeypatch.setattr(last, "_maximum", maximum)
+    trainer = L.Trainer(max_steps=9, callbacks=[last], **trainer_settings | {"enable_checkpointing": True})
+    with pytest.raises(Stopped):
+        trainer.fit(CLVPModule(model, total_steps=9), loader(batches))
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 1
 
 
 def test_nothing_trained_means_no_checkpoint(model, batches, trainer_settings, tmp_path):
