@@ -37,8 +37,11 @@ def validate(cfg: DictConfig, root: type = Root) -> None:
 
 def _remove_stored_settings() -> None:
     """Removes the files in which Hydra has stored the settings of this command."""
-    if HydraConfig.initialized() and (subfolder := HydraConfig.get().output_subdir):
-        shutil.rmtree(Path(HydraConfig.get().runtime.output_dir, subfolder), ignore_errors=True)
+    if not HydraConfig.initialized():
+        return
+    output, subfolder = (OmegaConf.select(HydraConfig.get(), key) for key in ("runtime.output_dir", "output_subdir"))
+    if output and subfolder:
+        shutil.rmtree(Path(output, subfolder), ignore_errors=True)
 
 
 def without_secrets(cfg: DictConfig) -> dict[str, Any]:

@@ -183,9 +183,9 @@ def disagreements(node: object) -> list[str]:
         return []
     found = [found for child in node.values() for found in disagreements(child)]
     target = node.get("_target_", "")
-    if (
-        not target.startswith("clvp_train.") or target == "clvp_train.models.CLVPConfig"
-    ):  # the nano model is not the default
+    # the nano model is not the default, and BestCheckpoint has Lightning's parameters
+    others = ("clvp_train.models.CLVPConfig", "clvp_train.training.BestCheckpoint")
+    if not target.startswith("clvp_train.") or target in others:
         return found
     for name, parameter in inspect.signature(get_object(target)).parameters.items():
         value, default = node.get(name, "???"), parameter.default

@@ -24,7 +24,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("python train.py tr", ["trainer.", "trainer=", "training.", "training="]),
+        ("python train.py tr", ["trainer.", "trainer=", "training.", "training=", "trust_run_folder="]),
         ("python train.py corpus=nano trainer=", ["trainer=cpu", "trainer=ddp", "trainer=ddp_cpu", "trainer=gpu"]),
         ("python train.py resume=auto logger=w", ["logger=wandb"]),
         ("python evaluate.py checkpoint=model rerank.num_t", ["rerank.num_texts="]),

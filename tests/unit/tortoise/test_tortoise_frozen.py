@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from transformers import ClvpModelForConditionalGeneration
 
 from clvp_train.errors import UserError
+from clvp_train.io.digests import DIGESTS
 from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.audio import fit_length, load_audio, log_mel
 
@@ -31,7 +32,10 @@ def noises(*lengths: int) -> list[torch.Tensor]:
 
 @pytest.fixture
 def folder(random_tortoise, tmp_path) -> Path:
-    return Path(shutil.copytree(random_tortoise.source, tmp_path / "tortoise"))
+    """Without digests, so that it can be edited."""
+    folder = Path(shutil.copytree(random_tortoise.source, tmp_path / "tortoise"))
+    (folder / DIGESTS).unlink()
+    return folder
 
 
 def edit(file: Path, **settings) -> None:
@@ -235,7 +239,7 @@ CHANGES = {
     "dvae": lambda folder: add_to(folder / "dvae" / "model.safetensors", "encoder.0.0.bias"),
     "no dvae": lambda folder: shutil.rmtree(folder / "dvae"),
     "mel norms": lambda folder: edit(folder / "preprocessor_config.json", mel_norms=[2.0] * 80),
-    "merges": lambda folder: (folder / "merges.txt").write_text("#version: 0.2\n"),
+    "merges": lambda folder: (folder / "merges.txt").write_text("#version: 0.2\na b\n"),
     "silence": lambda folder: change_decoder(folder, decoder_fixing_codes=[1, 2, 3, 4]),
 }
 
