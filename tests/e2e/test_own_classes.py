@@ -1,4 +1,4 @@
-"""Classes of the user's own package, which lies outside of the repository, by `_target_` on the command line."""
+"""Classes of the user's own package, outside of the repository, by `_target_` on the command line."""
 
 import pytest
 
