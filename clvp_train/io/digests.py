@@ -15,6 +15,7 @@ from clvp_train.io import README, write_text
 
 DIGESTS = "SHA256SUMS"  # in a folder, of its files, in the format of sha256sum
 LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](.+)")
+MSDOS_FOLDER = 0x10  # attribute of a part of a zip file
 NOT_LISTED = (DIGESTS, README, "score_table.json", "metrics.json")  # edited by users, or with a digest inside
 
 
@@ -28,8 +29,11 @@ def is_intact_archive(path: Path) -> bool:
     """Whether every part of a file of torch.save has its checksum, which torch.load does not compare."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except (OSError, zipfile.BadZipFile, EOFError, ValueError, RuntimeError):  # a flag may say that it is encrypted
+            # for a part that is marked as a folder, torch.load returns uninitialised memory
+            return archive.testzip() is None and not any(
+                part.external_attr & MSDOS_FOLDER for part in archive.infolist()
+            )
+    except Exception:  # what is raised depends on the bytes
         return False
 
 

@@ -36,6 +36,15 @@ def test_a_damaged_file_is_not_complete(checkpoint):
         assert not is_intact_archive(checkpoint)
 
 
+@pytest.mark.parametrize(("field", "bit"), [(10, 3), (38, 4)], ids=["compressed", "a folder"])
+def test_a_damaged_header_is_not_complete(checkpoint, field, bit):
+    """Each of these flips in the directory of the file keeps all checksums."""
+    content = bytearray(checkpoint.read_bytes())
+    content[content.index(b"PK\x01\x02") + field] ^= 1 << bit
+    checkpoint.write_bytes(content)
+    assert not is_intact_archive(checkpoint)
+
+
 def test_a_full_disk_leaves_the_previous_checkpoint_intact(checkpoint):
     before, limits = checkpoint.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
