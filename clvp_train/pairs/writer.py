@@ -6,7 +6,6 @@ manifest and removed.
 """
 
 import hashlib
-import json
 import logging
 from collections.abc import Iterable
 from dataclasses import asdict, replace
@@ -91,13 +90,11 @@ class PairFolder:
         manifest = self._read_manifest()
         if manifest is None or not manifest.complete:
             return
-        lines = self.storage.read(SKIPPED).decode().splitlines() if self.storage.exists(SKIPPED) else []
-        skipped = [json.loads(line) for line in lines]
-        sizes = self.storage.sizes()
+        skipped, sizes = self._read_skipped(), self.storage.sizes()
         for index, shard in enumerate(manifest.shards):
             if self._is_intact(shard, sizes):
                 table = pq.read_table(pa.BufferReader(self.storage.read(shard.name)))
-                self._write_record(index, shard, table, [entry for entry in skipped if entry["shard"] == index])
+                self._write_record(index, shard, table, skipped.get(index, []))
 
     def start(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Writes tokenizer and manifest, for which other ranks wait."""
@@ -142,7 +139,7 @@ class PairFolder:
             first = f", the first: utterance {skipped[0]['id']}: {skipped[0]['reason']}" if skipped else ""
             raise UserError(f"{self.manifest.corpus}: no pairs, all rows were skipped{first}")
         if skipped:
-            lines = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in skipped]
+            lines = [sealed_json(entry, ensure_ascii=False) + "\n" for entry in skipped]
             self.storage.write(SKIPPED, "".join(lines).encode())
         shards = tuple(Shard(**record["shard"]) for record in records)
         manifest = replace(self.manifest, complete=True, shards=shards, report=total.report(codes_per_second))
@@ -156,6 +153,20 @@ class PairFolder:
 
     def _read_manifest(self) -> Manifest | None:
         return read_manifest(self.storage.folder) if self.storage.exists(MANIFEST) else None
+
+    def _read_skipped(self) -> dict[int, list[dict[str, Any]]]:
+        """The skipped rows of each shard. Raises UserError if the list is damaged."""
+        skipped: dict[int, list[dict[str, Any]]] = {}
+        try:
+            for line in self.storage.read(SKIPPED).splitlines():
+                entry = read_sealed_json(line)
+                skipped.setdefault(entry["shard"], []).append(entry)
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            path = self.storage.path(SKIPPED)
+            raise UserError(f"{path}: damaged ({error}). Restore it, or delete it to do without this list.") from None
+        return skipped
 
     def _is_intact(self, shard: Shard, sizes: dict[str, int]) -> bool:
         same_size = sizes.get(shard.name) == shard.bytes

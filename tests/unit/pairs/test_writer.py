@@ -67,6 +67,14 @@ def test_complete_folder_is_repaired(make, folder, caplog, damage, number):
     assert (folder / "skipped.jsonl").read_text().count("\n") == 1 and not (folder / ".progress").exists()
 
 
+def test_a_damaged_list_of_skipped_rows_is_refused(make, folder):
+    next(folder.glob("*.parquet")).unlink()
+    path = folder / "skipped.jsonl"
+    path.write_text(path.read_text().replace("too long", "too lonh"))
+    with pytest.raises(UserError, match="skipped.jsonl: damaged"):
+        make()
+
+
 @pytest.mark.parametrize("damage", [lose, cut, flip])
 def test_interrupted_folder_is_resumed_and_repaired(make, folder, tortoise, caplog, monkeypatch, damage):
     """The first run crashes after four of five shards."""
