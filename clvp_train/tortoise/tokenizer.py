@@ -95,7 +95,7 @@ def read_tokenizer(folder: Path) -> ClvpTokenizer:
     check_digests(folder, *FILES)
     try:
         tokenizer = ClvpTokenizer.from_pretrained(folder)
-    except (OSError, TypeError, ValueError):
+    except Exception:  # what is raised depends on the content
         raise UserError(f"{folder}: no ClvpTokenizer. Copy its vocab.json and merges.txt there.") from None
     if not tokenizer.encoder or not tokenizer.bpe_ranks:
         raise UserError(f"{folder}: vocab.json or merges.txt is empty. Copy them again from the original tokenizer.")

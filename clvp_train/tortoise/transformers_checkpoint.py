@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from transformers import ClvpConfig, ClvpFeatureExtractor
 
 from clvp_train.errors import UserError
-from clvp_train.io.digests import check_digests, recording_digests
+from clvp_train.io.digests import check_digests, read_sealed_json, recording_digests
 from clvp_train.models.configuration_clvp import MAX_LAYERS
 from clvp_train.models.weight_files import read_weights, weight_files
 from clvp_train.tortoise.autoregressive import AutoRegressive, Positions
@@ -82,7 +82,7 @@ def _read_config(folder: Path) -> ClvpConfig:
 def _read_feature_extractor(folder: Path) -> ClvpFeatureExtractor:
     try:
         return ClvpFeatureExtractor.from_pretrained(folder)
-    except (OSError, TypeError, ValueError):
+    except Exception:  # what is raised depends on the content
         raise UserError(f"{folder}: no ClvpFeatureExtractor. Copy preprocessor_config.json there.") from None
 
 
@@ -102,7 +102,7 @@ def _misfit(folder: Path) -> str:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        return json.loads(file.read_text())
+        return read_sealed_json(file.read_bytes())
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read ({error}). Copy it again from the original checkpoint.") from None
 

@@ -36,6 +36,17 @@ def test_a_flipped_bit_in_any_file_of_a_folder_is_noticed(tmp_path, file):
         check_digests(tmp_path)
 
 
+@pytest.mark.parametrize("content", ["null", "[" * 100_000], ids=["null", "deep"])
+@pytest.mark.parametrize(
+    "file", ["config.json", "sampling.json", "preprocessor_config.json", "vocab.json", "dvae/config.json"]
+)
+def test_json_of_another_kind_is_refused(tmp_path, file, content):
+    folder = shutil.copytree(TORTOISE, tmp_path / "tortoise", ignore=shutil.ignore_patterns(DIGESTS))
+    (folder / file).write_text(content)
+    with pytest.raises(UserError, match="tortoise.*: "):
+        FrozenTortoise.from_pretrained(folder)
+
+
 def test_folders_without_digests_open_and_edits_can_be_declared(tmp_path):
     check_digests(tmp_path)
     (tmp_path / "a.txt").write_text("1")
