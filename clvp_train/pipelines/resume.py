@@ -4,7 +4,6 @@ It is resolved inside the run, after Hydra has composed the config, so that it w
 file, with a `hydra.run.dir` of any origin, and per job under --multirun.
 """
 
-import json
 import logging
 import os
 import shutil
@@ -22,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from clvp_train.errors import UserError
 from clvp_train.io import CHECKPOINTS, FINISHED, MODEL, is_abandoned, is_locked, locked, write_text
-from clvp_train.io.digests import is_intact_archive
+from clvp_train.io.digests import is_intact_archive, read_sealed_json, sealed_json
 from clvp_train.io.process_rank import rank_and_world_size
 from clvp_train.pipelines.command import advising
 from clvp_train.pipelines.config import validate
@@ -127,12 +126,11 @@ def holds_run(folder: Path) -> bool:
 
 
 def _read_mark(run: Path) -> dict[str, Any]:
-    """What `write_mark` has stored; {} for a run that is not finished or of an earlier version."""
+    """What `write_mark` has stored; {} for a run that is not finished or of an earlier version, and for a damaged file."""
     try:
-        mark = json.loads((run / FINISHED).read_text())
+        return read_sealed_json((run / FINISHED).read_bytes())
     except (OSError, ValueError):
         return {}
-    return mark if isinstance(mark, dict) else {}
 
 
 def write_mark(cfg: DictConfig, score: float | None) -> None:
@@ -142,7 +140,7 @@ def write_mark(cfg: DictConfig, score: float | None) -> None:
         cfg: of the run.
         score: its best value of the primary metric.
     """
-    write_text(Path(cfg.paths.output, FINISHED), json.dumps({"length": _length(cfg), "score": score}) + "\n")
+    write_text(Path(cfg.paths.output, FINISHED), sealed_json({"length": _length(cfg), "score": score}) + "\n")
 
 
 def _length(cfg: DictConfig) -> list[Any]:

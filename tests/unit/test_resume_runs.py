@@ -1,6 +1,5 @@
 """Which run a command resumes, by what is in its folder. tests/e2e/test_resume.py trains."""
 
-import json
 import multiprocessing
 import os
 import time
@@ -15,7 +14,7 @@ from omegaconf import OmegaConf, open_dict
 from clvp_train.errors import UserError
 from clvp_train.io import is_locked, locked
 from clvp_train.pipelines.command import CONF
-from clvp_train.pipelines.resume import open_run, reopen, resolve_resume, write_mark
+from clvp_train.pipelines.resume import _read_mark, open_run, reopen, resolve_resume, write_mark
 
 OWN = ["trainer.max_epochs=11", "trainer.max_steps=5", "seed=3"]
 
@@ -103,6 +102,9 @@ def test_a_folder_is_locked_until_its_process_is_killed(tmp_path):
         assert is_locked(tmp_path)
 
 
-def test_the_mark_holds_the_length_of_the_run(tmp_path):
-    write_run(tmp_path / "run", "mark")
-    assert json.loads((tmp_path / "run/finished.json").read_text()) == {"length": [11, 5], "score": 0.5}
+def test_the_mark_holds_the_length_of_the_run_and_is_read_as_written_or_not_at_all(tmp_path):
+    write_run(tmp_path, "mark")
+    assert _read_mark(tmp_path) == {"length": [11, 5], "score": 0.5}
+    for damaged in ((tmp_path / "finished.json").read_text().replace("11", "10"), "[]"):
+        (tmp_path / "finished.json").write_text(damaged)
+        assert _read_mark(tmp_path) == {}
