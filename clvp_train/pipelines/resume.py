@@ -219,7 +219,7 @@ def _own_overrides(run: Path, checkpoint: Path) -> list[str]:
         return list(map(str, stored["overrides"]))
     try:  # a checkpoint of an earlier version
         return [str(override) for override in yaml.safe_load((run / OVERRIDES).read_text()) or ()]
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise UserError(
             f"{run / OVERRIDES}: cannot be read ({error}). Give a folder that train.py has written."
         ) from None

@@ -12,6 +12,7 @@ from typing import Any
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigSource
 from omegaconf import DictConfig, OmegaConf
 
@@ -22,8 +23,14 @@ OWN = ("resume", "trust_run_folder")  # settings of a command, not of the run
 
 
 def override_key(override: str) -> str:
-    """The setting or group that an override changes."""
-    return OverridesParser.create().parse_override(override).key_or_group
+    """The setting or group that an override changes. Raises UserError if the parser cannot read it."""
+    try:
+        return OverridesParser.create().parse_override(override).key_or_group
+    except (HydraException, ValueError, RecursionError) as error:  # ValueError: a number of more than 4300 digits
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"overrides: {override[:80]!r} cannot be read ({reason[:80]}). Remove it from the overrides of the run."
+        ) from None
 
 
 def check_overrides(overrides: list[str], run: Path, is_trusted: bool) -> None:

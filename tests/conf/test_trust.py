@@ -58,6 +58,12 @@ def test_code_and_options_of_the_run_are_refused(resume, tmp_path, sent, named):
     assert named in str(refused.value)
 
 
+@pytest.mark.parametrize("sent", ["optim.lr=[1", "", "optim.lr=" + "9" * 5000], ids=["a list", "nothing", "digits"])
+def test_an_override_that_cannot_be_read_is_refused(resume, sent):
+    with pytest.raises(UserError, match="overrides: .* cannot be read"):
+        resume([sent])
+
+
 @pytest.mark.parametrize(
     ("sent", "typed"),
     [
