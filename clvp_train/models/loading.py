@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pickle
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,8 +39,10 @@ def load_clvp(checkpoint: str | Path, config: dict[str, Any] | None = None) -> C
             model = _from_lightning(path)
         else:
             model = CLVPModel.from_tortoise(path)
-    except (*_NOT_A_CLVP, SafetensorError) as error:
+    except (*_NOT_A_CLVP, SafetensorError, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())
+        if isinstance(error, pickle.UnpicklingError):  # whose message recommends to execute the code
+            reason = "corrupt, or it contains code, which is not executed"
         raise UserError(f"checkpoint={checkpoint}: not a CLVP ({reason[:400]}). Use {SUPPORTED}.") from None
     for name, value in (config or {}).items():
         if value is not None:

@@ -111,6 +111,14 @@ def test_folders_of_another_kind(model, tmp_path):
     assert_refused(tmp_path / "bert", "'bert'")
 
 
+def test_code_in_the_weights_of_a_folder_is_neither_executed_nor_recommended(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save({"a": print}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"not a CLVP \(corrupt, or it contains code, which is not executed\)"):
+        load_clvp(tmp_path)
+
+
 def test_a_folder_with_incomplete_damaged_or_missing_weights(model, tmp_path):
     model.save_pretrained(tmp_path)
     file, config_file = tmp_path / "model.safetensors", tmp_path / "config.json"
