@@ -116,12 +116,12 @@ def type_error(schema_name: str, setting: str) -> str:
 
 
 def _typed(value: Any) -> str:
-    """A value as a user types it."""
+    """A value as a user types it; a secret in it is hidden."""
     if isinstance(value, list):
         return f"[{','.join(map(_typed, value))}]"
-    return (
-        {None: "null", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else str(value)
-    )
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return "a secret" if find_secret(str(value)) else str(value)
 
 
 def _has_type(schema: Any, name: str, value: Any) -> bool:

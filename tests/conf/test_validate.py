@@ -163,6 +163,11 @@ def test_a_secret_is_refused_and_its_interpolation_is_not(composed, monkeypatch,
     assert stored == {"note": ["$OWN_API_KEY", 1], "seed": 3}
 
 
+def test_a_secret_in_a_value_of_a_wrong_type_is_not_printed(composed, monkeypatch):
+    monkeypatch.setenv("OWN_API_KEY", "0123456789abcdef")
+    assert "(got a secret)" in errors(composed(), 'hub.license={"a":["0123456789abcdef"]}')
+
+
 def test_the_users_own_class_takes_any_settings(composed):
     own = "loss._target_=mypkg.Loss loss.chunk_size=abc loss.alpha=1 trainer._target_=mypkg.Trainer trainer.note=x"
     assert errors(composed(), own) == ""
