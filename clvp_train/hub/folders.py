@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from clvp_train.errors import UserError
 from clvp_train.hub.access import HubConfig
 from clvp_train.hub.card import model_card
 from clvp_train.hub.run import Trained
@@ -13,6 +14,7 @@ from clvp_train.metrics import SCORE_TABLE_FILE
 from clvp_train.models.weight_files import public_name
 from clvp_train.pairs import (
     CARD,
+    MANIFEST,
     TOKENIZER,
     Storage,
     card,
@@ -70,12 +72,15 @@ def write_pairs_folder(pairs: str | Path, folder: Path, hub: HubConfig) -> Path:
     """
     storage, manifest, target = Storage(pairs), read_manifest(pairs), Storage(folder)
     check_complete(storage, manifest)
+    try:
+        generated = card(manifest)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(f"{storage.path(MANIFEST)}: its report is damaged ({error!r}). Restore the file.") from None
     for shard in manifest.shards:
         target.write(shard.name, read_shard(storage, shard))
     copy_tokenizer(pairs, folder / TOKENIZER)
     public = replace(manifest, tortoise=public_name(manifest.tortoise))  # without a path of this machine
     write_manifest(folder, public)
-    generated = card(manifest)
     written = storage.read(CARD).decode() if storage.exists(CARD) else generated
     target.write(CARD, (written if written != generated else card(public, hub.license, hub.language)).encode())
     return folder

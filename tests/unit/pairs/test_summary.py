@@ -5,8 +5,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from clvp_train import hub
+from clvp_train.errors import UserError
 from clvp_train.pairs import SCHEMA, report_lines
 from clvp_train.pairs.summary import Tally
+from tests.unit.pairs_folder import pair, write_folder
 
 
 def rows_of(count, seed):
@@ -68,3 +71,10 @@ def test_report_lines():
         "speed              2153 codes/s, 100 × real time",
     ]
     assert len(report_lines(report | {"codes_per_second": None})) == 6
+
+
+def test_a_report_of_another_kind_is_refused_before_anything_is_copied(tmp_path):
+    pairs = write_folder(tmp_path / "pairs", [[pair(1)]], report={"pairs": 7})
+    with pytest.raises(UserError, match="manifest.json: its report is damaged"):
+        hub.write_pairs_folder(pairs, tmp_path / "hub", hub.HubConfig())
+    assert not (tmp_path / "hub").exists()
