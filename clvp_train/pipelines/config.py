@@ -39,7 +39,8 @@ def _remove_stored_settings() -> None:
     """Removes the files in which Hydra has stored the settings of this command."""
     if not HydraConfig.initialized():
         return
-    output, subfolder = (OmegaConf.select(HydraConfig.get(), key) for key in ("runtime.output_dir", "output_subdir"))
+    config: Any = HydraConfig.get()
+    output, subfolder = (OmegaConf.select(config, key) for key in ("runtime.output_dir", "output_subdir"))
     if output and subfolder:
         shutil.rmtree(Path(output, subfolder), ignore_errors=True)
 
