@@ -1,5 +1,6 @@
 """Every kind of file that the package writes and reads, written by its own functions and opened by those of the commands."""
 
+import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -88,9 +89,9 @@ def _pairs(folder: Path, tokenizer: Any, model: Path) -> list[Kind]:
     def read_skipped() -> Any:
         restored = PairFolder(Storage(lost), manifest)
         restored.restore_records()
-        found = restored.tally(), [file.read_bytes() for file in sorted((lost / RECORDS).glob("*"))]
+        records = [json.loads(file.read_bytes())["skipped"] for file in sorted((lost / RECORDS).glob("*"))]
         restored.remove_records()
-        return found
+        return [_known(entry, ("id", "kind", "reason", "shard")) for record in records for entry in record]
 
     def read_candidates() -> Any:
         return [CandidateFile(shard, reranker).num_rows for shard in shards], rerank._digests(shards)

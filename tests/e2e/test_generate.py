@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -54,7 +54,7 @@ def shards(folder: Path) -> dict[str, bytes]:
 
 
 def manifest_without_speed(folder: Path) -> dict:
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = asdict(read_manifest(folder))
     assert manifest["complete"] and manifest["report"].pop("codes_per_second") > 0
     return manifest
 

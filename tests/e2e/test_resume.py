@@ -102,9 +102,15 @@ def assert_same(output, undisturbed):
     assert not list(output.rglob("*.partial")) and (output / "model").is_dir()
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_a_run_that_is_killed_and_stopped_repeatedly_equals_an_undisturbed_run(cwd, ranks):
-    settings = [*LONG, *(PAIR if ranks > 1 else []), "+callbacks.at._target_=waiting.At"]
+def test_a_run_that_is_killed_and_stopped_repeatedly_equals_an_undisturbed_run(cwd):
+    """test_sources.py does the same with two processes and two sources of codes."""
+    check_repeated_stops(cwd, LONG)
+
+
+def check_repeated_stops(cwd, settings, ranks=1):
+    """Kills a run, stops it with two signals, resumes it each time, and compares it with an undisturbed one. Returns its
+    folder."""
+    settings = [*settings, *(PAIR if ranks > 1 else []), "+callbacks.at._target_=waiting.At"]
     env = {"PYTHONPATH": f"{ROOT}{os.pathsep}{cwd}"}
     done = run(TRAIN, [*settings, "hydra.run.dir=undisturbed"], cwd, **env)
     assert done.status == 0, done.stderr
@@ -127,6 +133,7 @@ def test_a_run_that_is_killed_and_stopped_repeatedly_equals_an_undisturbed_run(c
     assert done.status == 0, done.stderr
     assert list((cwd / "outputs/train").iterdir()) == [output]
     assert_same(output, cwd / "undisturbed")
+    return output
 
 
 @pytest.fixture(scope="module")

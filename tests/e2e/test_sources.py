@@ -3,7 +3,6 @@
 import os
 import random
 import shutil
-import signal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +12,7 @@ from clvp_train.pairs import read_manifest, read_pairs
 from tests.e2e.commands import EVALUATE, GENERATE, ROOT, TRAIN, run
 from tests.e2e.conftest import BUDGET, CORPUS, FEW_CANDIDATES
 from tests.e2e.test_bad_input import refused
-from tests.e2e.test_resume import LONG, PAIR, WAITING, assert_same, disturbed
+from tests.e2e.test_resume import LONG, WAITING, check_repeated_stops
 from tests.e2e.test_train_and_evaluate import logged, report
 
 MIXED = ["codes=mixed", "codes.recordings.path=recordings.parquet"]
@@ -56,18 +55,12 @@ def test_mixed_codes_train_and_are_evaluated(trained, cwd):
     assert report(cwd / "evaluated")["data"]["codes"] == "ar" and report(cwd / "evaluated")["rerank"]["texts"] == 9
 
 
-def test_a_mixed_run_that_is_killed_in_mid_epoch_equals_an_undisturbed_run(cwd):
+def test_a_mixed_run_of_two_processes_that_is_stopped_repeatedly_equals_an_undisturbed_run(cwd):
     settings = [*MIXED, *(setting for setting in LONG if setting not in CORPUS and not setting.startswith("codes."))]
-    settings += [*PAIR, "+callbacks.at._target_=waiting.At"]
-    env = {"PYTHONPATH": f"{ROOT}{os.pathsep}{cwd}"}
-    done = run(TRAIN, [*settings, "hydra.run.dir=undisturbed"], cwd, **env)
-    assert done.status == 0, done.stderr
-    disturbed(signal.SIGKILL, [*settings, "hydra.run.dir=run"], cwd, 5, ranks=2)
-    done = run(TRAIN, ["resume=run", "trust_run_folder=true", "codes=mixed", "codes.ar.weight=2"], cwd, **env)
+    output = check_repeated_stops(cwd, settings, ranks=2)
+    more = ["trust_run_folder=true", "trainer.max_steps=9", "codes=mixed", "codes.ar.weight=2", "trainer=cpu"]
+    done = run(TRAIN, [f"resume={output}", *more], cwd, PYTHONPATH=f"{ROOT}{os.pathsep}{cwd}")
     assert done.status == 2 and "weights of the pairs ([1.0, 1.0] then, [1.0, 2.0] now)" in done.stderr, done.stderr
-    done = run(TRAIN, ["resume=run", "trust_run_folder=true"], cwd, **env)
-    assert done.status == 0, done.stderr
-    assert_same(cwd / "run", cwd / "undisturbed")
 
 
 def test_folders_have_the_weights_of_any_form_of_the_setting(cwd):
