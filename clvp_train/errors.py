@@ -15,6 +15,33 @@ class UserError(Exception):
     one line and exit with status 2."""
 
 
+def user_error(error: BaseException | None) -> UserError | None:
+    """The UserError among an error and its causes; None if there is none."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__
+    return error
+
+
+class Findings(list[str]):
+    """User errors that are reported together."""
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Collects a user error of the block, which ends there."""
+        try:
+            yield
+        except Exception as error:
+            found = user_error(error)
+            if found is None:
+                raise
+            self.append(str(found))
+
+    def report(self) -> None:
+        """Raises one UserError with all findings, each once, if there are any."""
+        if self:
+            raise UserError(" ".join(dict.fromkeys(self)))
+
+
 class Stopped(SystemExit):
     """A signal ended the work after everything was saved. Commands exit with 128 + `signal_number`.
 

@@ -6,10 +6,12 @@ from clvp_train.doctor.environment import caches, devices, logins, paths
 from clvp_train.doctor.loading import DEVICES, load
 from clvp_train.doctor.rows import format_sections
 from clvp_train.doctor.versions import MODULES, PIPELINE, extras, versions
+from clvp_train.io.output import tolerate_output
 
 
 def main() -> int:
     """Prints the results. Returns the exit status: 0 if everything that training needs is available, otherwise 1."""
+    tolerate_output()
     loaded = load([*MODULES.values(), DEVICES, PIPELINE])
     sections = {
         "Versions": versions(loaded),

@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch.distributed as dist
 
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 
 def rank_and_world_size() -> tuple[int, int]:
     """The rank and the number of processes: those of the process group, or before there is one as torchrun or srun set them;
-    (0, 1) without a launcher.
+    (0, 1) without a launcher, and in a shell that `srun --pty` has started.
 
     Raises:
         UserError: the launcher's variables are invalid.
@@ -27,7 +28,7 @@ def rank_and_world_size() -> tuple[int, int]:
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     for names in LAUNCHERS:
-        if all(name in os.environ for name in names):
+        if all(name in os.environ for name in names) and not (names[0].startswith("SLURM") and in_pty_shell()):
             rank, world_size = (os.environ[name] for name in names)
             if not (rank.isdecimal() and world_size.isdecimal() and int(rank) < int(world_size)):
                 raise UserError(
@@ -36,6 +37,19 @@ def rank_and_world_size() -> tuple[int, int]:
                 )
             return int(rank), int(world_size)
     return 0, 1
+
+
+def in_pty_shell() -> bool:
+    """Whether this command was typed in a shell of `srun --pty`: the other tasks are shells that have ended."""
+    task = os.environ.get("SLURM_TASK_PID", "")  # what srun has started: a shell, a script, or this process
+    if not any(name.startswith("SLURM_PTY_") for name in os.environ):
+        return False
+    if task in (str(os.getpid()), str(os.getpgrp())):  # a script shares its process group with its commands
+        return False
+    try:  # an srun in that shell inherits its variables, but starts tasks without a terminal
+        return not task or Path(f"/proc/{task}/stat").read_text().rpartition(")")[2].split()[4] != "0"
+    except OSError:
+        return True
 
 
 def wait_for(missing: Callable[[], str]) -> None:

@@ -83,7 +83,7 @@ def _from_folder(folder: Path) -> CLVPModel:
     if not file.exists():
         raise ValueError("the folder has no config.json")
     check_digests(folder, file.name, *WEIGHT_FILES)
-    kind = json.loads(file.read_text()).get("model_type")
+    kind = json.loads(file.read_text(encoding="utf-8")).get("model_type")
     if kind == "clvp":
         return CLVPModel.from_transformers(folder)
     if kind != CLVPConfig.model_type:

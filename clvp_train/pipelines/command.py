@@ -23,9 +23,10 @@ from hydra.errors import CompactHydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from clvp_train.errors import Stopped, UserError, stopping
+from clvp_train.errors import Stopped, UserError, stopping, user_error
 from clvp_train.io import CONF, disk_error
-from clvp_train.pipelines import config, resolvers  # noqa: F401  every config uses the resolvers
+from clvp_train.io.output import tolerate_output
+from clvp_train.pipelines import config, paths, resolvers  # noqa: F401  every config uses the resolvers
 
 USER_ERROR = 2  # exit status
 
@@ -33,7 +34,8 @@ USER_ERROR = 2  # exit status
 def report_errors(main: Callable[..., Any]) -> Callable[..., Any]:
     """Reports the user's errors of a command as this module describes.
 
-    Used twice: above `@hydra.main` for errors of composition, and below it, where Hydra would print another line first.
+    Used twice: above `@hydra.main` for errors of composition, and below it, where Hydra would print another line first. The
+    first also quotes paths on the command line, the second expands them in the config, see `paths`.
     """
 
     @functools.wraps(main)
@@ -42,6 +44,11 @@ def report_errors(main: Callable[..., Any]) -> Callable[..., Any]:
         logging.raiseExceptions = False  # a log file on a full disk would print a traceback for every line
         try:
             with advising(lambda: "Run the same command again", args[0] if args else None):
+                if args:
+                    paths.expand_paths(args[0])
+                else:
+                    tolerate_output()
+                    sys.argv[1:] = paths.quote_paths(sys.argv[1:])
                 return main(*args)
         except Stopped as stopped:
             _print_once(stopped.message)
@@ -107,11 +114,8 @@ def is_first_to_fail() -> bool:
 
 def _user_message(error: Exception, main: Callable[..., Any]) -> str | None:
     """The one line for an error; None if it is not known to be the user's."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, UserError):
-            return str(cause)
-        cause = cause.__cause__
+    if (found := user_error(error)) is not None:
+        return str(found)
     if isinstance(error, InstantiationException):
         return _target_error(error)
     described = _type_error(f"{error}\n{error.__cause__ or ''}")

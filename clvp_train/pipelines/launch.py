@@ -28,6 +28,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from clvp_train.errors import STOPS, Stopped, UserError, handling
 from clvp_train.io.process_rank import rank_and_world_size
 from clvp_train.pipelines.command import USER_ERROR
+from clvp_train.pipelines.paths import quote
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 RANKS = "CLVP_TRAIN_RANKS"  # where the ranks that this command has started write their process ids
@@ -50,6 +51,8 @@ def on_all_ranks(wanted: L.Trainer, cfg: DictConfig) -> None:
         UserError: the processes cannot be started from here, or the launcher has started another number of them.
     """
     count, (rank, world_size) = wanted.num_devices * wanted.num_nodes, rank_and_world_size()
+    if world_size == 1 and "SLURM_NTASKS" in os.environ:
+        os.environ["SLURM_JOB_NAME"] = "interactive"  # Lightning would expect as many ranks
     if world_size == 1 and count > 1:
         _check_startable(wanted, cfg)
         sys.exit(_start(_command(cfg), count))
@@ -106,15 +109,10 @@ def _command(cfg: DictConfig) -> list[str]:
     given = {*config.overrides.hydra, *config.overrides.task}
     options = [argument for argument in sys.argv[1:] if argument not in given]
     overrides = [argument for argument in sys.argv[1:] if argument in given and not argument.startswith("resume=")]
-    added = [_override("hydra.run.dir", cfg.paths.output), "hydra.output_subdir=null"]
+    added = [f"hydra.run.dir={quote(cfg.paths.output)}", "hydra.output_subdir=null"]
     if cfg.get("resume"):
-        added.append(_override("resume", cfg.resume))
+        added.append(f"resume={quote(cfg.resume)}")
     return [*script, *options, *overrides, *added]
-
-
-def _override(key: str, value: str) -> str:
-    value = value.replace("'", "\\'")
-    return f"{key}='{value}'"
 
 
 def _start(command: list[str], count: int) -> int:

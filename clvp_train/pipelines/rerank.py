@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 def rerank(cfg: DictConfig) -> None:
     """Scores the candidates of each file, writes the file with its scores, and prints a summary."""
     # check
-    paths, storage = _candidate_files(Path(str(cfg.candidates)).expanduser()), _output(str(cfg.output_dir))
-    folder = Path(storage.folder).expanduser()
+    paths, storage = _candidate_files(Path(cfg.candidates)), _output(str(cfg.output_dir))
+    folder = Path(storage.folder)
     if folder.resolve() == paths[0].parent.resolve():
         raise UserError(f"output_dir={cfg.output_dir}: the folder of the candidates. Set it to another one.")
     # build
@@ -91,7 +91,7 @@ def _source(checkpoint: Path, settings: DictConfig, weight: float) -> dict[str, 
     tokenizer = settings.tokenizer
     return {
         "checkpoint": _digest(checkpoint),
-        "tokenizer": None if tokenizer is None else _digest(Path(tokenizer).expanduser()),
+        "tokenizer": None if tokenizer is None else _digest(Path(tokenizer)),
         "max_codes": settings.max_codes,
         "log_probability_weight": weight or None,  # files of earlier versions have none
     }

@@ -26,6 +26,7 @@ from clvp_train.io.process_rank import rank_and_world_size
 from clvp_train.pipelines.command import advising
 from clvp_train.pipelines.config import validate
 from clvp_train.pipelines.launch import RANKS
+from clvp_train.pipelines.paths import expand_paths
 from clvp_train.pipelines.trust import OWN, check_overrides, check_targets, override_key
 from clvp_train.training.checkpointing import LAST, RUN_KEY, newest_complete, read_checkpoint, resume_hint
 
@@ -61,7 +62,7 @@ def resolve_resume(cfg: DictConfig) -> Start:
     if cfg.resume == "auto":
         run = _newest_unfinished(output)
     elif cfg.resume:
-        run, named = _run_of(Path(str(cfg.resume)).expanduser())
+        run, named = _run_of(Path(cfg.resume))
     if run is None:
         return _from_scratch(cfg, list(typed.values()), named)
     is_finished, is_longer = _is_finished(run), bool(typed.keys() & set(LENGTH))
@@ -73,6 +74,7 @@ def resolve_resume(cfg: DictConfig) -> Start:
     own = [override for override in stored if override_key(override) not in typed.keys() | set(OWN)]
     overrides = [*own, *typed.values()]
     resumed = hydra.compose(HydraConfig.get().job.config_name, overrides)
+    expand_paths(resumed)
     with open_dict(resumed):
         resumed.resume, resumed.paths.output = str(checkpoint.resolve()), str(run.resolve())
     if not cfg.trust_run_folder:
@@ -218,7 +220,7 @@ def _own_overrides(run: Path, checkpoint: Path) -> list[str]:
     if isinstance(stored.get("overrides"), list):
         return list(map(str, stored["overrides"]))
     try:  # a checkpoint of an earlier version
-        return [str(override) for override in yaml.safe_load((run / OVERRIDES).read_text()) or ()]
+        return [str(override) for override in yaml.safe_load((run / OVERRIDES).read_text(encoding="utf-8")) or ()]
     except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise UserError(
             f"{run / OVERRIDES}: cannot be read ({error}). Give a folder that train.py has written."

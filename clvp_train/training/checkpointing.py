@@ -1,7 +1,6 @@
 """Checkpoint files: atomic writes, recovery from damaged ones, when the newest weights are saved, and which are the best."""
 
 import os
-import re
 import shlex
 import signal
 import time
@@ -78,10 +77,7 @@ def resume_hint(run: Path) -> str:
     """What to do when the training in a run folder has stopped, as a sentence."""
     if not any((run / CHECKPOINTS).glob("*.ckpt")):
         return "Run the same command again"
-    path = os.path.relpath(run)
-    if not re.fullmatch(r"[\w./-]+", path):
-        path = "'" + path.replace("'", "\\'") + "'"  # as Hydra reads it
-    return f"Resume with {shlex.quote(f'resume={path}')}"
+    return f"Resume with {shlex.quote(f'resume={os.path.relpath(run)}')}"
 
 
 def next_log_step(path: str | Path) -> int:

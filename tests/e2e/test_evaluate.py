@@ -58,11 +58,11 @@ def test_a_report_has_all_parts_and_the_terminal_a_summary(trained):
 
 
 def test_checkpoints_are_compared_on_the_same_texts(trained, workplace):
-    best, last = (f"{trained.output}/checkpoints/{name}.ckpt" for name in ("best-step=3", "last"))
+    best, last = (f"{trained.output}/checkpoints/{name}.ckpt" for name in ("best-step-3", "last"))
     done = evaluate(workplace, f"checkpoint=['{best}','{last}']")
     assert "Comparison" in done.stdout and done.stdout.count("report: ") == 3
     results = report(workplace / "evaluated")
-    assert results["checkpoints"] == {"best-step=3.ckpt": best, "last.ckpt": last}
+    assert results["checkpoints"] == {"best-step-3.ckpt": best, "last.ckpt": last}
     reports = [
         json.loads((workplace / f"evaluated/report/{name}/metrics.json").read_text()) for name in results["checkpoints"]
     ]

@@ -224,12 +224,12 @@ def test_a_requeued_job_finishes_its_run_and_then_has_nothing_to_do(again):
 
 def test_a_finished_run_is_extended(again):
     """In a folder that has been moved, although the best checkpoint that last.ckpt names is gone."""
-    (again / "run/checkpoints/best-step=3.ckpt").unlink()
+    (again / "run/checkpoints/best-step-3.ckpt").unlink()
     assert resume(again, "test=false").status == 0
     done = resume(again, "trainer.max_steps=8")
     assert done.status == 0 and "number of steps (6 then, 8 now)" in done.stdout, done.stderr
     assert [int(step) for step, _ in losses(again / "run")] == list(range(8))
-    assert [path.name for path in (again / "run/checkpoints").glob("best-*")] == ["best-step=6.ckpt"]
+    assert [path.name for path in (again / "run/checkpoints").glob("best-*")] == ["best-step-6.ckpt"]
 
 
 def test_tensorboard_events_continue_from_the_checkpoint(cwd):

@@ -15,7 +15,7 @@ from tests.e2e.commands import EVALUATE, ROOT, TRAIN, execute, run
 from tests.e2e.conftest import BUDGET, CORPUS, FEW_CANDIDATES
 
 RECALLS = ["R@1", "R@5", "R@10", "MRR"]
-CHECKPOINTS = {"last.ckpt", "before-last.ckpt", "best-step=3.ckpt"}
+CHECKPOINTS = {"last.ckpt", "before-last.ckpt", "best-step-3.ckpt"}
 
 
 def report(output):
@@ -45,7 +45,7 @@ def test_the_run_folder_has_the_documented_contents(trained):
 
 
 def test_names_of_checkpoints_match_their_steps(trained):
-    for name, step in (("last", 4), ("best-step=3", 3)):
+    for name, step in (("last", 4), ("best-step-3", 3)):
         stored = torch.load(trained.output / f"checkpoints/{name}.ckpt", weights_only=True)
         assert stored["global_step"] == step and "model.logit_scale" in stored["state_dict"]
 
@@ -53,7 +53,7 @@ def test_names_of_checkpoints_match_their_steps(trained):
 def test_the_model_folder_is_the_best_checkpoint_in_transformers_format(trained):
     model, info = CLVPModel.from_pretrained(trained.output / "model", output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
-    best = load_clvp(trained.output / "checkpoints" / "best-step=3.ckpt").state_dict()
+    best = load_clvp(trained.output / "checkpoints" / "best-step-3.ckpt").state_dict()
     assert all(torch.equal(tensor, best[key]) for key, tensor in model.state_dict().items())
     tokenizer = ClvpTokenizer.from_pretrained(trained.output / "model")
     bundled = ClvpTokenizer.from_pretrained(ROOT / "data/nano/tortoise")
@@ -71,7 +71,7 @@ def test_the_metrics_have_their_schema_and_origin(trained):
         assert list(metrics[direction]) == [*RECALLS, "median_rank", "mean_rank"]
         assert all(0 <= metrics[direction][name] <= 1 for name in RECALLS)
         assert 1 <= metrics[direction]["mean_rank"] <= metrics["gallery"]
-    assert metrics["checkpoint"] == "checkpoints/best-step=3.ckpt"  # relative to the run folder
+    assert metrics["checkpoint"] == "checkpoints/best-step-3.ckpt"  # relative to the run folder
     assert metrics["weights"] == weights_digest(load_clvp(trained.output / "model"))
     manifest = json.loads((trained.pairs / "manifest.json").read_text())
     how = {"tortoise": "tortoise", "settings": manifest["settings"], "report": manifest["report"]}
@@ -95,10 +95,12 @@ def test_config_and_logs_record_the_run(trained):
     assert logged(trained.output, "test/R@1") == pytest.approx([sum(recalls) / 2])
 
 
-@pytest.mark.parametrize("checkpoint", ["checkpoints/best-step=3.ckpt", "model"])
+@pytest.mark.parametrize("checkpoint", ["checkpoints/best-step-3.ckpt", "model"])
 def test_evaluate_reproduces_the_metrics_of_the_training_run(trained, workplace, checkpoint):
-    path = trained.output / checkpoint
-    done = run(EVALUATE, [f"checkpoint='{path}'", *CORPUS, *FEW_CANDIDATES, "hydra.run.dir=evaluated"], workplace)
+    path = workplace / "R&B [v2]" / checkpoint.replace("best-step-", "best-step=")  # as earlier versions named it
+    path.parent.mkdir(parents=True)
+    path.symlink_to(trained.output / checkpoint)
+    done = run(EVALUATE, [f"checkpoint={path}", *CORPUS, *FEW_CANDIDATES, "hydra.run.dir=evaluated"], workplace)
     assert done.status == 0, done.stderr
     metrics = report(workplace / "evaluated")
     assert numbers(metrics) == numbers(report(trained.output)) and metrics["checkpoint"] == str(path)
@@ -133,7 +135,7 @@ def test_two_processes_train_and_evaluate_as_one(trained, workplace):
     assert {path.name for path in (output / "checkpoints").iterdir()} == CHECKPOINTS
     assert logged(output) == pytest.approx(logged(trained.output), abs=2e-4)
     assert logged(output)[0] == pytest.approx(logged(trained.output)[0], abs=1e-5)
-    checkpoint = [f"checkpoint='{output}/checkpoints/best-step=3.ckpt'", "hydra.run.dir=evaluated"]
+    checkpoint = [f"checkpoint='{output}/checkpoints/best-step-3.ckpt'", "hydra.run.dir=evaluated"]
     assert run(EVALUATE, [*checkpoint, *CORPUS, *FEW_CANDIDATES], workplace).status == 0
     alone, together = report(workplace / "evaluated"), report(output)
     assert alone["gallery"] == together["gallery"] == report(trained.output)["gallery"]

@@ -104,9 +104,18 @@ def test_under_a_launcher_each_process_is_a_rank(typed, monkeypatch, caplog, nam
 
 
 def test_a_batch_script_of_slurm_without_srun_has_no_ranks_yet(monkeypatch, typed):
-    set_ranks(monkeypatch, ("SLURM_PROCID", "SLURM_NTASKS"), 0, 2)
+    set_ranks(monkeypatch, ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_JOB_NAME"), 0, 2, "train")
     with pytest.raises(Started):
         on_all_ranks(wanted(devices=2, strategy="ddp"))
+    L.Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+
+
+def test_a_shell_of_srun_has_no_ranks_yet(monkeypatch, typed):
+    set_ranks(monkeypatch, (*SRUN, "SLURM_NTASKS", "SLURM_JOB_NAME", "SLURM_PTY_PORT"), 0, 4, 0, 4, "train", 4711)
+    with pytest.raises(Started):
+        on_all_ranks(wanted(devices=2, strategy="ddp"))
+    on_all_ranks(wanted(devices=1))
+    L.Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
 
 
 @pytest.mark.parametrize(

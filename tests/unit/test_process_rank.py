@@ -1,4 +1,5 @@
 import logging
+import os
 
 import pytest
 
@@ -24,6 +25,30 @@ def test_ranks_of_torchrun_and_srun(monkeypatch, variables, expected):
     for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert rank_and_world_size() == expected
+
+
+@pytest.mark.parametrize(
+    ("variables", "terminal", "expected"),
+    [
+        ({}, "34816", (3, 4)),  # srun without --pty
+        ({"SLURM_PTY_PORT": "4711"}, "34816", (0, 1)),
+        ({"SLURM_PTY_WIN_COL": "80", "SLURM_TASK_PID": "other"}, "34816", (0, 1)),
+        ({"SLURM_PTY_PORT": "4711", "SLURM_TASK_PID": "gone"}, "34816", (0, 1)),
+        ({"SLURM_PTY_PORT": "4711", "SLURM_TASK_PID": "other"}, "0", (3, 4)),  # a script of an srun in the shell
+        ({"SLURM_PTY_PORT": "4711", "SLURM_TASK_PID": str(os.getpid())}, "34816", (3, 4)),  # srun --pty python train.py
+        ({"SLURM_PTY_PORT": "4711", "SLURM_TASK_PID": str(os.getpgrp())}, "34816", (3, 4)),  # srun --pty script
+        ({"SLURM_PTY_PORT": "4711", "RANK": "1", "WORLD_SIZE": "2"}, "34816", (1, 2)),  # torchrun in the shell
+    ],
+)
+def test_a_shell_of_srun_is_no_rank(monkeypatch, tmp_path, variables, terminal, expected):
+    (tmp_path / "proc/other").mkdir(parents=True)
+    (tmp_path / "proc/other/stat").write_text(f"77 (a (ba)sh) S 1 77 77 {terminal} 77\n")
+    monkeypatch.setattr(process_rank, "Path", lambda path: tmp_path / path.lstrip("/"))
+    for name in ("RANK", "WORLD_SIZE", "SLURM_TASK_PID", "SLURM_PTY_PORT", "SLURM_PTY_WIN_COL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (SRUN | variables).items():
         monkeypatch.setenv(name, value)
     assert rank_and_world_size() == expected
 
