@@ -1,13 +1,16 @@
 """Where to publish, and whether a push can succeed. This is checked before the work whose result is pushed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from huggingface_hub import HfApi, constants, get_token
+import yaml
+from huggingface_hub import HfApi, RepoCard, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
 from clvp_train.errors import UserError
+from clvp_train.hub.metadata import language_codes, license_id
 
 INITIAL_FILES = frozenset({".gitattributes"})  # the files of a new repository
 REQUEST_ERRORS = (HTTPError, OSError, RuntimeError, ValueError)  # HfHubHTTPError is an HTTPError
@@ -22,13 +25,18 @@ class HubConfig:
     private: bool = True
     overwrite: bool = False  # replace the content of the repository; False: refuse a repository that is not empty
     license: str = "unknown"  # the Hub's identifier of the licence, such as apache-2.0 or cc-by-4.0
-    language: str | None = None  # language of the texts, such as en
+    language: str | Sequence[str] | None = None  # language of the texts, or several: codes such as en, or English names
     card: str | None = None  # Jinja template of the model card; None: the template of this package
 
     @property
     def is_enabled(self) -> bool:
         """Whether anything is published or written."""
         return self.repo_id is not None or not self.push
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Licence and language as the metadata of a card contains them. Raises UserError if the Hub does not know them."""
+        return {"license": license_id(self.license), "language": language_codes(self.language)}
 
 
 def check_access(hub: HubConfig, kind: str = "model") -> str:
@@ -39,7 +47,8 @@ def check_access(hub: HubConfig, kind: str = "model") -> str:
         kind: "model" or "dataset".
 
     Raises:
-        UserError: no network, no valid token, no write access, an invalid name, or a repository that is not empty.
+        UserError: no network, no valid token, no write access, an invalid name, a repository that is not empty, or a licence or
+            language that the Hub refuses.
     """
     assert hub.repo_id is not None
     if constants.is_offline_mode():
@@ -54,7 +63,27 @@ def check_access(hub: HubConfig, kind: str = "model") -> str:
     repo_id = hub.repo_id if "/" in hub.repo_id else f"{user['name']}/{hub.repo_id}"
     _check_rights(user, repo_id)
     _check_free(repo_id, hub.overwrite, kind)
+    present = {name: value for name, value in hub.metadata.items() if value is not None}
+    check_card(f"---\n{yaml.safe_dump(present)}---\n", kind)
     return repo_id
+
+
+def check_card(text: str, kind: str = "model") -> None:
+    """Raises UserError if the Hub refuses the metadata of a card, with all that it says. Creates nothing.
+
+    Args:
+        text: of the README.md.
+        kind: "model" or "dataset".
+    """
+    try:
+        RepoCard(text, ignore_metadata_errors=True).validate(kind)
+    except HfHubHTTPError:
+        return  # a mirror that cannot validate; the commit is checked again
+    except ValueError as error:
+        message = " ".join(str(error).split())
+        raise UserError(f"the Hub refuses the card: {message} Correct hub.license, hub.language or the card.") from None
+    except REQUEST_ERRORS as error:
+        raise _not_reachable(error) from None
 
 
 def _user() -> dict[str, Any]:
@@ -114,10 +143,10 @@ def no_write_access(error: BaseException, repo_id: str) -> UserError | None:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what made a request fail."""
+    """What made a request fail, in one line."""
     # httpx errors arrive wrapped in a RuntimeError that names no reason
     cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
-    return next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+    return " ".join(str(cause).split()) or type(cause).__name__
 
 
 def _not_reachable(error: BaseException) -> UserError:

@@ -71,7 +71,7 @@ def model_card(trained: Trained, hub: HubConfig, repo_id: str | None) -> str:
         "metadata": _metadata(name, trained, hub),
         "name": escape_markdown(name),
         "model_id": repo_id or ".",
-        "license": hub.license,
+        "license": hub.metadata["license"],
         "model": {
             "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
             "padding": config.padding,
@@ -132,8 +132,7 @@ def _read_template(path: str | Path) -> str:
 def _metadata(name: str, trained: Trained, hub: HubConfig) -> str:
     """The YAML block of the card, with the results in the Hub's model-index format."""
     data = ModelCardData(
-        license=hub.license,
-        language=hub.language,
+        **hub.metadata,
         library_name="transformers",
         pipeline_tag="feature-extraction",
         tags=["clvp", "tortoise-tts", "text-to-speech", "speech-codes", "reranking", "contrastive-learning"],

@@ -82,5 +82,5 @@ def write_pairs_folder(pairs: str | Path, folder: Path, hub: HubConfig) -> Path:
     public = replace(manifest, tortoise=public_name(manifest.tortoise))  # without a path of this machine
     write_manifest(folder, public)
     written = storage.read(CARD).decode() if storage.exists(CARD) else generated
-    target.write(CARD, (written if written != generated else card(public, hub.license, hub.language)).encode())
+    target.write(CARD, (written if written != generated else card(public, **hub.metadata)).encode())
     return folder

@@ -6,7 +6,8 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 
 from clvp_train.errors import UserError
-from clvp_train.hub.access import INITIAL_FILES, REQUEST_ERRORS, HubConfig, no_write_access, reason
+from clvp_train.hub.access import INITIAL_FILES, REQUEST_ERRORS, HubConfig, check_card, no_write_access, reason
+from clvp_train.io import README
 from clvp_train.io.sanitize import MIN_SECRET_LENGTH, find_secret
 
 BINARY_SUFFIXES = (".safetensors", ".parquet")
@@ -28,6 +29,8 @@ def push(folder: Path, repo_id: str, hub: HubConfig, kind: str = "model") -> str
     Raises:
         UserError: the push failed.
     """
+    if (folder / README).exists():
+        check_card((folder / README).read_text(encoding="utf-8"), kind)  # first, so that no empty repository remains
     api = HfApi()
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     names = {name for name in names if not any(part.startswith(".") for part in name.split("/"))}

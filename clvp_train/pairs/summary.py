@@ -139,13 +139,13 @@ def report_lines(report: dict[str, Any]) -> list[str]:
     return [f"{name:<19}{value}" for name, value in rows.items()]
 
 
-def card(manifest: Manifest, license: str | None = None, language: str | None = None) -> str:
+def card(manifest: Manifest, license: str | None = None, language: str | list[str] | None = None) -> str:
     """The README.md of a complete folder.
 
     Args:
         manifest: the manifest of the folder.
         license: the Hub's identifier of the licence of texts and codes.
-        language: the language of the texts, such as en.
+        language: the language of the texts, such as en, or several.
     """
     rows = sum(manifest.report["pairs"].values())
     metadata = {

@@ -1,6 +1,7 @@
 """Publishes a model or pairs on the Hub: `clvp_train.push`, and the last step of `train.py`."""
 
 import os
+import shlex
 from pathlib import Path
 
 from hydra.utils import instantiate
@@ -64,7 +65,7 @@ def publish_run(run: Path, settings: hub.HubConfig, repo_id: str | None) -> None
         path = os.path.relpath(run)
         raise UserError(
             f"the model is trained and saved in {path}, but it is not published: {error} "
-            f"Publish it with python -m clvp_train.push checkpoint={path} repo_id={repo_id}"
+            f"Publish it with python -m clvp_train.push {shlex.quote(f'checkpoint={path}')} repo_id={repo_id}"
         ) from None
 
 
@@ -77,7 +78,8 @@ def write_training_config(cfg: DictConfig, model: Path) -> None:
 
 
 def _check(settings: hub.HubConfig, kind: str) -> str | None:
-    """Checks the card template and the access; returns the name of the repository, in full if it is pushed to."""
+    """Checks licence, language, card template and access; returns the name of the repository, in full if it is pushed to."""
+    _ = settings.metadata
     if settings.card is not None:
         hub.check_template(settings.card)
     return hub.check_access(settings, kind) if settings.push and settings.repo_id is not None else settings.repo_id

@@ -178,7 +178,7 @@ class Hub:
     private: bool
     overwrite: bool
     license: str
-    language: str | None
+    language: Any  # one or several, checked by `HubConfig`
     card: str | None
 
 

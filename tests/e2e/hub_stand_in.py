@@ -152,13 +152,16 @@ class Handler(BaseHTTPRequestHandler):
         self._json(self.hub.accounts[self.token])
 
     def validate(self) -> None:
-        content = json.loads(self._body())["content"]
         try:
-            valid = bool(yaml.safe_load(content.split("---")[1])["license"])
+            metadata = yaml.safe_load(json.loads(self._body())["content"].split("---")[1])
+            languages = metadata.get("language") or []
+            errors = [] if metadata["license"].islower() else ["license must be lower case"]
+            for language in [languages] if isinstance(languages, str) else languages:
+                if len(language) != 2:  # here no language has another code
+                    errors.append(f'language "{language}" is not valid.\nIt must be an ISO 639 code')
         except (IndexError, KeyError, TypeError, yaml.YAMLError):
-            valid = False
-        errors = [] if valid else [{"message": "bad metadata"}]
-        self._json({"errors": errors, "warnings": []}, 200 if valid else 400)
+            errors = ["bad metadata"]
+        self._json({"errors": [{"message": error} for error in errors], "warnings": []}, 400 if errors else 200)
 
     def create(self) -> None:
         body = json.loads(self._body())

@@ -107,7 +107,9 @@ def test_round_trip(trained, workplace, hub, online):
 
 
 def test_local_folder_and_card(trained, tmp_path):
-    done = push(trained, tmp_path, "hub=local", "hub.license=cc-by-4.0", "hydra.run.dir=out")
+    done = push(
+        trained, tmp_path, "hub=local", "hub.license=CC-BY-4.0", "hub.language=[english,zh-CN]", "hydra.run.dir=out"
+    )
     assert done.status == 0, done.stderr
     folder = tmp_path / "out" / "hub"
     assert {path.relative_to(folder).as_posix() for path in folder.rglob("*")} >= FILES
@@ -116,6 +118,7 @@ def test_local_folder_and_card(trained, tmp_path):
     metrics = json.loads((folder / "metrics.json").read_text())
     metadata = yaml.safe_load(card.split("---\n")[1])
     assert metadata["license"] == "cc-by-4.0" and metadata["library_name"] == "transformers"
+    assert metadata["language"] == ["en", "zh"]
     results = metadata["model-index"][0]["results"][0]
     assert results["dataset"]["args"]["fingerprint"] == metrics["data"]["fingerprint"]
     recall = {item["name"]: item for item in results["metrics"]}
@@ -168,6 +171,8 @@ def test_interrupted_push_publishes_nothing_and_resumes(trained, hub, online, tm
         (["repo_id=me/a/b"], {}, "me/a/b: not a valid name"),
         (["repo_id=me/clvp"], {"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set.*hub=local"),
         (["repo_id=me/clvp"], {"HF_ENDPOINT": "http://127.0.0.1:9"}, "Hub cannot be reached"),
+        (["repo_id=me/clvp", "hub.language=[en,qqq]"], {}, 'Hub refuses the card: .*"qqq.*must be an ISO 639 code'),
+        (["repo_id=me/clvp", "hub.license=CC-BY-9"], {"HF_HUB_OFFLINE": "1"}, "license=CC-BY-9: not a licence.*cc-by-"),
         ([], {}, "repo_id must be set"),
         (["repo_id=me/clvp", "pairs=x"], {}, "checkpoint, pairs: "),
         (["repo_id=me/clvp", "hub.card=unknown.md"], {}, "unknown.md: .*mood"),
