@@ -1,7 +1,7 @@
 """The DataModule: batches of one or several folders of pairs for every rank."""
 
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from clvp_train.data.judged import JudgedCandidates, JudgedPairs
 from clvp_train.data.mixture import MixedPairs, Mixture
 from clvp_train.data.perturbations import HARD_NEGATIVES, HardNegatives
 from clvp_train.data.sampler import EpochOrder, EvaluationSampler, GlobalBatchSampler
-from clvp_train.errors import STOPS, UserError
+from clvp_train.errors import STOPS, Findings, UserError
 from clvp_train.pairs import Manifest
 from clvp_train.tortoise.silence_padding import SILENCE_CODE, SILENCE_TAIL
 
@@ -147,28 +147,15 @@ class CLVPDataModule(L.LightningDataModule):
         will be evaluated is empty, if the splits of several folders differ, or if the training pairs lack a quality that a
         setting needs."""
         self.mixture.check_splits()
-        num_texts = len(self.mixture.training_texts)
-        if self.batch_size < 2:
-            raise UserError("data.batch_size must be at least 2: contrastive training needs negatives.")
-        if self.batch_size % world_size:
-            raise UserError(
-                f"data.batch_size={self.batch_size}: the global batch is not divisible by {world_size} processes. "
-                f"Set a multiple of {world_size}."
-            )
-        if self.batch_size > num_texts:
-            raise UserError(
-                f"data.batch_size={self.batch_size}: larger than the {num_texts} training texts in {self.mixture}. "
-                "Set a smaller value, or add texts."
-            )
+        found = Findings(batch_findings(self.batch_size, world_size, len(self.mixture.training_texts), self.mixture))
+        for split in evaluated:
+            found += split_findings(split, len(self.splits[split].text_index), self.folder)
+        found.report()
         if self.judged is not None and not self.judged.is_judged_N.any():
             raise UserError(
                 f"{self.mixture}: no training pair has a quality, which data.num_judged_negatives and "
                 "data.judged_positive_share need. Generate the pairs with codes/judge=recordings."
             )
-        for split in evaluated:
-            self.check_not_empty(split)
-        if "test" in evaluated:
-            self.check_test_split()
 
     def setup(self, stage: str) -> None:
         """Raises UserError if the ranks have different pairs."""
@@ -194,7 +181,7 @@ class CLVPDataModule(L.LightningDataModule):
         return DataLoader(items, batch_sampler=batches, collate_fn=self.collate, **self.loader_settings)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
-        self.check_not_empty("val")
+        self.check_split("val")
         return [self._val_loader(self.mixture.splits[name]["val"]) for name in self.val_names]
 
     def _val_loader(self, pairs: PairDataset) -> DataLoader[Any]:
@@ -203,24 +190,46 @@ class CLVPDataModule(L.LightningDataModule):
         settings = self.loader_settings | {"batch_size": self.eval_batch_size}
         return DataLoader(texts, sampler=sampler, collate_fn=self.collate, **settings)
 
-    def check_not_empty(self, split: Split) -> None:
-        """Raises UserError if a split has no texts."""
-        if not self.splits[split].text_index:
-            raise UserError(
-                f"{self.folder}: the {split} split is empty. Raise split.{split}_percent, or add texts to the corpus."
-            )
-
-    def check_test_split(self) -> None:
-        """Raises UserError if the test split has fewer than two texts."""
-        self.check_not_empty("test")
-        if len(self.splits["test"].text_index) < 2:
-            raise UserError(
-                f"{self.folder}: the test split has a single text, which leaves no negatives. Raise split.test_percent, or add "
-                "texts to the corpus."
-            )
+    def check_split(self, split: Split) -> None:
+        """Raises UserError if a split has no texts, or the test split a single one."""
+        Findings(split_findings(split, len(self.splits[split].text_index), self.folder)).report()
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+
+def batch_findings(batch_size: int, world_size: int, num_texts: int, name: object) -> Iterator[str]:
+    """What is wrong with a batch size.
+
+    Args:
+        batch_size: over all processes.
+        world_size: the number of processes.
+        num_texts: distinct training texts.
+        name: of the corpus or the pairs, for messages.
+    """
+    if batch_size < 2:
+        yield "data.batch_size must be at least 2: contrastive training needs negatives."
+    if batch_size % world_size:
+        yield (
+            f"data.batch_size={batch_size}: the global batch is not divisible by {world_size} processes. Set a multiple of "
+            f"{world_size}."
+        )
+    if batch_size > num_texts:
+        yield (
+            f"data.batch_size={batch_size}: larger than the {num_texts} training texts in {name}. Set a smaller value, or add "
+            "texts."
+        )
+
+
+def split_findings(split: Split, num_texts: int, name: object) -> Iterator[str]:
+    """What is wrong with the number of distinct texts in a split that is evaluated."""
+    if num_texts == 0:
+        yield f"{name}: the {split} split is empty. Raise split.{split}_percent, or add texts to the corpus."
+    elif num_texts == 1 and split == "test":
+        yield (
+            f"{name}: the test split has a single text, which leaves no negatives. Raise split.test_percent, or add texts to "
+            "the corpus."
+        )
 
 
 def _ignore_signals(worker: int) -> None:

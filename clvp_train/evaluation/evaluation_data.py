@@ -58,7 +58,7 @@ def prepare(
     Raises:
         UserError: the test split has fewer than two texts, or the reference has another vocabulary or too few texts.
     """
-    datamodule.check_test_split()
+    datamodule.check_split("test")
     pairs, left_out = HeldOut.first_candidates(datamodule.splits["test"], limit), {}
     perturbations, reference_pairs = [], None
     if suite.num_pairs == 0:
@@ -73,7 +73,7 @@ def prepare(
         left_out["Fréchet distance"] = "set reference to a folder of reference pairs, such as codes of recordings"
     else:
         others = _open_pairs(reference, datamodule, "reference")
-        others.check_test_split()
+        others.check_split("test")
         reference_pairs = HeldOut.first_candidates(others.splits["test"], limit)
     return EvaluationData(pairs, perturbations, reference=reference_pairs, left_out=left_out)
 

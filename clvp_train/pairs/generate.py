@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from clvp_train.corpus import Corpus, Utterance, fingerprint, split_of
+from clvp_train.corpus import Corpus, Split, Utterance, fingerprint, split_of, text_key
 from clvp_train.io.process_rank import rank_and_world_size, wait_for
 from clvp_train.pairs.progress import Progress
 from clvp_train.pairs.schema import Manifest
@@ -32,6 +32,7 @@ class Plan(NamedTuple):
 
     manifest: Manifest  # without shards
     num_rows: list[int]  # planned rows of each shard
+    texts: dict[Split, set[int]]  # of each split: a hash of each distinct text that has rows
 
 
 def generate(
@@ -62,7 +63,7 @@ def generate(
     Raises:
         UserError: bad input, a `folder` with other contents, or a full disk. Finished shards are kept.
     """
-    manifest, num_rows = plan or make_plan(corpus, tortoise, source, test_percent, val_percent)
+    manifest, num_rows, _ = plan or make_plan(corpus, tortoise, source, test_percent, val_percent)
     slug = re.sub(r"\W+", "-", corpus.name).strip("-")
     pairs = PairFolder(Storage(folder or f"{cache_dir}/{slug}-{source.name}-{manifest.fingerprint[:12]}"), manifest)
     pairs.check_same_settings(is_cache=folder is None)
@@ -86,13 +87,18 @@ def make_plan(
     """
     source.check(tortoise)
     num_rows: list[int] = []
+    texts: dict[Split, set[int]] = {"train": set(), "val": set(), "test": set()}
 
     def inspected() -> Iterator[Utterance]:
         for number, utterance in corpus.stream(audio=source.needs_audio):
             source.inspect(tortoise, number, utterance)
             if number % source.shard_size == 0:
                 num_rows.append(0)
-            num_rows[-1] += source.num_rows(utterance, split_of(utterance.text, test_percent, val_percent))
+            split = split_of(utterance.text, test_percent, val_percent)
+            count = source.num_rows(utterance, split)
+            num_rows[-1] += count
+            if count:
+                texts[split].add(hash(text_key(utterance.text)))
             yield utterance
 
     # the corpus is read here, before the settings of the source, which depend on what it has inspected
@@ -110,7 +116,7 @@ def make_plan(
         versions={"clvp_train": _version(), "torch": torch.__version__},
         codebook="" if tortoise.dvae is None else tortoise.dvae.codebook.digest(),
     )
-    return Plan(manifest, num_rows)
+    return Plan(manifest, num_rows, texts)
 
 
 def _settings(tortoise: FrozenTortoise, source: CodeSource, test_percent: float, val_percent: float) -> dict[str, Any]:

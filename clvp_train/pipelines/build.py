@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from clvp_train import pairs as pairs_
 from clvp_train.corpus import Texts
 from clvp_train.data.datamodule import CLVPDataModule
-from clvp_train.errors import UserError
+from clvp_train.errors import Findings, UserError
 from clvp_train.evaluation import EvaluationData, RerankConfig, corpus_recordings, stored_recordings
 from clvp_train.evaluation.judges import Recordings
 from clvp_train.io.process_rank import rank_and_world_size
@@ -97,7 +98,7 @@ def recordings(cfg: DictConfig, datamodule: CLVPDataModule, rerank: RerankConfig
 
 def check_tokenizer(checkpoint: str, datamodule: CLVPDataModule) -> None:
     """Raises UserError if a folder or Hub id of `save_pretrained` holds another tokenizer than the pairs were made with."""
-    if Path(checkpoint).expanduser().is_file():
+    if Path(checkpoint).is_file():
         return
     folder = resolve_folder(checkpoint)
     if not (folder / "tokenizer_config.json").exists():
@@ -110,19 +111,27 @@ def check_tokenizer(checkpoint: str, datamodule: CLVPDataModule) -> None:
         )
 
 
-def model(cfg: DictConfig, datamodule: CLVPDataModule, tortoise: OpenTortoise) -> CLVPModel:
-    """The model of `cfg.model`. One from scratch gets the vocabulary sizes of the pairs unless the config sets them, and with
-    `cfg.warm_start` the embeddings of the Tortoise that made the pairs. Also sets the padding of the DataModule to the model's.
+def is_from_scratch(cfg: DictConfig) -> bool:
+    """Whether `cfg.model` describes a new model, not a checkpoint."""
+    return "_target_" in cfg.model.get("config", {})
+
+
+def model(
+    cfg: DictConfig, datamodule: CLVPDataModule, tortoise: OpenTortoise, loaded: CLVPModel | None = None
+) -> CLVPModel:
+    """The model of `cfg.model`, or `loaded` if it was opened before. One from scratch gets the vocabulary sizes of the pairs
+    unless the config sets them, and with `cfg.warm_start` the embeddings of the Tortoise that made the pairs. Also sets the
+    padding of the DataModule to the model's.
     Raises UserError if the model does not fit the pairs or the memory.
     """
     settings, manifest = cfg.model.copy(), datamodule.manifest
-    from_scratch = "_target_" in settings.get("config", {})
+    from_scratch = is_from_scratch(cfg)
     if from_scratch:
         for tower, size in (("text", manifest.text_vocab_size), ("speech", manifest.speech_vocab_size)):
             if OmegaConf.select(settings.config, f"{tower}_config.vocab_size") is None:
                 OmegaConf.update(settings.config, f"{tower}_config.vocab_size", size, force_add=True)
     try:
-        built: CLVPModel = instantiate(settings, _convert_="all")
+        built: CLVPModel = loaded if loaded is not None else instantiate(settings, _convert_="all")
     except InstantiationException as error:
         if "allocate memory" not in str(error):
             raise
@@ -140,16 +149,27 @@ def match_padding_and_vocabulary(model: CLVPModel, datamodule: CLVPDataModule, n
         UserError: the vocabularies of the model, which messages call `name`, and of the pairs differ.
     """
     manifest, config = datamodule.manifest, model.config
-    for kind, needed, has in (
-        ("text", manifest.text_vocab_size, config.text_config.vocab_size),
-        ("speech", manifest.speech_vocab_size, config.speech_config.vocab_size),
-    ):
-        if needed != has:
-            raise UserError(
-                f"{name}: {has} {kind} tokens, but the pairs in {datamodule.folder} have {needed}: they were made with "
-                "another Tortoise. Set tortoise=… to the one that the model was trained with."
-            )
+    needed = (manifest.text_vocab_size, manifest.speech_vocab_size)
+    has = (config.text_config.vocab_size, config.speech_config.vocab_size)
+    Findings(vocabulary_findings(name, has, needed, f"the pairs in {datamodule.folder}")).report()
     datamodule.padding = config.padding
+
+
+def vocabulary_findings(name: str, has: Sequence[int | None], needed: Sequence[int], pairs: str) -> Iterator[str]:
+    """How the vocabularies of a model differ from those of pairs.
+
+    Args:
+        name: of the model, for messages.
+        has: its text and speech tokens; None fits any pairs.
+        needed: those of the pairs.
+        pairs: what they are, for messages.
+    """
+    for kind, of_model, of_pairs in zip(("text", "speech"), has, needed):
+        if of_model is not None and of_model != of_pairs:
+            yield (
+                f"{name}: {of_model} {kind} tokens, but {pairs} have {of_pairs}: they are made with another Tortoise. Set "
+                "tortoise=… to the one that the model was trained with."
+            )
 
 
 def run_state(

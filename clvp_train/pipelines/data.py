@@ -1,18 +1,19 @@
 """The sources of speech codes, folders of pairs and batches that a config describes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from transformers import PreTrainedTokenizerBase
 
+from clvp_train.corpus import Corpus, Split
 from clvp_train.data.datamodule import CLVPDataModule
 from clvp_train.data.dataset import PairDataset
 from clvp_train.errors import UserError
-from clvp_train.pairs import CodeSource, generate, make_plan, open_tokenizer
+from clvp_train.pairs import CodeSource, Plan, generate, make_plan, open_tokenizer
 from clvp_train.tortoise import FrozenTortoise
 
 OpenTortoise = Callable[[], FrozenTortoise]
@@ -24,8 +25,34 @@ def tortoise_of(cfg: DictConfig) -> OpenTortoise:
     return cache(lambda: instantiate(cfg.tortoise))
 
 
-def make_datamodule(cfg: DictConfig, tortoise: OpenTortoise) -> CLVPDataModule:
+class PairsPlan(NamedTuple):
+    """The pairs that a config asks for, before any codes are drawn. Sources keep what they have inspected."""
+
+    corpus: Corpus
+    sources: dict[str, CodeSource]
+    plans: dict[str, Plan]  # of each source
+
+    @property
+    def num_texts(self) -> dict[Split, int]:
+        """Distinct texts in each split of all sources together, those that will be skipped included."""
+        splits: tuple[Split, ...] = ("train", "val", "test")
+        return {split: len(set().union(*(plan.texts[split] for plan in self.plans.values()))) for split in splits}
+
+
+def plan_pairs(cfg: DictConfig, tortoise: FrozenTortoise) -> PairsPlan:
+    """Checks every source of `cfg.codes` before the first one draws codes for hours. Raises UserError for bad input."""
+    corpus, sources = instantiate(cfg.corpus), code_sources(cfg)
+    plans = {name: make_plan(corpus, tortoise, source, **cfg.split) for name, source in sources.items()}
+    return PairsPlan(corpus, sources, plans)
+
+
+def make_datamodule(cfg: DictConfig, tortoise: OpenTortoise, plan: PairsPlan | None = None) -> CLVPDataModule:
     """The batches of the folders in `cfg.pairs`, or else of those that are made from `cfg.codes`.
+
+    Args:
+        cfg: of a command.
+        tortoise: of the config.
+        plan: of `plan_pairs`, if it was made before.
 
     Raises:
         UserError: bad input, or folders that do not belong together.
@@ -33,9 +60,9 @@ def make_datamodule(cfg: DictConfig, tortoise: OpenTortoise) -> CLVPDataModule:
     if cfg.get("pairs") is not None:
         folders, weights = given_pairs(cfg.pairs)
     else:
-        sources = code_sources(cfg)
-        folders = generate_pairs(cfg, sources, tortoise())
-        weights = {name: source.weight for name, source in sources.items()}
+        plan = plan or plan_pairs(cfg, tortoise())
+        folders = generate_pairs(cfg, plan, tortoise())
+        weights = {name: source.weight for name, source in plan.sources.items()}
     built: CLVPDataModule = instantiate(cfg.data, pairs=folders, weights=weights)
     if len(folders) > 1:
         _check_same_tokenizer(built)
@@ -60,11 +87,9 @@ def code_sources(cfg: DictConfig) -> dict[str, CodeSource]:
     return {name: instantiate(node) for name, node in nodes.items()}
 
 
-def generate_pairs(cfg: DictConfig, sources: Mapping[str, CodeSource], tortoise: FrozenTortoise) -> dict[str, str]:
+def generate_pairs(cfg: DictConfig, plan: PairsPlan, tortoise: FrozenTortoise) -> dict[str, str]:
     """The folder of pairs of each source, by name, made if it is not there yet."""
-    corpus, folder = instantiate(cfg.corpus), cfg.get("output_dir")
-    # every source is checked before the first one draws codes for hours
-    plans = {name: make_plan(corpus, tortoise, source, **cfg.split) for name, source in sources.items()}
+    (corpus, sources, plans), folder = plan, cfg.get("output_dir")
     return {
         name: generate(
             corpus,

@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from clvp_train.data.datamodule import CLVPDataModule
-from clvp_train.errors import UserError
+from clvp_train.errors import Findings, UserError
 from clvp_train.evaluation import (
     Embedder,
     Evaluation,
@@ -32,6 +32,7 @@ from clvp_train.models import CLVPModel, load_clvp, weights_digest
 from clvp_train.models.weight_files import public_name
 from clvp_train.pairs import read_manifest
 from clvp_train.pipelines import build
+from clvp_train.pipelines.checks import check_pairs
 from clvp_train.pipelines.data import OpenTortoise, make_datamodule, short_names, tortoise_of
 from clvp_train.report import (
     comparison_page,
@@ -46,18 +47,25 @@ from clvp_train.training import CLVPModule, TrainingConfig
 
 def evaluate(cfg: DictConfig) -> None:
     """Evaluates one or several checkpoints on the test split, writes the report and prints a summary."""
-    # check: checkpoints are loaded first, so that a bad one is reported before any work
+    # check: checkpoints are loaded first, so that bad ones are reported before any work
     build.all_ranks(cfg)
     build.seed(cfg)
-    suite, rerank = check_settings(cfg)
+    found, tortoise, models = Findings(), tortoise_of(cfg), {}
+    with found.collecting():
+        suite, rerank = check_settings(cfg)
     names = _checkpoint_names(cfg.checkpoint)
-    models = {name: load_clvp(name) for name in names}
+    for name in names:
+        with found.collecting():
+            models[name] = load_clvp(name)
+    named = {f"checkpoint={name}": model for name, model in models.items()}
+    plan = check_pairs(cfg, tortoise, named, found, ("test",), trains=False)
+    del named  # a model is dropped after its evaluation
+    found.report()
     # build
-    tortoise = tortoise_of(cfg)
-    datamodule = make_datamodule(cfg, tortoise)
+    datamodule = make_datamodule(cfg, tortoise, plan)
     limit = _shortest_limit(models, datamodule)
     data = evaluation_data(cfg, datamodule, suite, rerank, limit, tortoise)
-    del tortoise  # frees its memory
+    del tortoise, plan  # frees their memory
     # run and report: a model is dropped after its evaluation
     load: dict[str, Callable[[], CLVPModel]] = {name: partial(models.pop, name) for name in names}
     evaluate_checkpoints(cfg, load, datamodule, data, Path(cfg.paths.output) / REPORT)
@@ -69,23 +77,26 @@ def check_settings(cfg: DictConfig) -> tuple[PerturbationSuite, RerankConfig]:
     Raises:
         UserError: a folder of pairs, an ASR model or a file of recordings is missing.
     """
-    suite, rerank = instantiate(cfg.perturbations), instantiate(cfg.rerank)
+    suite, rerank, found = instantiate(cfg.perturbations), instantiate(cfg.rerank), Findings()
     for folder in (rerank.pairs, cfg.reference):
-        if folder is not None:
-            read_manifest(folder)
-    if rerank.asr is not None:
-        find_recognizer(rerank.asr)
-    if rerank.recordings is not None and not Path(rerank.recordings).expanduser().exists():
-        raise UserError(f"rerank.recordings={rerank.recordings}: no such file or folder. Set it to one, or to null.")
+        with found.collecting():
+            if folder is not None:
+                read_manifest(folder)
+    with found.collecting():
+        if rerank.asr is not None:
+            find_recognizer(rerank.asr)
+    if rerank.recordings is not None and not Path(rerank.recordings).exists():
+        found.append(f"rerank.recordings={rerank.recordings}: no such file or folder. Set it to one, or to null.")
+    found.report()
     return suite, rerank
 
 
 def _checkpoint_names(checkpoint: Any) -> list[str]:
     """One checkpoint or several, without repetitions."""
-    names = [checkpoint] if isinstance(checkpoint, (str, int)) else list(checkpoint or ())
-    if not names or not all(isinstance(name, (str, int)) for name in names):
+    names = [checkpoint] if isinstance(checkpoint, str) else list(checkpoint or ())
+    if not names or not all(isinstance(name, str) for name in names):
         raise UserError(f"checkpoint={checkpoint}: no checkpoint. Set one, or several as in checkpoint=[A,B].")
-    return list(dict.fromkeys(map(str, names)))
+    return list(dict.fromkeys(names))
 
 
 def _shortest_limit(models: dict[str, CLVPModel], datamodule: CLVPDataModule) -> int | None:

@@ -7,7 +7,7 @@ from clvp_train import pairs
 from clvp_train.errors import UserError
 from clvp_train.io.process_rank import rank_and_world_size
 from clvp_train.pipelines import build
-from clvp_train.pipelines.data import code_sources, generate_pairs
+from clvp_train.pipelines.data import generate_pairs, plan_pairs
 
 
 def generate(cfg: DictConfig) -> None:
@@ -22,7 +22,8 @@ def generate(cfg: DictConfig) -> None:
             )
         for node in drawing:
             node.num_candidates = node.num_eval_candidates = cfg.num_candidates
-    folders = generate_pairs(cfg, code_sources(cfg), instantiate(cfg.tortoise)).values()
+    tortoise = instantiate(cfg.tortoise)
+    folders = generate_pairs(cfg, plan_pairs(cfg, tortoise), tortoise).values()
     if rank_and_world_size()[0] == 0:
         for folder in folders:
             print("\n".join([*pairs.report_lines(pairs.read_manifest(folder).report), f"pairs: {folder}"]))

@@ -12,14 +12,16 @@ from torch import nn
 from transformers.utils.logging import disable_progress_bar
 
 from clvp_train import pairs
+from clvp_train.corpus import Split
 from clvp_train.data.datamodule import CLVPDataModule
-from clvp_train.errors import UserError
+from clvp_train.errors import Findings, UserError
 from clvp_train.evaluation import EvaluationData
 from clvp_train.io import MODEL, REPORT
 from clvp_train.io.digests import recording_digests
 from clvp_train.io.process_rank import rank_and_world_size
 from clvp_train.models import CLVPModel, load_clvp
 from clvp_train.pipelines import build
+from clvp_train.pipelines.checks import check_pairs
 from clvp_train.pipelines.config import without_secrets
 from clvp_train.pipelines.data import code_sources, make_datamodule, tortoise_of
 from clvp_train.pipelines.evaluate import check_settings, evaluate_checkpoints, evaluation_data, write_score_table
@@ -52,25 +54,33 @@ def train(cfg: DictConfig) -> float | None:
 
 def _train(start: Start) -> float | None:
     cfg = start.cfg
-    # check: every setting is looked at before any codes are drawn
+    # check: everything that can be known before any codes are drawn is reported together
     build.all_ranks(cfg)
     build.seed(cfg)
-    hub, repo_id = check_hub(cfg) if rank_and_world_size()[0] == 0 else (None, None)
-    perturbations, rerank = check_settings(cfg)
-    loss, optim, training = instantiate(cfg.loss), instantiate(cfg.optim), instantiate(cfg.training)
-    _check_judged(cfg, loss)
-    trainer = _trainer(cfg)
+    found, tortoise, loaded = Findings(), tortoise_of(cfg), None
+    with found.collecting():
+        hub, repo_id = check_hub(cfg) if rank_and_world_size()[0] == 0 else (None, None)
+    with found.collecting():
+        perturbations, rerank = check_settings(cfg)
+    with found.collecting():
+        loss, optim, training = instantiate(cfg.loss), instantiate(cfg.optim), instantiate(cfg.training)
+        _check_judged(cfg, loss)
+    with found.collecting():
+        loaded = None if build.is_from_scratch(cfg) else instantiate(cfg.model, _convert_="all")
+    evaluated: tuple[Split, ...] = ("val", "test") if cfg.test else ("val",)
+    plan = check_pairs(cfg, tortoise, {"model.checkpoint": loaded} if loaded is not None else {}, found, evaluated)
+    found.report()
     # build
-    tortoise = tortoise_of(cfg)
-    datamodule = make_datamodule(cfg, tortoise)
-    datamodule.check(trainer.world_size, ("val", "test") if cfg.test else ("val",))
-    model = build.model(cfg, datamodule, tortoise)
+    trainer = _trainer(cfg)
+    datamodule = make_datamodule(cfg, tortoise, plan)
+    datamodule.check(trainer.world_size, evaluated)
+    model = build.model(cfg, datamodule, tortoise, loaded)
     total_steps = _total_steps(trainer, datamodule)
     module = CLVPModule(model, loss, optim, total_steps, training, cfg.seed, datamodule.val_names)
     data = None
     if cfg.test:
         data = evaluation_data(cfg, datamodule, perturbations, rerank, datamodule.served_codes, tortoise)
-    del tortoise  # frees its memory
+    del tortoise, plan  # frees their memory
     # run
     state = build.run_state(cfg, start.overrides, trainer, datamodule, model, total_steps)
     _fit(start, trainer, module, datamodule, state)

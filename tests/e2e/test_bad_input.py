@@ -52,6 +52,28 @@ def refused(script, overrides, cwd, *words, **settings):
         (["+model.config.text_config.vocab_size=7"], ["7 text tokens", "256"]),
         (["pairs=nowhere"], ["nowhere", "clvp_train.generate"]),
         (["corpus.path=nowhere.txt"], ["nowhere.txt", "corpus.path"]),
+        (["corpus.path=~/2024_01_15/[v2] (it's)=Jürgen.txt"], ["/2024_01_15/[v2] (it's)=Jürgen.txt"]),
+        (
+            [
+                *(
+                    "data.batch_size=5000",
+                    "split.val_percent=0",
+                    "tortoise.tokenizer=nowhere",
+                    "hub=local",
+                    "hub.language=jp",
+                ),
+                *("rerank.recordings=gone", "reference=lost", "model=pretrained", "model.checkpoint=missing.ckpt"),
+            ],
+            [
+                "data.batch_size=5000",
+                "val split is empty",
+                "nowhere",
+                "hub.language=jp",
+                "=gone",
+                "lost",
+                "missing.ckpt",
+            ],
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and "=" in value[0] else "",
 )

@@ -111,7 +111,7 @@ def test_a_batch_that_does_not_fit_is_refused(write_pairs, settings, world_size,
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_an_empty_split_is_reported_with_its_setting(write_pairs, split):
     module = CLVPDataModule(write_pairs(**{split: 0}), batch_size=4)
-    for act in (lambda: module.check(1), lambda: module.check_not_empty(split)):
+    for act in (lambda: module.check(1), lambda: module.check_split(split)):
         with pytest.raises(UserError, match=f"the {split} split is empty. Raise split.{split}_percent"):
             act()
 
