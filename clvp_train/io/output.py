@@ -27,14 +27,5 @@ def tolerate_output() -> None:
         if type(stream) is io.TextIOWrapper:
             stream.flush()
             file = io.BufferedWriter(_Tolerant(stream))
-            setattr(
-                sys,
-                name,
-                io.TextIOWrapper(
-                    file,
-                    stream.encoding,
-                    "replace",
-                    line_buffering=stream.line_buffering,
-                    write_through=stream.write_through,
-                ),
-            )
+            is_flushed = stream.line_buffering or stream.write_through  # the latter by python -u
+            setattr(sys, name, io.TextIOWrapper(file, stream.encoding, "replace", line_buffering=is_flushed))

@@ -49,7 +49,7 @@ def check_pairs(
     with found.collecting():
         corpus = plan.corpus if plan is not None else instantiate(cfg.corpus)
         num_texts = num_texts or _num_texts(corpus, cfg.split)
-        if trains:
+        if trains and "batch_size" in cfg.data:
             world_size = rank_and_world_size()[1]
             found += batch_findings(cfg.data.batch_size, world_size, num_texts["train"], corpus.source)
         for split in evaluated:

@@ -1,6 +1,10 @@
 """Everything else that a user can do through the commands."""
 
+import os
+import pty
 import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,7 +12,7 @@ import soundfile
 import yaml
 
 from clvp_train.pairs import read_manifest, read_pairs
-from tests.e2e.commands import EVALUATE, GENERATE, ROOT, TRAIN, execute, run
+from tests.e2e.commands import EVALUATE, GENERATE, ROOT, TRAIN, environment, execute, run
 from tests.e2e.conftest import BUDGET, CORPUS
 
 SHORT = [*CORPUS, *BUDGET, "trainer.max_steps=1", "test=false", "hydra.run.dir=run"]
@@ -75,6 +79,28 @@ def test_tensorboard_writes_its_events(workplace):
     done = run(TRAIN, [*SHORT, "logger=tensorboard"], workplace)
     assert done.status == 0, done.stderr
     assert list((workplace / "run/logs").glob("events.out.tfevents.*"))
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_that_is_not_utf8(workplace, encoding):
+    """Progress bars and the table of the evaluation; codes are drawn anew for the bar of the candidates."""
+    screen, terminal = pty.openpty()
+    arguments = [str(ROOT / TRAIN), *CORPUS, *BUDGET, "trainer.max_steps=1", "hydra.run.dir=run", "codes.seed=1"]
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=workplace,
+        env=environment(workplace, PYTHONIOENCODING=encoding),
+        **dict.fromkeys(("stdin", "stdout", "stderr"), terminal),
+    )
+    os.close(terminal)
+    shown = b""
+    try:
+        while part := os.read(screen, 65536):
+            shown += part
+    except OSError:  # Linux: the process has closed the terminal
+        pass
+    assert process.wait() == 0 and "report: " in shown.decode(encoding), shown.decode(encoding)
+    assert (workplace / "run/model/model.safetensors").exists()
 
 
 @pytest.fixture
