@@ -41,7 +41,7 @@ def config(folder, count, test_percent=10, val_percent=10, batch_size=8, voices=
     [
         ({}, {}, []),
         ({"count": 45, "batch_size": 64}, {}, ["data.batch_size=64: larger than the 3"]),
-        ({"count": 3, "batch_size": 2, "val_percent": 0}, {}, ["val split is empty"]),
+        ({"val_percent": 0}, {}, ["val split is empty"]),
         ({"test_percent": 0, "val_percent": 0}, {}, ["val split is empty", "test split is empty"]),
         ({"num_candidates": 0}, {}, ["data.batch_size=8: larger than the 0 training texts"]),
         ({"voices": "nowhere", "batch_size": 999}, {}, ["codes.voices=nowhere", "data.batch_size=999"]),
