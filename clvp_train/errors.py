@@ -69,6 +69,16 @@ def stopping(hint: Callable[[], str]) -> Iterator[None]:
 
 
 @contextmanager
+def deferring() -> Iterator[None]:
+    """Handles a signal of `STOPS` that arrives during the block after it, for work that an exception would leave half done."""
+    arrived: list[int] = []
+    with handling(lambda number, frame: arrived.append(number)):
+        yield
+    if arrived:
+        signal.raise_signal(arrived[-1])
+
+
+@contextmanager
 def handling(handler: Callable[[int, Any], None]) -> Iterator[None]:
     """Handles the signals of `STOPS` during the block, and restores their handlers after it.
 

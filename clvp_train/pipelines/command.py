@@ -23,7 +23,7 @@ from hydra.errors import CompactHydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from clvp_train.errors import Stopped, UserError, stopping, user_error
+from clvp_train.errors import Stopped, UserError, deferring, stopping, user_error
 from clvp_train.io import CONF, disk_error
 from clvp_train.io.output import tolerate_output
 from clvp_train.pipelines import config, paths, resolvers  # noqa: F401  every config uses the resolvers
@@ -90,9 +90,11 @@ def advising(hint: Callable[[], str], cfg: DictConfig | None = None) -> Iterator
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Reports a library that cannot be imported, such as a torchaudio built for another torch, in one line."""
+    """Reports a library that cannot be imported, such as a torchaudio built for another torch, in one line. A signal waits for
+    the end of the imports: libraries catch exceptions there, and are not imported a second time."""
     try:
-        yield
+        with deferring():
+            yield
     except (ImportError, OSError, RuntimeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         _fail(f"a library cannot be imported ({reason}). Run python -m clvp_train.doctor to find out which.")

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from clvp_train import Reranker
 from clvp_train.corpus import Corpus, split_of
 from clvp_train.data.datamodule import CLVPDataModule
-from clvp_train.errors import Stopped, stopping
+from clvp_train.errors import Stopped, deferring, stopping
 from clvp_train.models import CLVPConfig, CLVPModel
 from clvp_train.pairs import Manifest, generate, write_manifest
 from clvp_train.pipelines import build
@@ -230,3 +230,13 @@ def test_a_signal_ends_an_evaluation():
     with pytest.raises(Stopped) as stopped, stopping(lambda: "Try again"):
         trainer.test(Signalled(), DataLoader([0]), verbose=False)
     assert stopped.value.code == 128 + signal.SIGTERM and stopped.value.message == "stopped by SIGTERM. Try again"
+
+
+def test_a_signal_waits_for_what_must_not_be_interrupted():
+    done = []
+    with pytest.raises(Stopped, match="143"), stopping(lambda: "Try again"):
+        with deferring():
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append("import")
+        done.append("more")
+    assert done == ["import"]

@@ -29,7 +29,7 @@ from tests.e2e.commands import ROOT, environment
 from tests.e2e.conftest import BUDGET, CORPUS, FEW_CANDIDATES, write_sentences
 
 MARK = "CLVP_DRILL"  # an environment variable of all processes of a drill
-SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+SIGNALS = (*[signal.SIGKILL] * 5, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 COLUMNS = ("kills", "signals", "lost", "different", "orphans", "tracebacks", "other status")
 PAGE = ROOT / "docs/reliability.md"
 PAIR = ["trainer=ddp_cpu", "trainer.devices=2"]
@@ -191,7 +191,7 @@ def row(drill: Drill, source: Path, settings: argparse.Namespace) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stops", type=int, default=40, help="kills and signals for each row of the table")
+    parser.add_argument("--stops", type=int, default=22, help="kills and signals for each row of the table")
     parser.add_argument("--jobs", type=int, default=1, help="drills at the same time")
     parser.add_argument("--seed", type=int, default=0)
     settings = parser.parse_args()
