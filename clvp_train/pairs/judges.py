@@ -162,7 +162,7 @@ class RecordingDistance(CandidateJudge):
             clips = {}
             for utterance in utterances[start : start + CLIPS_AT_ONCE]:
                 try:
-                    clip = load_recording(utterance)
+                    clip = load_recording(utterance, bad.warn)
                 except UserError as error:
                     bad.warn(f"candidates of utterance {utterance.id} are not judged: {error}")
                 else:

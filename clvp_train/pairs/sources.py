@@ -14,13 +14,14 @@ from clvp_train.corpus import Corpus, Split, Utterance
 from clvp_train.errors import UserError
 from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.audio import load_audio
+from clvp_train.tortoise.tokenizer import loses_most_letters
 
 Policy = Literal["skip", "error"]
 Utterances = Sequence[tuple[Utterance, Split]]
 Rows = list[dict[str, Any]]  # of `schema.SCHEMA`
 OnCandidate = Callable[[int], None]  # receives the number of codes
 TOO_LONG, NO_TOKENS, BAD_AUDIO, NO_VOICE, NO_CODES = "text too long", "no tokens", "bad audio", "no voice", "no codes"
-NOT_STORED = "not stored"
+NOT_STORED, LONG_AUDIO, NO_LETTERS = "not stored", "recording too long", "unknown letters"
 MAX_WARNINGS = 5  # logged in full
 FROM_CORPUS = "corpus"  # voices or recordings of the corpus itself instead of files
 UNKNOWN = "unknown"  # the voice of utterances without a speaker
@@ -126,18 +127,24 @@ class CodeSource(ABC):
         """
 
 
-def has_tokens(input_ids: list[int], utterance: Utterance, bad: BadRows) -> bool:
-    """Whether a text has any tokens; if not, it is added to `bad`."""
+def has_tokens(tortoise: FrozenTortoise, input_ids: list[int], utterance: Utterance, bad: BadRows) -> bool:
+    """Whether a text has tokens, and most of its letters have; if not, it is added to `bad`."""
     if not input_ids:
         reason = f"text {utterance.text!r} has no tokens. Write it in characters that the tokenizer supports"
         bad.add(utterance.id, NO_TOKENS, reason)
-    return bool(input_ids)
+        return False
+    if loses_most_letters(tortoise.tokenizer, utterance.text):
+        reason = f"text {utterance.text!r}: the tokenizer knows less than half of the letters"
+        remedy = "Train a tokenizer with `python -m clvp_train.train_tokenizer`, for codes of recordings"
+        bad.add(utterance.id, NO_LETTERS, f"{reason}. {remedy}")
+        return False
+    return True
 
 
-def load_recording(utterance: Utterance) -> torch.Tensor:
+def load_recording(utterance: Utterance, warn: Callable[[str], None] = log.warning) -> torch.Tensor:
     """(N,) samples of an utterance's recording, as `audio.load_audio`. Raises UserError if it cannot be read."""
     name = utterance.audio if isinstance(utterance.audio, str) else f"of utterance {utterance.id}"
-    return load_audio(utterance.audio or b"", name)
+    return load_audio(utterance.audio or b"", name, warn)
 
 
 def check_codes(setting: str, codes: pa.Array | pa.ChunkedArray, tortoise: FrozenTortoise) -> None:

@@ -78,7 +78,7 @@ class CorpusVoices:
                 break
             for number, utterance in corpus.stream(wanted.__contains__):
                 try:
-                    clip = load_recording(utterance)
+                    clip = load_recording(utterance, bad.warn)
                 except UserError as error:
                     bad.warn(f"no clip of voice {wanted[number]}: {error}")
                 else:

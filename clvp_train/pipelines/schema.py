@@ -95,6 +95,7 @@ class ASRJudge:
 @dataclass(kw_only=True)
 class DVAECodes(CodeSource):
     _target_: ClassVar[str] = "clvp_train.pairs.DVAECodes"
+    max_codes: int | None = setting(ge=1)
 
 
 @dataclass(kw_only=True)

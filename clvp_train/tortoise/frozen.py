@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import ClvpTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from clvp_train.errors import UserError
 from clvp_train.io.digests import file_digest
 from clvp_train.models.weight_files import resolve_folder
-from clvp_train.tortoise.audio import fit_length, log_mel
+from clvp_train.tortoise.audio import HOP_LENGTH, SAMPLE_RATE, fit_length, log_mel
 from clvp_train.tortoise.autoregressive import Positions
 from clvp_train.tortoise.decoder import Decoder
 from clvp_train.tortoise.generation import Candidate, Prompt, draw
@@ -19,10 +19,10 @@ from clvp_train.tortoise.original_checkpoint import AUTOREGRESSIVE_FILE, Origina
 from clvp_train.tortoise.parts import Dtype, TortoiseParts
 from clvp_train.tortoise.tokenizer import (
     TOKENIZER_FILE,
-    as_tortoise_reads,
+    TortoiseTokenizer,
     read_custom_tokenizer,
     read_original_tokenizer,
-    read_tokenizer,
+    read_saved_tokenizer,
 )
 from clvp_train.tortoise.transformers_checkpoint import (
     CONFIG_FILE,
@@ -51,7 +51,7 @@ class FrozenTortoise:
         tokenizer: str | Path | None = None,
     ) -> None:
         self.source, self.sampling, self._files = source, parts.sampling, tuple(files)
-        self._own_tokenizer, self.feature_extractor = as_tortoise_reads(parts.tokenizer), parts.feature_extractor
+        self._own_tokenizer, self.feature_extractor = parts.tokenizer, parts.feature_extractor
         self.tokenizer: PreTrainedTokenizerBase = self._own_tokenizer
         self.custom_tokenizer = tokenizer
         if tokenizer is not None:
@@ -108,8 +108,8 @@ class FrozenTortoise:
     ) -> "FrozenTortoise":
         """Opens tortoise-tts' original files, or fine-tuned ones of the same kind, without executing pickled code.
 
-        Texts are normalised and tokenized as in tortoise-tts, except that writing systems other than Latin and numbers from
-        10 ** 18 on are dropped.
+        Texts are normalised and tokenized as in tortoise-tts, except that writing systems other than Latin are dropped; those
+        of another language's `tokenizer.json` are not normalised, see `read_original_tokenizer`.
 
         Args:
             folder: the folder of the files that are not given below.
@@ -130,11 +130,12 @@ class FrozenTortoise:
         return cls(parts, files.autoregressive, files.all(), custom)
 
     @staticmethod
-    def load_tokenizer(name_or_path: str | Path) -> ClvpTokenizer:
+    def load_tokenizer(name_or_path: str | Path) -> TortoiseTokenizer:
         """The tokenizer alone, without the models."""
         folder = resolve_folder(name_or_path)
-        original = _is_original(folder)
-        return read_original_tokenizer(OriginalFiles.find(folder).tokenizer) if original else read_tokenizer(folder)
+        if _is_original(folder):
+            return read_original_tokenizer(OriginalFiles.find(folder).tokenizer)
+        return read_saved_tokenizer(folder)
 
     @property
     def device(self) -> torch.device:
@@ -150,6 +151,12 @@ class FrozenTortoise:
         """Size of the text vocabulary; with Tortoise's own tokenizer, the number of embeddings in the AR."""
         own = self.autoregressive.text_embedding.num_embeddings
         return own if self.custom_tokenizer is None else len(self.tokenizer)
+
+    @property
+    def seconds_per_code(self) -> float:
+        """The duration of the recording that a code of the DVAE stands for."""
+        assert self.dvae is not None, "the Tortoise has no DVAE"
+        return HOP_LENGTH * 2**self.dvae.config.num_layers / SAMPLE_RATE
 
     def check_can_generate(self) -> None:
         """Raises UserError if texts have a custom tokenizer, which the AR was not trained with."""

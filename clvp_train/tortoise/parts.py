@@ -4,12 +4,13 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 import torch
-from transformers import ClvpFeatureExtractor, ClvpTokenizer
+from transformers import ClvpFeatureExtractor
 
 from clvp_train.errors import UserError
 from clvp_train.tortoise.autoregressive import AutoRegressive
 from clvp_train.tortoise.dvae import DiscreteVAE
 from clvp_train.tortoise.sampling import Sampling
+from clvp_train.tortoise.tokenizer import TortoiseTokenizer
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -23,7 +24,7 @@ class TortoiseParts:
     """
 
     autoregressive: AutoRegressive
-    tokenizer: ClvpTokenizer
+    tokenizer: TortoiseTokenizer
     feature_extractor: ClvpFeatureExtractor
     dvae: DiscreteVAE | None = None
     sampling: Sampling = Sampling()

@@ -4,6 +4,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,7 +17,8 @@ from clvp_train.errors import UserError
 from clvp_train.io.digests import check_digests
 
 HEADER = "#version: 0.2\n"
-STOP, UNKNOWN = "[STOP]", "[UNK]"  # ids 0 and 1, as in Tortoise's tokenizer
+STOP, UNKNOWN, SPACE = "[STOP]", "[UNK]", "[SPACE]"  # ids 0, 1, and 2, as in Tortoise's tokenizer
+SPACE_CHARACTER = "▁"  # a text contains it instead of spaces where [SPACE] would be split into its letters
 TOKENIZER_FILE = "tokenizer.json"
 FILES = ("vocab.json", "merges.txt", "*token*.json")  # of `save_pretrained`
 # transliterations of what has no ASCII decomposition: Latin letters and the punctuation of English books
@@ -35,6 +37,9 @@ ASCII = {
 TRANSLITERATE = str.maketrans(ASCII)
 ORDINALS = {"one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth"}
 ORDINALS["twelve"] = "twelfth"
+POWERS = ("quintillion", "sextillion", "septillion", "octillion", "nonillion", "decillion")  # of 1000, from the sixth
+
+TortoiseTokenizer = ClvpTokenizer | PreTrainedTokenizerFast  # of an AR for English, or for another language
 
 
 class TortoiseNormalizer(EnglishNormalizer):
@@ -55,8 +60,18 @@ class TortoiseNormalizer(EnglishNormalizer):
         return super().normalize_numbers(re.sub(r"[0-9,]{4301,}", " ", text))
 
     def number_to_words(self, num: int) -> str:
-        """3025 is "three thousand twenty-five", 3125 "three thousand, one hundred twenty-five"."""
-        return re.sub(r", ([a-z-]+)$", r" \1", super().number_to_words(num))
+        """3025 is "three thousand twenty-five", 3125 "three thousand, one hundred twenty-five"; numbers from 10 ** 36 on,
+        which have no names in tortoise-tts either, are read digit by digit."""
+        power = (len(str(num)) - 1) // 3
+        if power < 6:
+            words = super().number_to_words(num)
+        elif power < 6 + len(POWERS):
+            first, rest = divmod(num, 1000**power)
+            words = f"{self.number_to_words(first)} {POWERS[power - 6]}"
+            words += f", {self.number_to_words(rest)}" if rest else ""
+        else:
+            return " ".join(super(TortoiseNormalizer, self).number_to_words(int(digit)) for digit in str(num))
+        return re.sub(r", ([a-z-]+)$", r" \1", words)
 
     def _expand_ordinal(self, match: re.Match[str]) -> str:  # type: ignore[override]
         words = self.number_to_words(int(match[0][:-2]))
@@ -102,39 +117,75 @@ def read_tokenizer(folder: Path) -> ClvpTokenizer:
     return as_tortoise_reads(tokenizer)
 
 
-def read_saved_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+def read_saved_tokenizer(folder: Path) -> TortoiseTokenizer:
     """Reads what `save_pretrained` wrote, of Tortoise's tokenizer or of a custom one. Raises UserError."""
     if (folder / TOKENIZER_FILE).exists() and not (folder / "merges.txt").exists():
         return read_custom_tokenizer(folder)
     return read_tokenizer(folder)
 
 
-def read_original_tokenizer(file: Path) -> ClvpTokenizer:
-    """Reads tortoise-tts' `tokenizer.json`.
+def read_original_tokenizer(file: Path) -> TortoiseTokenizer:
+    """Reads a `tokenizer.json` of tortoise-tts, or of an AR that was fine-tuned for another language.
+
+    English texts are normalised to ASCII. A tokenizer with tokens beyond ASCII is of another language, for which tortoise-tts
+    has no spelling rules: its texts are only lower-cased, unless it has upper-case tokens.
 
     Raises:
-        UserError: the file is missing, not a BPE of the tokenizers library, or has tokens beyond ASCII, which normalised
-            texts never contain.
+        UserError: the file is missing or not a BPE of the tokenizers library with Tortoise's special tokens.
     """
     try:
         model = json.loads(file.read_text(encoding="utf-8"))["model"]
         vocabulary = model["vocab"]
-        merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
-        if not {"[STOP]", "[UNK]", "[SPACE]"} <= vocabulary.keys() or any(len(merge) != 2 for merge in merges):
+        merges = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in model["merges"]]
+        if not {STOP, UNKNOWN, SPACE} <= vocabulary.keys() or any(len(merge) != 2 for merge in merges):
             raise ValueError("no [STOP], [UNK] and [SPACE], or merges that are not pairs")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if not all(token.isascii() for token in vocabulary):
+            return _other_language(vocabulary, merges)
+    except Exception as error:  # the tokenizers library raises bare ones
         raise UserError(f"{file}: not a tokenizer of tortoise-tts ({error!r}). Use its tokenizer.json.") from None
-    unreachable = sorted(token for token in vocabulary if not token.isascii())
-    if unreachable:
-        raise UserError(
-            f"{file}: {len(unreachable)} tokens beyond ASCII {unreachable[:3]}, but texts are normalised to ASCII. Use an "
-            "English tokenizer."
-        )
     with TemporaryDirectory() as scratch:
         vocab_file, merges_file = Path(scratch, "vocab.json"), Path(scratch, "merges.txt")
         vocab_file.write_text(json.dumps(vocabulary))
         merges_file.write_text(HEADER + "".join(f"{first} {second}\n" for first, second in merges))
         return as_tortoise_reads(ClvpTokenizer(str(vocab_file), str(merges_file)))
+
+
+def _other_language(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> PreTrainedTokenizerFast:
+    """Splits texts as tortoise-tts does, at spaces, each a [SPACE], and at punctuation."""
+    has_case = any(token != token.lower() for token in vocabulary.keys() - {STOP, UNKNOWN, SPACE})
+    ids = {SPACE_CHARACTER if token == SPACE else token: id_ for token, id_ in vocabulary.items()}
+    tokenizer = Tokenizer(models.BPE(ids, merges, unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.NFC(),
+            *([] if has_case else [normalizers.Lowercase()]),
+            normalizers.Replace(Regex(r"\s+"), SPACE_CHARACTER),
+        ]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(SPACE_CHARACTER, "isolated"), pre_tokenizers.Whitespace()]
+    )
+    return _fast(tokenizer)
+
+
+def _fast(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """For transformers. The name of a special token in a text is plain text."""
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token=UNKNOWN, pad_token=STOP, split_special_tokens=True
+    )
+
+
+def loses_most_letters(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
+    """Whether most letters of a text give no token, or the unknown one, as those of other scripts do in Tortoise's tokenizer.
+    What is left, such as punctuation and numbers, does not say what is spoken."""
+    letters = [character for character in text if character.isalpha()]
+    return 2 * sum(_is_lost(tokenizer, letter) for letter in letters) > len(letters)
+
+
+@lru_cache(maxsize=2**16)
+def _is_lost(tokenizer: PreTrainedTokenizerBase, letter: str) -> bool:
+    ids = tokenizer(letter)["input_ids"]
+    return not ids or tokenizer.unk_token_id in ids
 
 
 def train_custom_tokenizer(texts: Iterable[str], vocab_size: int = 255) -> PreTrainedTokenizerFast:
@@ -168,10 +219,7 @@ def train_custom_tokenizer(texts: Iterable[str], vocab_size: int = 255) -> PreTr
         )
     trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[STOP, UNKNOWN], show_progress=False)
     tokenizer.train_from_iterator(normalised, trainer)
-    # the name of a special token in a text is plain text
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token=UNKNOWN, pad_token=STOP, split_special_tokens=True
-    )
+    return _fast(tokenizer)
 
 
 def read_custom_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:

@@ -21,7 +21,7 @@ from clvp_train.models.weight_files import read_weights, weight_files
 from clvp_train.tortoise.autoregressive import AutoRegressive, Positions
 from clvp_train.tortoise.dvae import DiscreteVAE, DVAEConfig
 from clvp_train.tortoise.parts import TortoiseParts, check_keys, load_weights, make_sampling
-from clvp_train.tortoise.tokenizer import read_tokenizer
+from clvp_train.tortoise.tokenizer import read_saved_tokenizer
 
 CONFIG_FILE, SAMPLING_FILE, DVAE_FOLDER = "config.json", "sampling.json", "dvae"
 CLVP_PREFIXES = ("text_encoder_model.", "speech_encoder_model.", "logit_scale")  # read by `clvp_train.models`
@@ -56,7 +56,7 @@ def read_folder(folder: Path, positions: Positions, sampling: dict[str, Any]) ->
     defaults = _read_json(folder / SAMPLING_FILE) if (folder / SAMPLING_FILE).exists() else {}
     return TortoiseParts(
         autoregressive=autoregressive,
-        tokenizer=read_tokenizer(folder),
+        tokenizer=read_saved_tokenizer(folder),
         feature_extractor=_read_feature_extractor(folder),
         dvae=_read_dvae(folder / DVAE_FOLDER) if (folder / DVAE_FOLDER).is_dir() else None,
         sampling=make_sampling(autoregressive, defaults, sampling),

@@ -30,7 +30,7 @@ def without_digits():
     tortoise = FrozenTortoise.from_pretrained(DATA / "tortoise", sampling={"max_codes": 4})
     tokenizer = tortoise.tokenizer
     tortoise.tokenizer = lambda text: {"input_ids": [] if text.isdigit() else tokenizer(text)["input_ids"]}
-    tortoise.tokenizer.save_pretrained = tokenizer.save_pretrained
+    tortoise.tokenizer.save_pretrained, tortoise.tokenizer.unk_token_id = tokenizer.save_pretrained, 1
     return tortoise
 
 
@@ -45,6 +45,24 @@ def test_texts_are_skipped_and_listed(without_digits, write_corpus, tmp_path, ca
     manifest = read_manifest(folder)
     assert manifest.report["skipped"] == {"text too long": 2, "no tokens": 1}
     assert [shard.rows for shard in manifest.shards] == [1, 0, 1], "a shard may be empty"
+
+
+def test_texts_whose_letters_vanish_are_skipped_and_listed(tortoise, write_corpus, tmp_path):
+    lost = [
+        "你好，世界！",
+        "Мы ждали 5 часов, но он не пришёл.",
+        "「今日は」",
+        "안녕하세요. 2024",
+        "Γεια σου; OK",
+        "مرحبا!",
+    ]
+    kept = ["Ça va, señor Łódź?", "He said “привет” to the others.", "7, 8, 9!"]
+    folder = generate(write_corpus([*lost, *kept]), tortoise, ar(), folder=tmp_path / "pairs")
+    assert read_pairs(folder)["text"].to_pylist() == kept
+    assert read_manifest(folder).report["skipped"] == {"unknown letters": len(lost)}
+    assert "train_tokenizer" in skipped_in(folder)[1]["reason"]
+    with pytest.raises(UserError, match="utterance 000001: text '你好.*train_tokenizer"):
+        generate(write_corpus(lost), tortoise, ar(bad_rows="error"), folder=tmp_path / "other")
 
 
 @pytest.mark.parametrize("text", [LONG, "12"])

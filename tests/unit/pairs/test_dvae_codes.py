@@ -44,6 +44,17 @@ def test_other_recordings_give_another_folder(tortoise, write_recordings, tmp_pa
     assert generate(corpus, tortoise, DVAECodes(), cache_dir=tmp_path / "codes") != first
 
 
+@pytest.mark.parametrize(("max_codes", "kept"), [(None, 4), (500, 4), (6, 3), (5, 2), (4, 1)])
+def test_long_recordings_are_skipped_and_listed(tortoise, write_recordings, tmp_path, max_codes, kept):
+    """4000, 5111, 6222 and 7333 samples are 4, 5, 7 and 8 codes... by 1024 samples each, rounded up."""
+    corpus = write_recordings([""] * 4)
+    folder = generate(corpus, tortoise, DVAECodes(max_codes=max_codes), folder=tmp_path / "pairs")
+    lengths = [len(codes) for codes in read_pairs(folder)["speech_ids"].to_pylist()]
+    assert len(lengths) == kept and max(lengths) <= (max_codes or 99)
+    assert read_manifest(folder).report["skipped"] == ({} if kept == 4 else {"recording too long": 4 - kept})
+    assert ("codes.max_codes" in read_manifest(folder).settings) == (max_codes != 500), "as earlier versions wrote it"
+
+
 def test_missing_audio_or_dvae(tortoise, write_corpus, write_recordings, tmp_path):
     shutil.copytree(DATA / "tortoise", tmp_path / "bare", ignore=shutil.ignore_patterns("dvae", "SHA256SUMS"))
     bare = FrozenTortoise.from_pretrained(tmp_path / "bare")

@@ -32,9 +32,9 @@ def test_samples_at_22050_hz_are_read_as_they_are(tmp_path):
 
 
 def test_channels_are_averaged(tmp_path):
-    left, right = np.full(2000, 0.5), np.full(2000, -0.25)
+    left, right = np.random.default_rng(0).integers(-64, 64, (2, 2000)) / 128
     soundfile.write(tmp_path / "clip.wav", np.stack([left, right], axis=1), 22_050, subtype="FLOAT")
-    np.testing.assert_array_equal(load_audio(tmp_path / "clip.wav"), np.full(2000, 0.125, np.float32))
+    np.testing.assert_array_equal(load_audio(tmp_path / "clip.wav"), ((left + right) / 2).astype(np.float32))
 
 
 def test_no_sample_leaves_the_range_whatever_resampling_does(tmp_path):
@@ -96,6 +96,85 @@ def test_errors_use_the_given_name_for_bytes():
     assert "BytesIO" not in str(raised.value)
 
 
+def sound(samples, rate: int = 22_050, format: str = "WAV", subtype: str | None = "FLOAT") -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format=format, subtype=subtype)
+    return file.getvalue()
+
+
+def with_one(value: float) -> np.ndarray:
+    samples = tone(22_050)
+    samples[7000] = value
+    return samples
+
+
+NOISE = np.random.default_rng(0).uniform(-0.3, 0.3, 22_050)
+
+
+@pytest.mark.parametrize(
+    ("clip", "reason"),
+    [
+        (sound(np.zeros(9000)), "silent"),
+        (sound(np.full(9000, 0.02)), "silent"),  # a constant offset
+        (sound(np.arange(9000) % 2 / 2**15, subtype="PCM_16"), "silent"),  # the last bit toggles
+        (sound(np.zeros((9000, 2)), format="FLAC", subtype=None), "silent"),
+        (sound(with_one(np.nan)), "NaN or infinite"),
+        (sound(with_one(np.inf)), "NaN or infinite"),
+        (sound(with_one(-np.inf), subtype="DOUBLE"), "NaN or infinite"),
+        (sound(tone(22_050) * 2**15), "samples up to 163"),
+        (sound(tone(22_050) * 2**23), "full scale is 1"),
+        (sound(tone(22_050) * 255), "full scale is 1"),
+        (sound(tone(22_050), rate=1), "sample rate of 1 Hz"),
+        (sound(tone(22_050), rate=2_205), "sample rate of 2205 Hz"),
+        (sound(tone(22_050), rate=2_205_000), "sample rate of 2205000 Hz"),
+        *(
+            (whole[: int(len(whole) * 0.75)], r"cut short \(0.[67]\d s instead of 1.00 s\)")
+            for whole in (
+                sound(NOISE, subtype="PCM_16"),
+                sound(NOISE, subtype="ULAW"),
+                sound(NOISE, format="AIFF", subtype="PCM_16"),
+                sound(NOISE, format="AU", subtype="PCM_24"),
+                sound(NOISE, format="W64"),
+                sound(NOISE, format="MP3", subtype=None),
+            )
+        ),
+    ],
+)
+def test_what_is_no_recording_is_refused_with_the_reason(clip, reason):
+    with pytest.raises(UserError, match=reason):
+        load_audio(clip, "of utterance 7")
+
+
+def test_harmless_headers_and_levels_are_read():
+    whole = sound(NOISE, subtype="PCM_16")
+    unknown_size = whole[:4] + b"\xff" * 4 + whole[8:40] + b"\xff" * 4 + whole[44:]  # as ffmpeg writes to a pipe
+    size_of_file = whole[:40] + len(whole).to_bytes(4, "little") + whole[44:]
+    for clip in (unknown_size, size_of_file, whole[:-50], whole + b"LIST\x10\0\0\0"):
+        assert len(load_audio(clip)) >= 22_000
+    assert load_audio(sound(NOISE * 5)).abs().max() == 1.0, "clipped, as before"
+    assert load_audio(sound(tone(22_050) * 0.004, subtype="PCM_16")).abs().max() > 0.0019, "quiet, not silent"
+
+
+@pytest.mark.parametrize(
+    ("gains", "expected", "warning"),
+    [
+        ((1, 0), 1, "silent channels left out (2)"),
+        ((0, 1), 1, "silent channels left out (1)"),
+        ((0, 0, 1, 0, 0, 0), 1, "silent channels left out (1, 2, 4, 5, 6)"),  # 5.1 with speech in the centre
+        ((1, -1), 1, "antiphase"),
+        ((0.9, -1), -1, "antiphase"),
+        ((0, 1, -1), 1, "antiphase"),
+        ((1, 0.1), 0.55, ""),  # crosstalk
+        ((1, -0.1), 0.45, ""),
+    ],
+)
+def test_channels_that_carry_nothing_or_cancel_are_left_out(gains, expected, warning):
+    warnings = list[str]()
+    samples = load_audio(sound(np.outer(NOISE, gains)), "a.wav", warnings.append)
+    np.testing.assert_allclose(samples, NOISE * expected, atol=1e-6)
+    assert bool(warnings) == bool(warning) and warning in "".join(warnings)
+
+
 def naive_log_mel(samples: np.ndarray) -> np.ndarray:
     """Frame by frame in float64: Hann window, DFT, triangles on the HTK mel scale of equal area."""
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(1024) / 1024)
@@ -134,7 +213,7 @@ def test_log_mel_takes_batches_and_divides_by_the_norms():
 
 
 def test_the_shortest_clip_that_is_read_has_features(tmp_path):
-    soundfile.write(tmp_path / "clip.wav", np.zeros(240), 8000)
+    soundfile.write(tmp_path / "clip.wav", tone(8000, 0.03), 8000)
     assert torch.isfinite(log_mel(load_audio(tmp_path / "clip.wav"))).all()
 
 

@@ -168,6 +168,16 @@ class Malice:
         return Path.touch, (self.file,)
 
 
+def test_an_ar_of_another_language_reads_its_own_tokenizer(folder, tmp_path):
+    letters = {letter: id_ for id_, letter in enumerate("адеж5", start=3)}
+    put_tokenizer(vocab=SPECIAL | letters)(folder)
+    tortoise = FrozenTortoise.from_original(folder)
+    assert tortoise.tokenize("Да, 5") == [letters["д"], letters["а"], 1, 2, letters["5"]]
+    tortoise.save_pretrained(tmp_path / "composite")
+    assert FrozenTortoise.from_pretrained(tmp_path / "composite").tokenize("даже") == tortoise.tokenize("Даже")
+    assert FrozenTortoise.load_tokenizer(folder)("да")["input_ids"] == tortoise.tokenize("да")
+
+
 AR, DVAE, NORMS, TOKENIZER = "autoregressive.pth", "dvae.pth", "mel_norms.pth", "tokenizer.json"
 SPECIAL = {"[STOP]": 0, "[UNK]": 1, "[SPACE]": 2}
 CORRUPT = "corrupt or not a checkpoint"
@@ -224,7 +234,7 @@ BROKEN = [
     (put(TOKENIZER, b"{"), "not a tokenizer of tortoise-tts"),
     (put_tokenizer(vocab=[["a", 0.1]]), "not a tokenizer of tortoise-tts"),
     (put_tokenizer(vocab={"a": 0}), "not a tokenizer of tortoise-tts"),
-    (put_tokenizer(vocab={**SPECIAL, "да": 3}), "1 tokens beyond ASCII"),
+    (put_tokenizer(vocab={**SPECIAL, "д": 3}, merges=["д а"]), "not a tokenizer of tortoise-tts"),
     (put_tokenizer(vocab={**SPECIAL, **{f"t{n}": n for n in range(3, 300)}}), "300 tokens, but the AR in .* has 255"),
     (lambda folder: save_dvae(folder, 64), "DVAE has 64 codes and the AR 96"),
     (lambda folder: (folder / DVAE).write_bytes((folder / AR).read_bytes()), "not a DVAE"),

@@ -1,5 +1,6 @@
 """Custom tokenizers, and the normalizer of Tortoise's, which `tests/parity` compares with tortoise-tts on thousands of texts."""
 
+import json
 import shutil
 
 import pytest
@@ -10,7 +11,9 @@ from clvp_train.pairs import ARCodes
 from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.tokenizer import (
     TortoiseNormalizer,
+    loses_most_letters,
     read_custom_tokenizer,
+    read_original_tokenizer,
     read_saved_tokenizer,
     train_custom_tokenizer,
 )
@@ -76,6 +79,39 @@ def test_a_custom_tokenizer_is_for_recordings_only(nano, tokenizer, tmp_path):
     assert FrozenTortoise.from_pretrained(tmp_path / "saved").tokenize("So.") == nano.tokenize("So.")
 
 
+@pytest.mark.parametrize(
+    ("text", "is_lost"),
+    [("και", False), ("Και 5 xyz", True), ("Και xy", False), ("你好", True), ("1, 2!", False), ("éàü", True)],
+)
+def test_letters_that_a_custom_tokenizer_does_not_know(tokenizer, text, is_lost):
+    assert loses_most_letters(tokenizer, text) == is_lost
+
+
+LETTERS = {"german": "aäeghirtuß", "greek": "αβγδεικς", "japanese": "かな漢字"}
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "tokens"),
+    [
+        ("german", "Äh, ja\n ruß", ["ä", "h", "[UNK]", "▁", "[UNK]", "a", "▁", "r", "u", "ß"]),
+        ("german", "der Tiger", ["[UNK]", "er", "▁", "t", "i", "g", "er"]),
+        ("greek", "Και", ["[UNK]", "α", "ι"]),
+        ("greek", "[STOP]", ["[UNK]"] * 6),
+        ("japanese", "漢字かな", ["漢", "字", "か", "な"]),
+    ],
+)
+def test_a_tokenizer_of_another_language_has_no_english_rules(tmp_path, language, text, tokens):
+    vocabulary = {name: id_ for id_, name in enumerate(["[STOP]", "[UNK]", "[SPACE]", *LETTERS[language], "er"])}
+    model = {"type": "BPE", "vocab": vocabulary, "merges": ["e r"] if language == "german" else []}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": model}))
+    tokenizer = read_original_tokenizer(tmp_path / "tokenizer.json")
+    tokenizer.save_pretrained(tmp_path / "saved")
+    for opened in (tokenizer, read_saved_tokenizer(tmp_path / "saved")):
+        ids = opened(text)["input_ids"]
+        assert opened.convert_ids_to_tokens(ids) == tokens
+        assert ids == [vocabulary[token.replace("▁", "[SPACE]")] for token in tokens]
+
+
 @pytest.mark.parametrize("file", ["vocab.json", "merges.txt"])
 @pytest.mark.parametrize("content", ["", "{}", "#version: 0.2\n"])
 def test_an_empty_file_of_a_tokenizer_without_digests_is_refused(nano, tmp_path, file, content):
@@ -99,6 +135,12 @@ def test_an_empty_file_of_a_tokenizer_without_digests_is_refused(nano, tmp_path,
         ("Dr. Smith\n of St.  Ives", "doctor smith of saint ives"),
         ("Привет", ""),
         ("1" * 5000, " "),
+        ("1,000,000,000,000,000,007", "one quintillion seven"),
+        ("$20000000000000000000.10", "twenty quintillion dollars, ten cents"),
+        ("3.00000000000000000001", "three point one"),
+        ("4" + "0" * 35 + "th", "four hundred decillionth"),
+        ("2" + "0" * 36 + ".", "two" + " zero" * 36 + "."),
+        ("£" + "12" * 20, " ".join(["one two"] * 20) + " pounds"),
     ],
 )  # fmt: skip
 def test_normalized_texts(written, spoken):
