@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from clvp_train.errors import UserError
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+# what libsndfile reads, in order of preference: of recordings that differ in their suffix only, the first is read
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".oga", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64")
+# recordings that it does not read (yet): rows of a corpus, which are skipped with the reason where sound is needed
+OTHER_AUDIO_SUFFIXES = (".m4a", ".aac", ".mp4", ".wma", ".webm", ".amr")
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,11 @@ def absolute(path: str | Path) -> Path:
     return Path(path).expanduser().absolute()
 
 
+def is_clutter(name: str) -> bool:
+    """Whether a file or folder is hidden, such as `.DS_Store` or a Mac's `._*`, or a Mac's folder of such files."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yields (line number from 1, line with its "\\n") of a UTF-8 file, plain or .gz; a byte order mark is dropped.
 
@@ -163,7 +171,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """
     offset = 0
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+        with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
                     text = line.decode("utf-8")

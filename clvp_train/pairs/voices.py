@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from clvp_train.corpus import AUDIO_SUFFIXES, Corpus, Utterance
+from clvp_train.corpus import AUDIO_SUFFIXES, OTHER_AUDIO_SUFFIXES, Corpus, Utterance, is_clutter
 from clvp_train.errors import UserError
 from clvp_train.pairs.sources import UNKNOWN, BadRows, load_recording
 from clvp_train.tortoise import FrozenTortoise
@@ -25,12 +25,16 @@ def folder_voices(folder: str | Path, setting: str = "codes.voices") -> dict[str
     if not Path(folder).is_dir():
         raise UserError(f"{setting}={folder}: not a directory. Set it to a folder with a subfolder of clips per voice.")
     voices = {}
-    for voice in sorted(path for path in Path(folder).iterdir() if path.is_dir() and not path.name.startswith(".")):
-        clips = [path for path in sorted(voice.iterdir()) if path.suffix.lower() in AUDIO_SUFFIXES]
+    for voice in sorted(path for path in Path(folder).iterdir() if path.is_dir() and not is_clutter(path.name)):
+        files = [path for path in sorted(voice.iterdir()) if not is_clutter(path.name)]
+        clips = [path for path in files if path.suffix.lower() in AUDIO_SUFFIXES]
+        for path in files:
+            if path.suffix.lower() in OTHER_AUDIO_SUFFIXES:
+                log.warning("%s: not a format of libsndfile, clip ignored. Convert it to wav or flac", path)
         if clips:
             voices[voice.name] = clips
         else:
-            log.warning("%s: no wav, flac, ogg or mp3 file, voice ignored", voice)
+            log.warning("%s: no wav, flac, ogg, opus or mp3 file, voice ignored", voice)
     if not voices:
         raise UserError(f"{setting}={folder}: contains no voice. Create a subfolder of wav or flac clips per voice.")
     return voices

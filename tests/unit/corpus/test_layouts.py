@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clvp_train.corpus import Asterisk, Folder, LJSpeech, TextLines, Utterance
+from clvp_train.corpus import VCTK, Asterisk, Folder, LJSpeech, TextLines, Utterance
 from tests.unit.corpus.conftest import fails
 
 
@@ -78,6 +78,76 @@ class TestLJSpeech:
         )
         assert (second.text, third.text) == ("Raw", "Two")
 
+    TEXTS = ("The gate was open.", "She closed it.", "A cafe by the river.", "It rained.")
+
+    @pytest.mark.parametrize(
+        ("values", "speakers"),
+        [
+            (("1.50", "1.50", "1.48", "1.52"), None),
+            (("1.50", "1.50", "1.50", "1.50"), None),
+            (("anna", "anna", "ben", "ben"), True),
+            (("0", "0", "1", "1"), True),
+            (("male1",) * 4, True),
+            (("33075", "33076", "48000", "9"), None),
+            (("ðə ɡeɪt wəz", "ʃi kloʊzd", "ə kæfeɪ baɪ", "ɪt reɪnd"), None),
+            (("anna", "ben", "anna", ""), None),
+        ],
+    )
+    def test_a_third_column_that_is_no_text(self, root, caplog, values, speakers):
+        self.write(
+            root, *(f"LJ001-000{1 + n % 3}|{text}|{value}" for n, (text, value) in enumerate(zip(self.TEXTS, values)))
+        )
+        rows = list(LJSpeech(str(root))._rows())
+        assert [row.text for row in rows] == list(self.TEXTS)
+        assert [row.speaker for row in rows] == (list(values) if speakers else [None] * 4)
+        assert f"reading id|text|{'speaker' if speakers else 'ignored'}" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("values", "texts"),
+        [
+            (("male1", "male1", "male2", "male2"), TEXTS),
+            (("male1",) * 4, TEXTS),
+            (("0", "1", "0", "1"), TEXTS),
+            (("SSB0005", "SSB0005", "SSB0006", "SSB0006"), ("你好", "今天天气很好", "我喜欢喝茶", "你呢")),
+        ],
+    )
+    def test_speakers_in_the_second_column(self, root, values, texts):
+        self.write(root, *(f"wavs/LJ001-000{1 + n % 3}.wav|{value}|{texts[n]}" for n, value in enumerate(values)))
+        rows = list(LJSpeech(str(root))._rows())
+        assert [(row.speaker, row.text) for row in rows] == list(zip(values, texts))
+
+    @pytest.mark.parametrize(
+        ("raw", "normalised"),
+        [
+            ("In 1455, he said", "In fourteen fifty-five, he said"),
+            ("5", "five"),
+            ("你好,世界", "你好世界"),
+            ("Dr.", ""),
+        ],
+    )
+    def test_two_forms_of_a_text(self, root, raw, normalised):
+        self.write(root, *(f"LJ001-000{n}|{raw}{n}|{normalised and normalised + str(n)}" for n in (1, 2, 3)))
+        assert [u.text for u in LJSpeech(str(root))] == [f"{normalised or raw}{n}" for n in (1, 2, 3)]
+        assert {u.speaker for u in LJSpeech(str(root))} == {None}
+
+    @pytest.mark.parametrize(
+        ("name", "file", "id_"),
+        [
+            ("1.wav", "wavs/1.wav", "1"),
+            ("wavs/1.wav", "wavs/1.wav", "wavs/1"),
+            ("ann/1", "wavs/ann/1.wav", "ann/1"),
+            ("clips/1.flac", "clips/1.flac", "clips/1"),
+            ("1", "wavs/1.WAV", "1"),
+            ("1.wav", "wavs/1.flac", "1"),
+            ("1.5", "wavs/1.5.ogg", "1.5"),
+            ("1.wav", "wavs/1.wav.wav", "1.wav"),
+        ],
+    )
+    def test_ids_with_suffixes_and_folders(self, tmp_path, write_audio, name, file, id_):
+        write_audio(tmp_path / file)
+        self.write(tmp_path, f"{name}|The gate was open.", "", " ")
+        assert list(LJSpeech(str(tmp_path))) == [Utterance(id_, "The gate was open.", str(tmp_path / file))]
+
     def test_relative_root(self, root, monkeypatch):
         monkeypatch.chdir(root.parent)
         assert next(iter(LJSpeech(root.name))).audio == str(root / "wavs/LJ001-0001.wav")
@@ -132,7 +202,54 @@ class TestFolder:
         fails(Folder(str(tmp_path)), "c.txt: no audio file", "Add c.wav")
         (tmp_path / "c.txt").unlink()
         write_audio(tmp_path / "b.flac")
-        fails(Folder(str(tmp_path)), "duplicate id 'b'")
+        assert [u.audio for u in Folder(str(tmp_path))][1] == str(tmp_path / "b.wav"), "one of two recordings"
+
+    @pytest.mark.parametrize(
+        ("audio", "transcripts"),
+        [
+            ("84/1/84_1_0.wav", {"84/1/84_1_0.normalized.txt": "{}", "84/1/84_1_0.original.txt": "raw", "84/1/84_1.trans.tsv": ""}),
+            ("84/1/84_1_0.wav", {"84/1/84_1_0.original.txt": "{}"}),
+            ("84/1/84-1-0.flac", {"84/1/84-1.trans.txt": "84-1-9 NO\n\n84-1-0 {}\n", "SPEAKERS.TXT": "", "BOOKS.txt": ""}),
+            ("84/1/84-1-0.flac", {"84/1/84-1.trans.txt": "84-1-0\t{}"}),
+            ("clip5.wav", {"clip5.wav.txt": "{}"}),
+            ("a/clip5.mp3", {"a/clip5.mp3.txt": "{}", "a/NOTES.TXT": "no transcript"}),
+            ("CLIP7.WAV", {"CLIP7.TXT": "{}"}),
+            ("x.original.wav", {"x.original.txt": "{}"}),
+            ("v1.2.wav", {"v1.2.txt": "{}"}),
+            ("ann/a.aiff", {"ann/a.txt": "{}"}),
+            ("ann/a.caf", {"ann/a.txt": "{}", "ann/._a.txt": "Finder's", "__MACOSX/b.txt": "Finder's"}),
+        ],
+    )  # fmt: skip
+    def test_layouts(self, tmp_path, write_audio, audio, transcripts):
+        write_audio(tmp_path / audio)
+        for name, content in transcripts.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(content.format("The gate."))
+        speaker = audio.split("/")[0] if "/" in audio else None
+        id_ = audio.rpartition(".")[0]
+        assert list(Folder(str(tmp_path))) == [Utterance(id_, "The gate.", str(tmp_path / audio), speaker)]
+
+    @pytest.mark.parametrize("suffix", ["opus", "m4a", "wma"])
+    def test_suffixes_that_soundfile_does_not_write(self, tmp_path, suffix):
+        for name in (f"a.{suffix}", "film.mp4"):
+            (tmp_path / name).write_bytes(b"sound")
+        (tmp_path / "a.txt").write_text("The gate.")
+        assert [u.audio for u in Folder(str(tmp_path))] == [str(tmp_path / f"a.{suffix}")]
+
+
+class TestVCTK:
+    @pytest.mark.parametrize("audio", ["wav48/p225/p225_001.wav", "wav48_silence_trimmed/p225/p225_001_mic{}.flac"])
+    @pytest.mark.parametrize("microphone", [1, 2])
+    def test_reads(self, tmp_path, write_audio, audio, microphone):
+        for name in (audio.format(1), audio.format(2), audio.replace("001", "009").format(1)):
+            write_audio(tmp_path / name)
+        for name in ("p225_001", "p225_010"):  # one without transcript, one without recording
+            (tmp_path / "txt/p225").mkdir(parents=True, exist_ok=True)
+            (tmp_path / f"txt/p225/{name}.txt").write_text("The gate.\n")
+        expected = [Utterance("p225/p225_001", "The gate.", str(tmp_path / audio.format(microphone)), "p225")]
+        assert list(VCTK(str(tmp_path), microphone)) == expected
+        fails(Folder(str(tmp_path)), "VCTK's layout. Set corpus=vctk")
+        fails(VCTK(str(tmp_path / "txt")), "no folders txt and wav48")
 
 
 class TestAsterisk:

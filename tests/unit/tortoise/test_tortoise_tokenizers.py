@@ -81,7 +81,7 @@ def test_a_custom_tokenizer_is_for_recordings_only(nano, tokenizer, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "is_lost"),
-    [("και", False), ("Και 5 xyz", True), ("Και xy", False), ("你好", True), ("1, 2!", False), ("éàü", True)],
+    [("και", False), ("Και 5 wxyz", True), ("Και xy", False), ("你好", True), ("1, 2!", False), ("éàü", True)],
 )
 def test_letters_that_a_custom_tokenizer_does_not_know(tokenizer, text, is_lost):
     assert loses_most_letters(tokenizer, text) == is_lost
@@ -95,7 +95,7 @@ LETTERS = {"german": "aäeghirtuß", "greek": "αβγδεικς", "japanese": "�
     [
         ("german", "Äh, ja\n ruß", ["ä", "h", "[UNK]", "▁", "[UNK]", "a", "▁", "r", "u", "ß"]),
         ("german", "der Tiger", ["[UNK]", "er", "▁", "t", "i", "g", "er"]),
-        ("greek", "Και", ["[UNK]", "α", "ι"]),
+        ("greek", "Και", ["κ", "α", "ι"]),
         ("greek", "[STOP]", ["[UNK]"] * 6),
         ("japanese", "漢字かな", ["漢", "字", "か", "な"]),
     ],
@@ -140,7 +140,7 @@ def test_an_empty_file_of_a_tokenizer_without_digests_is_refused(nano, tmp_path,
         ("3.00000000000000000001", "three point one"),
         ("4" + "0" * 35 + "th", "four hundred decillionth"),
         ("2" + "0" * 36 + ".", "two" + " zero" * 36 + "."),
-        ("£" + "12" * 20, " ".join(["one two"] * 20) + " pounds"),
+        ("No. " + "12" * 20, "no. " + " ".join(["one two"] * 20)),
     ],
 )  # fmt: skip
 def test_normalized_texts(written, spoken):
