@@ -1,6 +1,7 @@
 """Candidates in Parquet files: reading, scoring, and writing with scores. Shapes: N rows, T text length, S speech length."""
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ TYPES: dict[str, tuple[Callable[[pa.DataType], bool], str]] = {  # of other colu
     "log_probability": (pa.types.is_floating, "floating-point numbers"),
 }
 SOURCE_KEY = b"clvp_train.rerank"  # metadata of a written file: what its contents depend on, as JSON
+MAX_WARNINGS = 5  # bad rows that are logged
+log = logging.getLogger(__name__)
 ROWS_SCORED, ROWS_COPIED = 1024, 8192  # at once
 
 
@@ -49,41 +52,71 @@ class CandidateFile:
         self._check_columns()
 
     def scores(self, on_candidate: Callable[[int], None]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns (N,) scores, float64; (N,) log-probabilities per code under the AR, NaN if unknown; and (N,) text numbers,
-        the same for equal texts.
+        """Returns (N,) scores, float64, NaN for bad rows; (N,) log-probabilities per code under the AR, NaN if unknown; and
+        (N,) text numbers, the same for equal texts.
+
+        A bad row has no text, no codes, or ids that the model does not know. It is logged.
 
         Args:
             on_candidate: called after each candidate with its number of codes.
 
         Raises:
-            UserError: a row has no text, no codes, or ids that the model does not know.
+            UserError: all rows are bad.
         """
-        scores_N, texts_N = np.empty(self.num_rows), np.empty(self.num_rows, dtype=np.int64)
+        scores_N, texts_N = np.full(self.num_rows, np.nan), np.empty(self.num_rows, dtype=np.int64)
         per_code_N = np.full(self.num_rows, np.nan)
-        numbers = dict[Any, int]()
+        numbers, bad, num_padded = dict[Any, int](), list[UserError](), 0
         optional = [name for name in OPTIONAL if name in self.schema.names]
         for start, batch in self._batches(ROWS_SCORED, [self.text_column, "speech_ids", *optional]):
-            keys = [_key(text) for text in self._cells(batch, start, self.text_column)]
-            texts = dict[Any, torch.Tensor]()
-            for row, key in enumerate(keys, start=start):
-                if key not in texts:
-                    texts[key] = self.reranker.text_ids(key, self._cell_name(row, self.text_column))
-            speech = [
-                self.reranker.speech_ids(np.array(codes.values), self._cell_name(row, "speech_ids"))
-                for row, codes in enumerate(self._cells(batch, start, "speech_ids"), start=start)
-            ]
-            finished = [True] * len(batch)
+            keys = [_key(text) for text in batch[self.text_column]]
+            texts_N[start : start + len(batch)] = [numbers.setdefault(key, len(numbers)) for key in keys]
+            pairs = self._pairs(keys, batch["speech_ids"], start, bad)
+            if not pairs:
+                continue
+            rows, texts, speech = zip(*pairs)
+            finished, lengths = np.full(len(rows), True), np.array([len(codes_S) for codes_S in speech])
             if "finished" in optional:
-                finished = batch["finished"].fill_null(True).to_pylist()
-            rows = slice(start, start + len(batch))
-            texts_N[rows] = [numbers.setdefault(key, len(numbers)) for key in keys]
-            scores_N[rows] = self.reranker.scores([texts[key] for key in keys], speech, finished)
+                finished = batch["finished"].fill_null(True).to_numpy(zero_copy_only=False)[list(rows)]
+            good = start + np.array(rows)
+            scores_N[good] = self.reranker.scores(texts, speech, finished.tolist())
             if "log_probability" in optional:
-                num_codes = np.array([len(codes_S) for codes_S in speech]) + finished  # the stop token counts as a code
-                per_code_N[rows] = batch["log_probability"].to_numpy(zero_copy_only=False) / num_codes
-            for codes_S in speech:
-                on_candidate(len(codes_S))
+                values = batch["log_probability"].to_numpy(zero_copy_only=False)[list(rows)]
+                per_code_N[good] = values / (lengths + finished)  # the stop token counts as a code
+            num_padded += sum(len(batch["speech_ids"][row]) > length for row, length in zip(rows, lengths))
+            for length in lengths.tolist():
+                on_candidate(length)
+        self._report(bad, num_padded)
+        per_code_N[np.isnan(scores_N)] = 0.0  # a bad row does not make its text one with unknown log-probabilities
         return scores_N, per_code_N, texts_N
+
+    def _pairs(
+        self, keys: list[Any], codes: pa.Array, start: int, bad: list[UserError]
+    ) -> list[tuple[int, torch.Tensor, torch.Tensor]]:
+        """The number in the batch, the token ids, and the codes of each good row. Errors of others are appended to `bad`."""
+        texts, pairs = dict[Any, torch.Tensor](), list[tuple[int, torch.Tensor, torch.Tensor]]()
+        for row, (key, cell) in enumerate(zip(keys, codes)):
+            text_name, codes_name = (self._cell_name(start + row, name) for name in (self.text_column, "speech_ids"))
+            try:
+                for name, value in ((text_name, key), (codes_name, cell.values)):
+                    if value is None:
+                        raise UserError(f"{name} is null. Give it a value, or delete the row.")
+                if key not in texts:
+                    texts[key] = self.reranker.text_ids(key, text_name)
+                pairs.append((row, texts[key], self.reranker.speech_ids(np.array(cell.values), codes_name)))
+            except UserError as error:
+                bad.append(error)
+        return pairs
+
+    def _report(self, bad: list[UserError], num_padded: int) -> None:
+        """Logs what was left out. Raises UserError if all rows are bad."""
+        if bad and len(bad) == self.num_rows:
+            raise bad[0]
+        for error in bad[:MAX_WARNINGS]:
+            log.warning("skipped: %s", error)
+        if len(bad) > MAX_WARNINGS:
+            log.warning("%s: %d rows are skipped; their scores are null", self.path, len(bad))
+        if num_padded:
+            log.info("%s: start and stop tokens or padding removed from %d candidates", self.path, num_padded)
 
     def write(self, storage: Storage, added: dict[str, pa.Array], source: dict[str, Any]) -> None:
         """Writes the file with additional columns atomically.
@@ -119,13 +152,6 @@ class CandidateFile:
         except (OSError, pa.ArrowException) as error:
             raise self._unreadable(error) from None
 
-    def _cells(self, batch: pa.RecordBatch, start: int, column: str) -> pa.Array:
-        cells = batch[column]
-        if cells.null_count:
-            row = start + cells.is_valid().to_pylist().index(False)
-            raise UserError(f"{self._cell_name(row, column)} is null. Give it a value, or delete the row.")
-        return cells
-
     def _cell_name(self, row: int, column: str) -> str:
         """For messages, which count rows from 1."""
         return f"{self.path}, row {row + 1}: {column}"
@@ -148,7 +174,10 @@ class CandidateFile:
                 self._check_type(field)
 
     def _check_type(self, field: pa.Field) -> None:
-        is_valid, expected = TYPES.get(field.name, (_is_list_of_integers, "lists of integers"))
+        is_codes = field.name == "speech_ids"
+        is_valid, expected = TYPES.get(
+            field.name, (_is_list_of_numbers if is_codes else _is_list_of_integers, "lists of integers")
+        )
         if not is_valid(field.type):
             raise UserError(f"{self.path}: column '{field.name}' has type {field.type}. Convert it to {expected}.")
 
@@ -158,7 +187,8 @@ class CandidateFile:
 
 
 def ranks_in_text(scores_N: np.ndarray, texts_N: np.ndarray) -> np.ndarray:
-    """Returns (N,) ranks of the candidates of each text: 1 for the highest score; the first of equal scores comes first."""
+    """Returns (N,) ranks of the candidates of each text: 1 for the highest score; the first of equal scores comes first,
+    NaN last."""
     order_N = np.lexsort((-scores_N, texts_N))
     sorted_N = texts_N[order_N]
     ranks_N = np.empty(len(texts_N), dtype=np.int64)
@@ -181,10 +211,17 @@ def read_source(file: Path) -> dict[str, Any] | None:
 
 
 def _is_list_of_integers(kind: pa.DataType) -> bool:
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    return is_list and pa.types.is_integer(kind.value_type)
+    return _is_list(kind) and pa.types.is_integer(kind.value_type)
 
 
-def _key(text: pa.Scalar) -> str | tuple[int, ...]:
+def _is_list_of_numbers(kind: pa.DataType) -> bool:
+    return _is_list_of_integers(kind) or (_is_list(kind) and pa.types.is_floating(kind.value_type))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def _key(text: pa.Scalar) -> str | tuple[int, ...] | None:
     value = text.as_py()
-    return value if isinstance(value, str) else tuple(value)
+    return tuple(value) if isinstance(value, list) else value

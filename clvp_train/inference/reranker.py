@@ -16,8 +16,8 @@ from clvp_train.inference.chunked_encoding import encode_in_chunks
 from clvp_train.metrics import percentile, read_score_table, weight_of
 from clvp_train.models import CLVPModel, load_clvp, resolve_checkpoint
 from clvp_train.tortoise.generation import Candidate
-from clvp_train.tortoise.silence_padding import SILENCE_CODE, SILENCE_TAIL
-from clvp_train.tortoise.tokenizer import read_saved_tokenizer
+from clvp_train.tortoise.silence_padding import IGNORED, SILENCE_CODE, SILENCE_TAIL, strip_padding
+from clvp_train.tortoise.tokenizer import loses_most_letters, read_saved_tokenizer
 
 Ids = Sequence[int] | np.ndarray | torch.Tensor
 Text = str | Ids
@@ -115,8 +115,9 @@ class Reranker:
 
         Args:
             texts: strings, or token ids (T,) each.
-            candidates: one or more for each text: codes (S,) without a stop token, or results of `FrozenTortoise.candidates`.
-                Plain codes count as finished: ended by the AR before its limit. They carry no log-probability.
+            candidates: one or more for each text: codes (S,), as tortoise-tts pads them or without padding, or results of
+                `FrozenTortoise.candidates`. Plain codes count as finished: ended by the AR before its limit. They carry no
+                log-probability.
 
         Returns:
             One ranking per text.
@@ -151,7 +152,8 @@ class Reranker:
         """Returns (T,) token ids of a text, which messages call `name`.
 
         Raises:
-            UserError: there are none, or some that the model does not know, or the text is a string and there is no tokenizer.
+            UserError: there are none, or some that the model does not know, or the text is a string and there is no tokenizer
+                that knows its letters.
         """
         if isinstance(text, str):
             if self.tokenizer is None:
@@ -160,14 +162,25 @@ class Reranker:
                     "give texts as token ids."
                 )
             ids = self.tokenizer(text)["input_ids"] if text.strip() else []
-            if not ids:
-                raise UserError(f"{name}: no tokens. Use letters that the tokenizer of {self.source} knows.")
+            if not ids or loses_most_letters(self.tokenizer, text):
+                problem = "less than half of the letters have tokens" if ids else "no tokens"
+                raise UserError(f"{name}: {problem}. Use letters that the tokenizer of {self.source} knows.")
             text = ids
         return self._ids(text, self.model.config.text_config.vocab_size, "token", name)
 
     def speech_ids(self, codes: Ids, name: str) -> torch.Tensor:
-        """Returns (S,) codes of a candidate, which messages call `name`. Raises UserError as `text_ids` does."""
-        return self._ids(codes, self.num_codes, "code", name)
+        """Returns (S,) codes of a candidate without its padding, see `strip_padding`. Messages call it `name`. Raises UserError
+        as `text_ids` does. Codes may be floats of integer values, as a table with gaps stores them."""
+
+        def prepared(codes_S: torch.Tensor) -> torch.Tensor:
+            if codes_S.dim() != 1:
+                return codes_S
+            if codes_S.is_floating_point():
+                codes_S = codes_S.nan_to_num(nan=IGNORED[0])
+                codes_S = codes_S.long() if codes_S.equal(codes_S.round()) else codes_S
+            return strip_padding(codes_S, self.num_codes)
+
+        return self._ids(codes, self.num_codes, "code", name, prepared)
 
     @torch.inference_mode()
     def scores(
@@ -223,13 +236,21 @@ class Reranker:
             tuple(combined.tolist()) if self.log_probability_weight else None,
         )
 
-    def _ids(self, ids: Ids, size: int, kind: str, name: str) -> torch.Tensor:
+    def _ids(
+        self,
+        ids: Ids,
+        size: int,
+        kind: str,
+        name: str,
+        prepared: Callable[[torch.Tensor], torch.Tensor] = lambda ids_L: ids_L,
+    ) -> torch.Tensor:
         try:
             ids_L = torch.as_tensor(ids)
         except (TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"{name}: not a sequence of {kind}s ({error}). Give integers.") from None
         if not ids_L.numel():
             raise UserError(f"{name}: no {kind}s. Give at least one, or leave it out.")
+        ids_L = prepared(ids_L)
         if ids_L.dim() != 1 or ids_L.is_floating_point() or ids_L.dtype == torch.bool:
             raise UserError(f"{name}: not a sequence of {kind}s. Give a one-dimensional sequence of integers.")
         ids_L = ids_L.cpu().long()  # torch has no min for uint16

@@ -133,12 +133,12 @@ def _rerank_file(
 ) -> None:
     scores_N, per_code_N, texts_N = file.scores(progress.candidate)
     percentiles, combined_N = reranker.percentiles(scores_N), reranker.combined(scores_N, per_code_N, texts_N)
-    missing = pa.nulls(len(scores_N), pa.float64())
+    missing, is_bad_N = pa.nulls(len(scores_N), pa.float64()), np.isnan(scores_N)
     columns = {
-        "score": pa.array(scores_N),
-        "percentile": missing if percentiles is None else pa.array(percentiles, pa.float64()),
-        **({"combined_score": pa.array(combined_N)} if reranker.log_probability_weight else {}),
-        "rank": pa.array(ranks_in_text(combined_N, texts_N), pa.int32()),
+        "score": pa.array(scores_N, mask=is_bad_N),
+        "percentile": missing if percentiles is None else pa.array(np.array(percentiles), pa.float64(), mask=is_bad_N),
+        **({"combined_score": pa.array(combined_N, mask=is_bad_N)} if reranker.log_probability_weight else {}),
+        "rank": pa.array(ranks_in_text(combined_N, texts_N), pa.int32(), mask=is_bad_N),
     }
     file.write(storage, columns, source)
     progress.finish_part(file.num_rows)
@@ -146,7 +146,8 @@ def _rerank_file(
 
 def _summary(files: list[Path]) -> list[str]:
     tables = [_read_scores(file) for file in files]
-    scores_N, ranks_N = (pa.concat_tables(tables)[name].to_numpy() for name in ("score", "rank"))
+    table = pa.concat_tables(tables)
+    scores_N, ranks_N = (table[name].drop_null().to_numpy() for name in ("score", "rank"))
     picks = scores_N[ranks_N == 1]
     if not len(picks):
         return ["candidates         none"]
@@ -155,6 +156,8 @@ def _summary(files: list[Path]) -> list[str]:
         "candidates": f"{len(scores_N)} ({len(scores_N) / len(picks):.1f} per text)",
         "mean score": f"{np.mean(picks):.3f} of the picks, {np.mean(scores_N):.3f} of all",
     }
+    if num_skipped := table.num_rows - len(scores_N):
+        rows["skipped"] = f"{num_skipped} bad rows, whose scores are null"
     return [f"{name:<19}{value}" for name, value in rows.items()]
 
 

@@ -7,6 +7,7 @@ import torch
 
 SILENCE_CODE = 83
 SILENCE_TAIL = (45, 45, 248)
+IGNORED = (-100, -1)  # ids that other programs pad with
 
 
 def pad_with_silence(
@@ -36,3 +37,27 @@ def pad_with_silence(
         tail_ids = codes_BS.new_tensor(tail)[len(tail) - tail_length :]
         padded_BS[:, -tail_length:] = torch.where(finished_B1, tail_ids, padded_BS[:, -tail_length:])
     return padded_BS
+
+
+def strip_padding(codes_S: torch.Tensor, num_codes: int) -> torch.Tensor:
+    """Removes what other programs add to the codes of a candidate: the start token, the first stop token and all after it,
+    negative ids at the end, and silence padding as of `pad_with_silence`.
+
+    Args:
+        codes_S: (S,) integers.
+        num_codes: size of the codebook; the start token has this id, and the stop token the next one, as in every AR.
+
+    Returns:
+        The first or middle codes of `codes_S`; all if nothing else remained.
+    """
+    start = int(codes_S[0] == num_codes)
+    stops = (codes_S == num_codes + 1).nonzero()
+    end = int(stops[0]) if len(stops) else len(codes_S)
+    while end > start and codes_S[end - 1] in IGNORED:
+        end -= 1
+    tail = end - len(SILENCE_TAIL)
+    if tail > start and codes_S[tail - 1] == SILENCE_CODE and tuple(codes_S[tail:end].tolist()) == SILENCE_TAIL:
+        end = tail
+        while end > start and codes_S[end - 1] == SILENCE_CODE:
+            end -= 1
+    return codes_S[start:end] if start < end else codes_S

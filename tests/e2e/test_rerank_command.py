@@ -200,15 +200,10 @@ GOOD = {"text": ["one", "one", "two"], "speech_ids": [[1, 2], [3], [4]]}
         (GOOD | {"finished": [1, 0, 1]}, ["column 'finished' has type int64", "booleans"]),
         (GOOD | {"log_probability": ["-1"] * 3}, ["column 'log_probability' has type string", "floating-point"]),
         (GOOD | {"text": [1, 2, 3]}, ["column 'text' has type int64", "strings"]),
-        (GOOD | {"speech_ids": [[1], None, [2]]}, ["bad.parquet, row 2: speech_ids is null"]),
-        (GOOD | {"speech_ids": [[1], [2], []]}, ["bad.parquet, row 3: speech_ids: no codes"]),
-        (GOOD | {"speech_ids": [[1], [2, None], [3]]}, ["bad.parquet, row 2: speech_ids: not a sequence of codes"]),
-        (GOOD | {"speech_ids": [[1], [2, 2048], [3]]}, ["bad.parquet, row 2: speech_ids: code 2048", "0 to 2047"]),
-        (GOOD | {"text": ["one", "one", None]}, ["bad.parquet, row 3: text is null"]),
-        (GOOD | {"text": ["one", " ", " "]}, ["bad.parquet, row 2: text: no tokens"]),
+        (GOOD | {"speech_ids": [[1, 2048], None, []]}, ["bad.parquet, row 1: speech_ids: code 2048", "0 to 2047"]),
         (
-            {"input_ids": [[1], [2], [300]], "speech_ids": GOOD["speech_ids"]},
-            ["bad.parquet, row 3: input_ids: token 300", "0 to 255"],
+            {"input_ids": [[300], [], None], "speech_ids": GOOD["speech_ids"]},
+            ["bad.parquet, row 1: input_ids: token 300", "0 to 255"],
         ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
@@ -218,6 +213,41 @@ def test_a_bad_file_is_reported_with_its_row(model, tmp_path, columns, words):
     pq.write_table(pa.table(columns), tmp_path / "in/bad.parquet")
     refused([f"checkpoint={model}", "candidates=in", "output_dir=out"], tmp_path, *words)
     assert not files(tmp_path / "out")
+
+
+@pytest.mark.parametrize("element", [pa.int32(), pa.float64()])
+def test_bad_rows_are_skipped_and_padding_is_removed(model, tmp_path, element):
+    start, stop, calm = 2048, 2049, [83, 83, 45, 45, 248]
+    rows = [
+        ("one", [1, 2, 3]),
+        ("one", None),
+        ("one", []),
+        ("one", [start, 1, 2, 3, stop, stop, 9]),
+        ("one", [2, None, 3] if element == pa.int32() else [2.5]),
+        ("one", [1, 2, 3, *calm]),
+        (None, [1]),
+        ("one", [1, 2, 3, -100, -100]),
+        ("你好，世界！", [4]),
+        ("😀", [4]),
+        ("one", [2, 2050]),
+        ("one", [-7]),
+        ("one", [7]),
+    ]
+    columns = {"text": [text for text, _ in rows], "speech_ids": pa.array([ids for _, ids in rows], pa.list_(element))}
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table(columns | {"log_probability": [-1.0] * len(rows)}), tmp_path / "in/a.parquet")
+    settings = [f"checkpoint={model}", "candidates=in", "output_dir=out", "reranker.log_probability_weight=0.5"]
+    done = run(RERANK, settings, tmp_path)
+    assert done.status == 0, done.stderr
+    written = pq.read_table(tmp_path / "out/a.parquet")
+    bad = {1, 2, 4, 6, 8, 9, 10, 11}
+    for column in ("score", "percentile", "combined_score", "rank"):
+        assert {row for row, value in enumerate(written[column].to_pylist()) if value is None} == bad
+    scores = written["score"].to_pylist()
+    assert scores[0] == scores[3] == scores[5] == scores[7] != scores[12]
+    assert sorted(filter(None, written["rank"].to_pylist())) == [1, 2, 3, 4, 5]
+    assert "skipped            8 bad rows" in done.stdout and "a.parquet, row 2: speech_ids is null" in done.stderr
+    assert "padding removed from 3 candidates" in done.stderr
 
 
 def test_bad_settings_and_broken_files(model, trained, tmp_path):

@@ -118,6 +118,7 @@ def test_empty_input_gives_an_empty_list(tokenizer):
     [
         (["a", " "], [[[1]], [[1]]], ["text 1 ' '", "no tokens"]),
         (["日本"], [[[1]]], ["text 0 '日本'", "no tokens"]),
+        (["日本, 5!"], [[[1]]], ["text 0 '日本, 5!'", "less than half of the letters"]),
         (["a", "b"], [[[1]], []], ["text 1 'b'", "no candidates"]),
         (["a", "b"], [[[1]]], ["2 texts", "candidates of 1"]),
         (["a" * 60], [[[1], []]], ["candidate 1 of text 0 'aaa", "…'", "no codes"]),

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from clvp_train.tortoise.silence_padding import pad_with_silence
+from clvp_train.tortoise.silence_padding import pad_with_silence, strip_padding
 
 STOP = 8193
 
@@ -46,3 +46,25 @@ def test_random_codes_against_naive_computation(tail):
         padded = pad_with_silence(codes, STOP, silence=13, tail=tail)
         assert padded.tolist() == [naive(row, 13, tail) for row in codes.tolist()]
         assert torch.equal(codes, before)
+
+
+@pytest.mark.parametrize(
+    ("codes", "stripped"),
+    [
+        ([5, 6, 7], [5, 6, 7]),
+        ([8192, 5, 6, STOP], [5, 6]),
+        ([5, 6, STOP, STOP, 7, STOP], [5, 6]),  # what follows a stop was never spoken
+        ([5, 6, -100, -100], [5, 6]),
+        ([5, 6, STOP, -1, -1], [5, 6]),
+        ([5, 6, 83, 83, 45, 45, 248], [5, 6]),
+        ([5, 6, 83, 45, 45, 248], [5, 6]),
+        ([5, 6, 45, 45, 248], [5, 6, 45, 45, 248]),  # may be speech
+        ([5, 83, 83, 83], [5, 83, 83, 83]),
+        ([5, 8192, 6], [5, 8192, 6]),  # refused elsewhere
+        ([5, -1, 6], [5, -1, 6]),
+        ([-1], [-1]),
+        ([STOP, 5], [STOP, 5]),
+    ],
+)
+def test_padding_is_stripped(codes, stripped):
+    assert strip_padding(torch.tensor(codes), 8192).tolist() == stripped
