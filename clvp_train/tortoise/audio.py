@@ -124,13 +124,13 @@ def _mono(samples_NC: np.ndarray, name: str, warn: Callable[[str], None]) -> tor
     if not is_live_C.all():
         silent = ", ".join(str(channel + 1) for channel in np.flatnonzero(~is_live_C))
         warn(f"audio file {name}: silent channels left out ({silent})")
-        samples_NC = np.ascontiguousarray(samples_NC[:, is_live_C])
+        channels_CN, samples_NC = channels_CN[is_live_C], np.ascontiguousarray(samples_NC[:, is_live_C])
     samples_N = torch.from_numpy(samples_NC).mean(dim=1)
-    if samples_NC.shape[1] > 1:
-        level_C = samples_NC.std(axis=0)
+    if len(channels_CN) > 1:
+        level_C = channels_CN.std(axis=1)
         if samples_N.std() < CANCELLED * level_C.max():
             warn(f"audio file {name}: channels in antiphase, one used")
-            samples_N = torch.from_numpy(samples_NC[:, level_C.argmax()].copy())
+            samples_N = torch.from_numpy(channels_CN[level_C.argmax()])
     return samples_N
 
 

@@ -9,7 +9,7 @@ from clvp_train.corpus import Hub
 from clvp_train.errors import UserError
 from clvp_train.pairs import ARCodes, generate, read_pairs
 from clvp_train.pairs.sources import BadRows
-from clvp_train.pairs.voices import SPARE_CLIPS, CorpusVoices
+from clvp_train.pairs.voices import SPARE_CLIPS, CorpusVoices, folder_voices
 from clvp_train.tortoise.audio import load_audio
 from tests.unit.pairs.conftest import DATA
 
@@ -83,3 +83,19 @@ def test_voice_without_clips_is_ignored(tortoise, write_corpus, tmp_path, caplog
     folder = generate(write_corpus(3), tortoise, source, folder=tmp_path / "pairs")
     assert f"{tmp_path / 'voices/sam'}: no wav" in caplog.text
     assert set(read_pairs(folder)["voice"].to_pylist()) == {"joe"}
+
+
+def test_clips_of_a_mac_and_of_any_suffix(tmp_path, caplog):
+    """What Finder leaves is no clip, and a suffix says nothing about the content."""
+    clip = next((DATA / "voices" / "slt").iterdir())
+    for name in ("anna/1.WAV", "anna/2.opus", "ben/1.mp3"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(clip, tmp_path / name)
+    for name in (".DS_Store", "anna/.DS_Store", "anna/._1.wav", "__MACOSX/x.wav", "ben/2.m4a", "carl/1.m4a"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"\0\5\26\7")
+    voices = folder_voices(tmp_path)
+    names = {voice: [path.name for path in paths] for voice, paths in voices.items()}
+    assert names == {"anna": ["1.WAV", "2.opus"], "ben": ["1.mp3"]}
+    assert all(load_audio(path).equal(load_audio(clip)) for paths in voices.values() for path in paths)
+    assert "ben/2.m4a: not a format of libsndfile" in caplog.text and "carl: no wav" in caplog.text

@@ -81,7 +81,7 @@ def test_a_custom_tokenizer_is_for_recordings_only(nano, tokenizer, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "is_lost"),
-    [("και", False), ("Και 5 wxyz", True), ("Και xy", False), ("你好", True), ("1, 2!", False), ("éàü", True)],
+    [("και", False), ("Και 5 xyzq", True), ("Και xy", False), ("你好", True), ("1, 2!", False), ("éàü", True)],
 )
 def test_letters_that_a_custom_tokenizer_does_not_know(tokenizer, text, is_lost):
     assert loses_most_letters(tokenizer, text) == is_lost
