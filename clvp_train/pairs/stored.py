@@ -1,5 +1,6 @@
 """Speech codes that are read from a file, such as those of recordings that are not at hand."""
 
+import logging
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -7,6 +8,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import torch
 
 from clvp_train.corpus import Split, Utterance, text_key
 from clvp_train.corpus.tables import require_columns
@@ -25,9 +27,11 @@ from clvp_train.pairs.sources import (
     has_tokens,
 )
 from clvp_train.tortoise import FrozenTortoise
+from clvp_train.tortoise.silence_padding import strip_padding
 
 NEEDED, OPTIONAL = ("text", "speech_ids"), ("voice", "finished", "log_probability")
 CODEBOOK = b"codebook"  # in the metadata of a file: `Codebook.digest` of the DVAE that made the codes; optional
+log = logging.getLogger(__name__)
 REMEDY = "Write a text (string) and speech_ids (a list of integers) in every row."
 
 
@@ -64,6 +68,7 @@ class StoredCodes(CodeSource):
                 f"codes.path={self.path}: made by another DVAE than that of tortoise={tortoise.source}. Encode the recordings "
                 "with this one, or use codes=ar."
             )
+        self._table = _without_padding(self._table, tortoise.num_speech_tokens)
         check_codes(f"codes.path={self.path}", pc.list_flatten(self._table["speech_ids"]), tortoise)
         for row, text in enumerate(self._table["text"].to_pylist()):
             self._rows_of.setdefault(text_key(text), []).append(row)
@@ -115,7 +120,21 @@ def _read(file: Path) -> pa.Table:
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{file}: cannot be read ({' '.join(str(error).split()).rstrip('.')}). {REMEDY}") from None
     codes = table["speech_ids"]
-    num_empty = pc.sum(pc.equal(pc.fill_null(pc.list_value_length(codes), 0), 0)).as_py()
-    if not table.num_rows or num_empty or table["text"].null_count or pc.list_flatten(codes).null_count:
+    is_good = pc.and_(table["text"].is_valid(), pc.greater(pc.fill_null(pc.list_value_length(codes), 0), 0))
+    good = table.filter(is_good)
+    if not len(good) or pc.list_flatten(codes).null_count:
         raise UserError(f"{file}: {'a row has no text or no codes' if table.num_rows else 'no rows'}. {REMEDY}")
-    return table
+    if len(good) < len(table):
+        log.warning("%s: %d rows without a text or codes are skipped", file, len(table) - len(good))
+    return good
+
+
+def _without_padding(table: pa.Table, num_codes: int) -> pa.Table:
+    """The table without start and stop tokens and padding, see `strip_padding`, if there are ids beyond the codes."""
+    codes = table["speech_ids"]
+    found = pc.min_max(pc.list_flatten(codes)).as_py()
+    if 0 <= found["min"] <= found["max"] < num_codes:
+        return table
+    stripped = [strip_padding(torch.tensor(ids), num_codes).tolist() for ids in codes.to_pylist()]
+    index = table.schema.get_field_index("speech_ids")
+    return table.set_column(index, table.schema.field(index), pa.array(stripped, codes.type))

@@ -69,7 +69,7 @@ def test_other_codes_give_another_folder_wherever_the_file_is(stored, make, tmp_
         ([{"text": "a"}], "no column 'speech_ids'"),
         ([{"text": 1, "speech_ids": [[1]]}], "cannot be read"),
         ([ROWS[0] | {"speech_ids": []}], "a row has no text or no codes"),
-        ([ROWS[0] | {"text": None}, ROWS[1]], "a row has no text or no codes"),
+        ([ROWS[0] | {"text": None}], "a row has no text or no codes"),
         ([ROWS[0] | {"speech_ids": [2048]}], "codes range from 2048 to 2048, but .* from 0 to 2047"),
         ([ROWS[0] | {"speech_ids": [-1, 5]}], "codes range from -1 to 5"),
     ],
@@ -79,6 +79,16 @@ def test_a_bad_file_is_refused_before_any_work(stored, make, tmp_path, rows, mes
     with pytest.raises(UserError, match=f"codes.parquet: .*{message}"):
         make(stored(rows, types=types))
     assert not (tmp_path / "codes").exists()
+
+
+def test_bad_rows_are_skipped_and_padding_is_removed(stored, make, caplog):
+    """2048 codes: 2048 is the start token, 2049 the stop token."""
+    plain = read_pairs(make(stored())).to_pylist()
+    rows = [row | {"speech_ids": [2048, *row["speech_ids"], 2049, 2049]} for row in ROWS]
+    rows += [ROWS[0] | {"speech_ids": []}, ROWS[1] | {"text": None}]
+    padded = read_pairs(make(stored(rows))).to_pylist()
+    assert [row["speech_ids"] for row in padded] == [row["speech_ids"] for row in plain]
+    assert "codes.parquet: 2 rows without a text or codes are skipped" in caplog.text
 
 
 def test_a_missing_file_and_a_missing_text(stored, make, tmp_path):
