@@ -24,6 +24,17 @@ PLAIN = re.compile(r"^((?:[A-Z_]+=\S+ )*)python (?:-m )?([^\s$|&;<>`]+)([^$|&;<>
 NEW_PROCESS = ("submitit", "clvp_train.doctor")
 
 
+def adapted_text(command: Command) -> str:
+    lines = command.lines if command.kind == "python" else tuple(map(adapted, command.lines))
+    return "\n".join(lines)
+
+
+# a command of several pages runs once
+DISTINCT = list({re.sub(r"\s+#.*", "", adapted_text(command)): command for command in reversed(COMMANDS)}.values())[
+    ::-1
+]
+
+
 def run_in(folder: Path, line: str, extra: dict[str, str]) -> tuple[int, str]:
     """Runs a command line. Returns its status and output."""
     python = PLAIN.match(line)
@@ -83,10 +94,9 @@ def cluster(tmp_path, variables) -> dict[str, str]:
     return variables | {"PATH": path, "SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "7"}
 
 
-@pytest.mark.parametrize("command", [pytest.param(command, id=command.where) for command in COMMANDS])
+@pytest.mark.parametrize("command", [pytest.param(command, id=command.where) for command in DISTINCT])
 def test_command_runs(command: Command, clone, variables, cluster, online, request):
-    lines = command.lines if command.kind == "python" else tuple(map(adapted, command.lines))
-    text = "\n".join(lines)
+    text = adapted_text(command)
     folder = clone(text)
     if command.kind == "command":
         status, output = run_in(folder, text, variables | (online if "repo_id=" in text else {}))

@@ -246,8 +246,8 @@ def test_bad_rows_are_skipped_and_padding_is_removed(model, tmp_path, element):
     scores = written["score"].to_pylist()
     assert scores[0] == scores[3] == scores[5] == scores[7] != scores[12]
     assert sorted(filter(None, written["rank"].to_pylist())) == [1, 2, 3, 4, 5]
-    assert "skipped            8 bad rows" in done.stdout and "a.parquet, row 2: speech_ids is null" in done.stderr
-    assert "padding removed from 3 candidates" in done.stderr
+    assert "skipped            8 bad rows" in done.stdout and "a.parquet, row 2: speech_ids is null" in done.stdout
+    assert "padding removed from 3 candidates" in done.stdout
 
 
 def test_bad_settings_and_broken_files(model, trained, tmp_path):
