@@ -39,7 +39,8 @@ def resume(run: Path, *typed: str) -> None:
         cfg = hydra.compose("train", [f"resume={run}", f"paths.output={run}", *typed], return_hydra_config=True)
         HydraConfig.instance().set_config(cfg)
         start = resolve_resume(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]))
-        hydra.utils.instantiate({"callbacks": start.cfg.callbacks, "optim": start.cfg.optim})
+        for group in (start.cfg.callbacks, start.cfg.optim):  # as parts of the config, which they refer to
+            hydra.utils.instantiate(group)
 
 
 class Payload:
