@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import Container, DictConfig, ListConfig, OmegaConf
+from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import ValidationError
 
 from clvp_train.errors import UserError
@@ -90,10 +90,8 @@ def _check_fields(node: DictConfig, schema: Any, prefix: str) -> Iterator[str]:
 
 def _secret(node: DictConfig, key: str) -> str | None:
     """The name of a secret that a setting contains as typed, without resolving interpolations."""
-    child = node._get_node(key)
-    if isinstance(child, Container) and not child._is_none() and not child._is_interpolation():
-        return find_secret(str(child._content)) if isinstance(child, ListConfig) else None
-    return find_secret(str(child._value()))
+    raw: Any = OmegaConf.to_container(node, resolve=False)
+    return None if isinstance(raw[key], dict) else find_secret(str(raw[key]))
 
 
 def _problem(schema: Any, field: Field[Any], hint: Any, value: Any) -> str | None:

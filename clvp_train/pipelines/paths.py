@@ -13,7 +13,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
-from omegaconf import Container, DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from clvp_train.errors import UserError
 
@@ -59,27 +59,26 @@ def expand_paths(cfg: DictConfig) -> None:
     Raises:
         UserError: a path without quotes in a YAML file, which is a number there.
     """
-    for name, node in _leaves(cfg):
-        value = node._value()
-        if is_path(name) and isinstance(value, (bool, int, float)):
+    for name, node, key in _leaves(cfg):
+        value = node[key] if is_path(name) else None
+        if isinstance(value, (bool, int, float)):
             raise UserError(f"{name}={value}: not a path. Put it in quotes.")
-        if is_path(name) and isinstance(value, str) and value.startswith("~"):
-            node._set_value(os.path.expanduser(value))
+        if isinstance(value, str) and value.startswith("~"):
+            node[key] = os.path.expanduser(value)
 
 
-def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Each value below a node with its name, without resolving interpolations."""
-    if node._is_none() or node._is_interpolation() or node._is_missing():
-        return
+def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The name, container and key of each value below a node that is set and no interpolation."""
     keys: Any = node if isinstance(node, DictConfig) else range(len(node))
     for key in keys:
-        child = node._get_node(key)
+        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
+            continue
         # the paths of a list are named as the list
         name = prefix if isinstance(node, ListConfig) else f"{prefix}.{key}".lstrip(".")
-        if isinstance(child, Container):
-            yield from _leaves(child, name)
+        if OmegaConf.is_config(node[key]):
+            yield from _leaves(node[key], name)
         else:
-            yield name, child
+            yield name, node, key
 
 
 def _quote_argument(argument: str, is_sweep: bool) -> str:
@@ -94,13 +93,14 @@ def _quote_argument(argument: str, is_sweep: bool) -> str:
 def _quote_value(name: str, value: str, is_sweep: bool) -> str:
     """A value, quoted if Hydra would not read it as the path or list of paths that it is."""
     parsed = _parse(value)
-    read = parsed._value if parsed is not None else None
+    is_choice = parsed is not None and parsed.is_sweep_override()
+    read = None if parsed is None or is_choice else parsed.value()  # without quotes
     if value in ("", "null") or (isinstance(read, str) and read == value and not value.endswith("\\")):
         return value
     if not _exists(value):
-        if isinstance(read, QuotedString) or (isinstance(read, str) and not value.endswith("\\")):
+        if isinstance(read, str) and not value.endswith("\\"):
             return value
-        if is_sweep and parsed is not None and parsed.is_sweep_override():
+        if is_sweep and is_choice:
             return value
         inner = value[1:-1]
         if _is_enclosed(value, "[", "]") and (name in LISTS or len(_split(inner)) > 1):
