@@ -65,9 +65,20 @@ def model_card(trained: Trained, hub: HubConfig, repo_id: str | None) -> str:
     Raises:
         UserError: the template of `hub.card` is malformed, or uses a value that does not exist or that templates must not use.
     """
+    path = hub.card or MODEL_CARD
+    try:
+        return JINJA.from_string(_read_template(path)).render(_values(trained, hub, repo_id))
+    except jinja2.UndefinedError as error:
+        raise UserError(f"hub.card={path}: {error.message}. Remove the value from the template, or set it.") from None
+    except Exception as error:  # a template can fail in any way
+        raise UserError(f"hub.card={path}: cannot be filled in ({error}). Correct the template.") from None
+
+
+def _values(trained: Trained, hub: HubConfig, repo_id: str | None) -> dict[str, Any]:
+    """What the template shows."""
     metrics, config = trained.metrics, trained.model.config
     name = (repo_id or "clvp").rsplit("/", 1)[-1]
-    values = {
+    return {
         "metadata": _metadata(name, trained, hub),
         "name": escape_markdown(name),
         "model_id": repo_id or ".",
@@ -99,13 +110,6 @@ def model_card(trained: Trained, hub: HubConfig, repo_id: str | None) -> str:
         "example": metrics["example"],
         "versions": {name: version(name) for name in ("clvp-train", "torch", "transformers")},
     }
-    path = hub.card or MODEL_CARD
-    try:
-        return JINJA.from_string(_read_template(path)).render(values)
-    except jinja2.UndefinedError as error:
-        raise UserError(f"hub.card={path}: {error.message}. Remove the value from the template, or set it.") from None
-    except Exception as error:  # a template can fail in any way
-        raise UserError(f"hub.card={path}: cannot be filled in ({error}). Correct the template.") from None
 
 
 def _escaped(value: Any) -> Any:

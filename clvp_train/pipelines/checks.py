@@ -26,23 +26,22 @@ def check_pairs(
     batch size and vocabularies.
 
     Args:
-        cfg: with `pairs`, which makes this check nothing: such folders are checked when they are opened, before any drawing.
+        cfg: if it has `pairs`, nothing is checked: such folders are checked when they are opened.
         tortoise: of the config.
         models: those that are loaded, by their name in messages.
         found: receives what is wrong.
         evaluated: the splits that must have texts.
         trains: whether batches are drawn from the training split.
 
-    Returns:
-        The plan; None if there is none.
+    Returns the plan; None if there is none.
     """
     if cfg.pairs is not None:
         return None
     plan, num_texts = None, None
     with found.collecting():
         frozen = tortoise()
-        needed = (frozen.num_text_tokens, frozen.num_speech_tokens)
         for name, has in _vocabularies(cfg, models).items():
+            needed = (frozen.num_text_tokens, frozen.num_speech_tokens)
             found += vocabulary_findings(name, has, needed, f"those of tortoise={frozen.source}")
         plan = plan_pairs(cfg, frozen)
         num_texts = plan.num_texts
@@ -50,8 +49,8 @@ def check_pairs(
         corpus = plan.corpus if plan is not None else instantiate(cfg.corpus)
         num_texts = num_texts or _num_texts(corpus, cfg.split)
         if trains and "batch_size" in cfg.data:
-            world_size = rank_and_world_size()[1]
-            found += batch_findings(cfg.data.batch_size, world_size, num_texts["train"], corpus.source)
+            num_ranks = rank_and_world_size()[1]
+            found += batch_findings(cfg.data.batch_size, num_ranks, num_texts["train"], corpus.source)
         for split in evaluated:
             found += split_findings(split, num_texts[split], corpus.source)
     return plan

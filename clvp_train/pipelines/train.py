@@ -94,9 +94,10 @@ def _train(start: Start) -> float | None:
     _end_wandb(trainer, output / MODEL)
     if hub is not None and hub.is_enabled:
         publish_run(output, hub, repo_id)
+    score = _best_score(trainer)
     if trainer.is_global_zero:
-        write_mark(cfg, _best_score(trainer))
-    return _best_score(trainer)
+        write_mark(cfg, score)
+    return score
 
 
 def _check_judged(cfg: DictConfig, loss: nn.Module) -> None:

@@ -57,18 +57,7 @@ def load_audio(
             rate are not those of a recording.
     """
     name = name or ("<bytes>" if isinstance(source, bytes) else str(source))
-    try:
-        data = source if isinstance(source, bytes) else Path(source).read_bytes()
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            rate, declared, header = file.samplerate, file.frames, file.extra_info
-            samples_NC = file.read(dtype="float32", always_2d=True)
-    except FileNotFoundError:
-        raise UserError(f"audio file {name}: not found. Correct its path in the corpus, or remove the row.") from None
-    except (soundfile.LibsndfileError, OSError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error.error_string.rstrip(".")
-        raise UserError(
-            f"audio file {name}: cannot be read ({reason}). Replace it with a wav, flac, ogg, opus or mp3 file."
-        ) from None
+    samples_NC, rate, declared, header = _read(source, name)
     if rate not in SAMPLE_RATES:
         raise UserError(f"audio file {name}: a sample rate of {rate} Hz. Correct its header, or remove it.")
     if problem := _cut_short(len(samples_NC), declared, rate, header):
@@ -79,6 +68,22 @@ def load_audio(
     samples_N = _mono(samples_NC, name, warn)
     # resampling overshoots; tortoise-tts clips as well
     return torchaudio.functional.resample(samples_N, rate, SAMPLE_RATE).clamp(-1.0, 1.0)
+
+
+def _read(source: Path | str | bytes, name: str) -> tuple[np.ndarray, int, int, str]:
+    """(N, C) samples, their rate, and of the header the number of samples and libsndfile's log."""
+    try:
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            rate, declared, header = file.samplerate, file.frames, file.extra_info
+            return file.read(dtype="float32", always_2d=True), rate, declared, header
+    except FileNotFoundError:
+        raise UserError(f"audio file {name}: not found. Correct its path in the corpus, or remove the row.") from None
+    except (soundfile.LibsndfileError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error.error_string.rstrip(".")
+        raise UserError(
+            f"audio file {name}: cannot be read ({reason}). Replace it with a wav, flac, ogg, opus or mp3 file."
+        ) from None
 
 
 def audio_seconds(source: Path | str | bytes | None) -> float:
