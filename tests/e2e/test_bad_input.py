@@ -105,7 +105,7 @@ def test_a_text_beyond_the_limit_of_the_ar(workplace):
     ("manifest", "words"),
     [
         ("audio,text\nmissing.wav,a text\n", ["manifest.csv, line 2", "missing.wav does not exist"]),
-        ("audio,text\nnoise.wav,a text\n", ["noise.wav: cannot be read", "wav, flac, ogg or mp3"]),
+        ("audio,text\nnoise.wav,a text\n", ["noise.wav: cannot be read", "wav, flac, ogg, opus or mp3"]),
         ("audio,text\nok.flac,a text\nok.flac,  \n", ["manifest.csv, line 3", "the transcript is empty"]),
         ("file,text\nok.flac,a text\n", ["manifest.csv", "no column 'audio'", "columns: file, text"]),
         ("audio,text\n", ["manifest.csv", "no utterances"]),
