@@ -73,10 +73,10 @@ def _error(cfg: DictConfig, root: type, values: dict[str, Any]) -> str:
 
 
 def _number(key: str, value: Any, error: str) -> None:
-    """Whoever adds a setting decides whether it may be 0 or -1; no setting takes the other `NUMBERS`."""
+    """Whoever adds a setting decides whether it may be 0, -1, or any large number; no setting takes the other `NUMBERS`."""
     if f" {key} must" in error or f" {key} is set by" in error:
         raise UserError(key)
-    assert value in (0, -1), f"{key}={value} was accepted"
+    assert value in (0, -1, 1e30), f"{key}={value} was accepted"
 
 
 def _numeric(node: DictConfig, schema: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
