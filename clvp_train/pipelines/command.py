@@ -6,12 +6,14 @@ user's own class. A signal ends a command in one line too. Nothing here imports 
 completion stay fast.
 """
 
+import ctypes
 import difflib
 import functools
 import inspect
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +31,8 @@ from clvp_train.io.output import tolerate_output
 from clvp_train.pipelines import config, paths, resolvers  # noqa: F401  every config uses the resolvers
 
 USER_ERROR = 2  # exit status
+PARENT = "CLVP_TRAIN_PARENT"  # process id of the command that has started this rank, see `launch`
+PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def report_errors(main: Callable[..., Any]) -> Callable[..., Any]:
@@ -47,6 +51,7 @@ def report_errors(main: Callable[..., Any]) -> Callable[..., Any]:
                 if args:
                     paths.expand_paths(args[0])
                 else:
+                    end_with_parent()  # before the imports, which take seconds
                     tolerate_output()
                     sys.argv[1:] = paths.quote_paths(sys.argv[1:])
                 return main(*args)
@@ -60,6 +65,15 @@ def report_errors(main: Callable[..., Any]) -> Callable[..., Any]:
         _fail(message)
 
     return wrapped
+
+
+def end_with_parent() -> None:
+    """Makes the system kill this process when its parent ends, if it is a rank: a rank that waits for the files of others would
+    outlive a killed parent. Does nothing where there is no prctl."""
+    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != int(os.environ.get(PARENT, os.getppid())):  # killed while this rank was starting
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 @contextmanager

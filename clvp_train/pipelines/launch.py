@@ -3,7 +3,6 @@
 Lightning's own launcher would do so in `trainer.fit`, when one GPU has drawn all codes while the others waited.
 """
 
-import ctypes
 import logging
 import os
 import shlex
@@ -27,12 +26,10 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from clvp_train.errors import STOPS, Stopped, UserError, handling
 from clvp_train.io.process_rank import rank_and_world_size
-from clvp_train.pipelines.command import USER_ERROR
+from clvp_train.pipelines.command import PARENT, USER_ERROR, end_with_parent
 from clvp_train.pipelines.paths import quote
 
-PR_SET_PDEATHSIG = 1  # prctl(2)
 RANKS = "CLVP_TRAIN_RANKS"  # where the ranks that this command has started write their process ids
-PARENT = "CLVP_TRAIN_PARENT"  # process id of that command
 MAX_RANKS_PER_CORE = 4
 
 
@@ -66,11 +63,7 @@ def on_all_ranks(wanted: L.Trainer, cfg: DictConfig) -> None:
         logging.getLogger().setLevel(logging.WARNING)
     if RANKS in os.environ:
         Path(os.environ[RANKS], str(os.getpid())).touch()
-    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
-        # a rank that waits for the files of others would outlive a killed parent
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != int(os.environ.get(PARENT, os.getppid())):  # killed while this rank was starting
-            os.kill(os.getpid(), signal.SIGKILL)
+    end_with_parent()
     local_rank = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)
     gpu = _gpu(wanted, local_rank, torch.cuda.device_count())
     if gpu is not None:

@@ -128,7 +128,10 @@ def disturbed(drill: Drill, undisturbed: Path, seconds: float, seed: int) -> Cou
         status = process.wait(120)
         counts["kills" if number == signal.SIGKILL else "signals"] += 1
         counts["orphans"] += orphans(cwd)
-        counts["tracebacks"] += "Traceback" in (cwd / "stderr").read_text() and number != signal.SIGKILL
+        errors = (cwd / "stderr").read_text()
+        if "Traceback" in errors and number != signal.SIGKILL:
+            counts["tracebacks"] += 1
+            print(f"{cwd}: {signal.Signals(number).name}\n{errors}")
         if status not in (128 + number, -number) and not (
             status == 0 and number != signal.SIGKILL and ended(drill, cwd)
         ):
@@ -191,6 +194,9 @@ def row(drill: Drill, source: Path, settings: argparse.Namespace) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stops", type=int, default=22, help="kills and signals for each row of the table")
+    parser.add_argument(
+        "--rows", nargs="*", type=int, help="rows of the table, from 0; a row needs what those before it wrote"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="drills at the same time")
     parser.add_argument("--seed", type=int, default=0)
     settings = parser.parse_args()
@@ -200,7 +206,7 @@ def main() -> None:
     write_candidates(source / "candidates")
     (source / "outputs").mkdir()
     print("| command | processes | " + " | ".join(COLUMNS) + " |\n| --- | --- |" + " --- |" * len(COLUMNS))
-    for drill in DRILLS:
+    for drill in DRILLS if settings.rows is None else [DRILLS[number] for number in settings.rows]:
         print(row(drill, source, settings), flush=True)
 
 
