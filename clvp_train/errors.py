@@ -48,9 +48,11 @@ class Stopped(SystemExit):
     It is a `SystemExit`, so that `--multirun` stops as well instead of starting the next job.
     """
 
-    def __init__(self, signal_number: int, message: str) -> None:
+    def __init__(self, signal_number: int, hint: str, when: str = "") -> None:
+        """`hint` is what the user can do next, as a sentence; `when` may be " after step 3"."""
         super().__init__(128 + signal_number)
-        self.signal_number, self.message = signal_number, message
+        self.signal_number = signal_number
+        self.message = f"stopped by {signal.Signals(signal_number).name}{when}. {hint}"
 
 
 @contextmanager
@@ -62,7 +64,7 @@ def stopping(hint: Callable[[], str]) -> Iterator[None]:
     """
 
     def stop(number: int, frame: Any) -> None:
-        raise Stopped(number, f"stopped by {signal.Signals(number).name}. {hint()}")
+        raise Stopped(number, hint())
 
     with handling(stop):
         yield

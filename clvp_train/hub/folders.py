@@ -8,12 +8,11 @@ from clvp_train.errors import UserError
 from clvp_train.hub.access import HubConfig
 from clvp_train.hub.card import model_card
 from clvp_train.hub.run import Trained
-from clvp_train.io import REPORT, write_text
+from clvp_train.io import README, REPORT, write_text
 from clvp_train.io.digests import DIGESTS, recording_digests
 from clvp_train.metrics import SCORE_TABLE_FILE
 from clvp_train.models.weight_files import public_name
 from clvp_train.pairs import (
-    CARD,
     MANIFEST,
     TOKENIZER,
     Storage,
@@ -50,7 +49,7 @@ def write_model_folder(trained: Trained, folder: Path, hub: HubConfig, repo_id: 
         elsewhere = shutil.ignore_patterns(METRICS_FILE, SCORE_TABLE_FILE, DIGESTS)  # in `folder` itself
         shutil.copytree(trained.report, folder / REPORT, ignore=elsewhere)
         write_metrics(trained.metrics, folder)
-        write_text(folder / CARD, text)
+        write_text(folder / README, text)
     return folder
 
 
@@ -81,6 +80,6 @@ def write_pairs_folder(pairs: str | Path, folder: Path, hub: HubConfig) -> Path:
     copy_tokenizer(pairs, folder / TOKENIZER)
     public = replace(manifest, tortoise=public_name(manifest.tortoise))  # without a path of this machine
     write_manifest(folder, public)
-    written = storage.read(CARD).decode() if storage.exists(CARD) else generated
-    target.write(CARD, (written if written != generated else card(public, **hub.metadata)).encode())
+    written = storage.read(README).decode() if storage.exists(README) else generated
+    target.write(README, (written if written != generated else card(public, **hub.metadata)).encode())
     return folder

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
 from clvp_train.corpus.tables import BUFFER_BYTES
 from clvp_train.errors import UserError
 from clvp_train.inference.reranker import Reranker
+from clvp_train.pairs.sources import MAX_WARNINGS
 from clvp_train.pairs.storage import Storage
 
 ADDED = {"score": pa.float64(), "percentile": pa.float64(), "combined_score": pa.float64(), "rank": pa.int32()}
@@ -24,7 +26,6 @@ TYPES: dict[str, tuple[Callable[[pa.DataType], bool], str]] = {  # of other colu
     "log_probability": (pa.types.is_floating, "floating-point numbers"),
 }
 SOURCE_KEY = b"clvp_train.rerank"  # metadata of a written file: what its contents depend on, as JSON
-MAX_WARNINGS = 5  # bad rows that are logged
 log = logging.getLogger(__name__)
 ROWS_SCORED, ROWS_COPIED = 1024, 8192  # at once
 
@@ -82,7 +83,8 @@ class CandidateFile:
             if "log_probability" in optional:
                 values = batch["log_probability"].to_numpy(zero_copy_only=False)[list(rows)]
                 per_code_N[good] = values / (lengths + finished)  # the stop token counts as a code
-            num_padded += sum(len(batch["speech_ids"][row]) > length for row, length in zip(rows, lengths))
+            stored = pc.list_value_length(batch["speech_ids"]).to_numpy(zero_copy_only=False)[list(rows)]
+            num_padded += int((stored > lengths).sum())
             for length in lengths.tolist():
                 on_candidate(length)
         self._report(bad, num_padded)

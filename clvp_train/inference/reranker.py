@@ -166,21 +166,18 @@ class Reranker:
                 problem = "less than half of the letters have tokens" if ids else "no tokens"
                 raise UserError(f"{name}: {problem}. Use letters that the tokenizer of {self.source} knows.")
             text = ids
-        return self._ids(text, self.model.config.text_config.vocab_size, "token", name)
+        return self._checked(self._tensor(text, "token", name), self.model.config.text_config.vocab_size, "token", name)
 
     def speech_ids(self, codes: Ids, name: str) -> torch.Tensor:
         """Returns (S,) codes of a candidate without its padding, see `strip_padding`. Messages call it `name`. Raises UserError
         as `text_ids` does. Codes may be floats of integer values, as a table with gaps stores them."""
-
-        def prepared(codes_S: torch.Tensor) -> torch.Tensor:
-            if codes_S.dim() != 1:
-                return codes_S
+        codes_S = self._tensor(codes, "code", name)
+        if codes_S.dim() == 1:
             if codes_S.is_floating_point():
                 codes_S = codes_S.nan_to_num(nan=IGNORED[0])
                 codes_S = codes_S.long() if codes_S.equal(codes_S.round()) else codes_S
-            return strip_padding(codes_S, self.num_codes)
-
-        return self._ids(codes, self.num_codes, "code", name, prepared)
+            codes_S = strip_padding(codes_S, self.num_codes)
+        return self._checked(codes_S, self.num_codes, "code", name)
 
     @torch.inference_mode()
     def scores(
@@ -236,21 +233,16 @@ class Reranker:
             tuple(combined.tolist()) if self.log_probability_weight else None,
         )
 
-    def _ids(
-        self,
-        ids: Ids,
-        size: int,
-        kind: str,
-        name: str,
-        prepared: Callable[[torch.Tensor], torch.Tensor] = lambda ids_L: ids_L,
-    ) -> torch.Tensor:
+    def _tensor(self, ids: Ids, kind: str, name: str) -> torch.Tensor:
         try:
             ids_L = torch.as_tensor(ids)
         except (TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"{name}: not a sequence of {kind}s ({error}). Give integers.") from None
         if not ids_L.numel():
             raise UserError(f"{name}: no {kind}s. Give at least one, or leave it out.")
-        ids_L = prepared(ids_L)
+        return ids_L
+
+    def _checked(self, ids_L: torch.Tensor, size: int, kind: str, name: str) -> torch.Tensor:
         if ids_L.dim() != 1 or ids_L.is_floating_point() or ids_L.dtype == torch.bool:
             raise UserError(f"{name}: not a sequence of {kind}s. Give a one-dimensional sequence of integers.")
         ids_L = ids_L.cpu().long()  # torch has no min for uint16

@@ -12,7 +12,7 @@ from clvp_train.errors import UserError
 from clvp_train.io.digests import check_digests
 from clvp_train.models.configuration_clvp import CLVPConfig
 from clvp_train.models.modeling_clvp import CLVPModel
-from clvp_train.models.weight_files import WEIGHT_FILES, load_tensors, resolve_folder
+from clvp_train.models.weight_files import CONTAINS_CODE, WEIGHT_FILES, load_tensors, resolve_folder
 
 CONFIG_KEY = "clvp_config"  # key in a .ckpt: the model's configuration as a plain dict
 MODEL_PREFIX = "model."  # prefix of the model's weights in a .ckpt's state_dict
@@ -40,9 +40,7 @@ def load_clvp(checkpoint: str | Path, config: dict[str, Any] | None = None) -> C
         else:
             model = CLVPModel.from_tortoise(path)
     except (*_NOT_A_CLVP, SafetensorError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())
-        if isinstance(error, pickle.UnpicklingError):  # whose message recommends to execute the code
-            reason = "corrupt, or it contains code, which is not executed"
+        reason = CONTAINS_CODE if isinstance(error, pickle.UnpicklingError) else " ".join(str(error).split())
         raise UserError(f"checkpoint={checkpoint}: not a CLVP ({reason[:400]}). Use {SUPPORTED}.") from None
     for name, value in (config or {}).items():
         if value is not None:

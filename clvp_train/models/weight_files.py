@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from clvp_train.errors import UserError
 from clvp_train.io.digests import is_intact_archive
 
+CONTAINS_CODE = "corrupt, or it contains code, which is not executed"  # torch's own message recommends to execute it
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 
 
@@ -109,5 +110,5 @@ def load_tensors(file: str | os.PathLike[str]) -> Any:
         raise ValueError("corrupt: a part differs from its checksum")
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:  # whose message recommends to execute the code
-        raise ValueError("corrupt, or it contains code, which is not executed") from None
+    except pickle.UnpicklingError:
+        raise ValueError(CONTAINS_CODE) from None

@@ -19,11 +19,10 @@ from clvp_train.pairs.schema import MANIFEST, SCHEMA, Manifest, Shard, read_mani
 from clvp_train.pairs.sources import FROM_CORPUS, CodeSource
 from clvp_train.pairs.storage import Storage
 from clvp_train.pairs.stored import StoredCodes
-from clvp_train.pairs.summary import CARD, CODES_PER_SECOND, card, report_lines
+from clvp_train.pairs.summary import CODES_PER_SECOND, card, report_lines
 from clvp_train.pairs.voices import folder_voices
 
 __all__ = [
-    "CARD",
     "CODES_PER_SECOND",
     "FROM_CORPUS",
     "MANIFEST",

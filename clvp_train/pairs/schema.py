@@ -71,9 +71,7 @@ class Manifest:
     versions: dict[str, str] = field(default_factory=dict)  # of this package and torch
     complete: bool = False
     shards: tuple[Shard, ...] = ()  # in order; empty until complete
-    codebook: str = (
-        ""  # `Codebook.digest` of the Tortoise's DVAE; empty without one, and in folders of earlier versions
-    )
+    codebook: str = ""  # `Codebook.digest` of the Tortoise's DVAE; "" without one, and in earlier versions
     report: dict[str, Any] = field(default_factory=dict)  # see `summary.Tally.report`; empty until complete
 
 

@@ -11,13 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from clvp_train.io import README
 from clvp_train.io.sanitize import escape_markdown
 from clvp_train.models.weight_files import public_name
 from clvp_train.pairs.schema import PATTERN, Manifest
 
 CODES_PER_SECOND = 22_050 / 1024  # of speech
-CARD = README
 # the Hub's size categories, by their upper bound in rows
 SIZE_CATEGORIES = (
     (1e3, "n<1K"),

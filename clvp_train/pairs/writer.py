@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from transformers import PreTrainedTokenizerBase
 
 from clvp_train.errors import UserError
+from clvp_train.io import README
 from clvp_train.io.digests import read_sealed_json, sealed_json
 from clvp_train.pairs.reader import TOKENIZER, save_tokenizer
 from clvp_train.pairs.schema import (
@@ -29,7 +30,7 @@ from clvp_train.pairs.schema import (
     write_shard,
 )
 from clvp_train.pairs.storage import Storage
-from clvp_train.pairs.summary import CARD, Tally, card
+from clvp_train.pairs.summary import Tally, card
 
 RECORDS = ".progress"  # subfolder
 SKIPPED = "skipped.jsonl"
@@ -143,8 +144,8 @@ class PairFolder:
             self.storage.write(SKIPPED, "".join(lines).encode())
         shards = tuple(Shard(**record["shard"]) for record in records)
         manifest = replace(self.manifest, complete=True, shards=shards, report=total.report(codes_per_second))
-        if not self.storage.exists(CARD):  # keep a card that the user has written
-            self.storage.write(CARD, card(manifest).encode())
+        if not self.storage.exists(README):  # keep a card that the user has written
+            self.storage.write(README, card(manifest).encode())
         write_manifest(self.storage.folder, manifest)
         self.remove_records()
 

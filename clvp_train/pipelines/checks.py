@@ -33,7 +33,8 @@ def check_pairs(
         evaluated: the splits that must have texts.
         trains: whether batches are drawn from the training split.
 
-    Returns the plan; None if there is none.
+    Returns:
+        The plan; None if there is none.
     """
     if cfg.pairs is not None:
         return None

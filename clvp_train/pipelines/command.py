@@ -31,6 +31,7 @@ from clvp_train.io.output import tolerate_output
 from clvp_train.pipelines import config, paths, resolvers  # noqa: F401  every config uses the resolvers
 
 USER_ERROR = 2  # exit status
+AGAIN = "Run the same command again"  # what continues most commands
 PARENT = "CLVP_TRAIN_PARENT"  # process id of the command that has started this rank, see `launch`
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -47,7 +48,7 @@ def report_errors(main: Callable[..., Any]) -> Callable[..., Any]:
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # makes Hydra raise its errors instead of printing them
         logging.raiseExceptions = False  # a log file on a full disk would print a traceback for every line
         try:
-            with advising(lambda: "Run the same command again", args[0] if args else None):
+            with advising(lambda: AGAIN, args[0] if args else None):
                 if args:
                     paths.expand_paths(args[0])
                 else:

@@ -18,6 +18,7 @@ from clvp_train.io.sanitize import find_secret
 from clvp_train.pipelines.rules import expected, in_range
 from clvp_train.pipelines.schema import SCHEMAS, Root
 
+SECRET_ADVICE = "which runs would store and publish. Remove it, or write ${oc.env:NAME}."
 BY_TARGET: dict[str, type] = {schema._target_: schema for schema in SCHEMAS}
 
 
@@ -29,7 +30,7 @@ def validate(cfg: DictConfig, root: type = Root) -> None:
         root: the schema of the settings outside of groups; settings that it does not name are not checked.
     """
     findings = _check(cfg, root)
-    if any(": contains " in finding for finding in findings):
+    if any(finding.endswith(SECRET_ADVICE) for finding in findings):
         _remove_stored_settings()
     if findings:
         raise UserError(" ".join(findings))
@@ -70,10 +71,11 @@ def _check_fields(node: DictConfig, schema: Any, prefix: str) -> Iterator[str]:
     known = {field.name: field for field in fields(schema)} if schema else {}
     hints = typing.get_type_hints(schema) if schema else {}
     is_closed = schema and prefix and not getattr(schema, "takes_more", False)
+    typed: Any = OmegaConf.to_container(node, resolve=False)
     for key in map(str, node):
         name, hint = f"{prefix}{key}", hints.get(key, Any)
-        if (secret := _secret(node, key)) is not None:
-            yield f"{name}: contains {secret}, which runs would store and publish. Remove it, or write ${{oc.env:NAME}}."
+        if not isinstance(typed[key], dict) and (secret := find_secret(str(typed[key]))) is not None:
+            yield f"{name}: contains {secret}, {SECRET_ADVICE}"
         elif OmegaConf.is_missing(node, key):
             yield f"{name}: not set. Add {name}=… to the command."
         elif is_closed and key not in known and not key.startswith("_"):
@@ -86,12 +88,6 @@ def _check_fields(node: DictConfig, schema: Any, prefix: str) -> Iterator[str]:
                 yield from _check(node[key], below, f"{name}.")
         elif key != "_target_" and (problem := _problem(schema, known[key], hint, node[key])) is not None:
             yield f"{name} {problem}"
-
-
-def _secret(node: DictConfig, key: str) -> str | None:
-    """The name of a secret that a setting contains as typed, without resolving interpolations."""
-    raw: Any = OmegaConf.to_container(node, resolve=False)
-    return None if isinstance(raw[key], dict) else find_secret(str(raw[key]))
 
 
 def _problem(schema: Any, field: Field[Any], hint: Any, value: Any) -> str | None:

@@ -6,7 +6,6 @@ Lightning's own launcher would do so in `trainer.fit`, when one GPU has drawn al
 import logging
 import os
 import shlex
-import signal
 import sys
 import tempfile
 import uuid
@@ -26,7 +25,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from clvp_train.errors import STOPS, Stopped, UserError, handling
 from clvp_train.io.process_rank import rank_and_world_size
-from clvp_train.pipelines.command import PARENT, USER_ERROR, end_with_parent
+from clvp_train.pipelines.command import AGAIN, PARENT, USER_ERROR
 from clvp_train.pipelines.paths import quote
 
 RANKS = "CLVP_TRAIN_RANKS"  # where the ranks that this command has started write their process ids
@@ -63,7 +62,6 @@ def on_all_ranks(wanted: L.Trainer, cfg: DictConfig) -> None:
         logging.getLogger().setLevel(logging.WARNING)
     if RANKS in os.environ:
         Path(os.environ[RANKS], str(os.getpid())).touch()
-    end_with_parent()
     local_rank = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)
     gpu = _gpu(wanted, local_rank, torch.cuda.device_count())
     if gpu is not None:
@@ -151,8 +149,7 @@ def _forward(folder: Path, count: int) -> Callable[[int, Any], None]:
     def forward(number: int, frame: Any) -> None:
         ranks = [int(file.name) for file in folder.iterdir() if file.name.isdigit()]
         if len(ranks) < count:
-            # nothing to save yet
-            raise Stopped(number, f"stopped by {signal.Signals(number).name}. Run the same command again")
+            raise Stopped(number, AGAIN)  # nothing to save yet
         for rank in ranks:
             with suppress(ProcessLookupError):
                 os.kill(rank, number)

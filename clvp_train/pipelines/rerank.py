@@ -18,6 +18,7 @@ from clvp_train.io.digests import file_digest
 from clvp_train.models import resolve_checkpoint
 from clvp_train.models.weight_files import weight_files
 from clvp_train.pairs import MANIFEST, Progress, Storage, read_manifest
+from clvp_train.pairs.reader import REMEDY
 
 SOURCES = {  # what determines the contents of a written file: display name
     "checkpoint": "the checkpoint",
@@ -75,7 +76,7 @@ def _digests(paths: list[Path]) -> dict[str, str]:
     shards = read_manifest(folder).shards if (folder / MANIFEST).exists() else ()
     for shard in shards:
         if digests.get(shard.name, shard.sha256) != shard.sha256:
-            raise UserError(f"{folder / shard.name}: damaged. Delete it and run the same generate command again.")
+            raise UserError(f"{folder / shard.name}: damaged. {REMEDY}")
     return digests
 
 

@@ -160,8 +160,7 @@ class LastCheckpoint(Checkpoint):
             self._stop(f" after step {trainer.global_step}")
 
     def _stop(self, when: str = "") -> NoReturn:
-        name = signal.Signals(self._signal).name
-        raise Stopped(self._signal, f"stopped by {name}{when}. {resume_hint(self.path.parent.parent)}")
+        raise Stopped(self._signal, resume_hint(self.path.parent.parent), when)
 
     def _maximum(self, *flags: int) -> list[int]:
         """The maximum of each flag over all ranks."""
