@@ -14,7 +14,7 @@ from clvp_train.data.collate import Padding
 from clvp_train.errors import UserError
 from clvp_train.inference.chunked_encoding import encode_in_chunks
 from clvp_train.metrics import percentile, read_score_table, weight_of
-from clvp_train.models import CLVPModel, load_clvp, resolve_checkpoint
+from clvp_train.models import CLVPModel, load_clvp, move_to_device, resolve_checkpoint
 from clvp_train.tortoise.generation import Candidate
 from clvp_train.tortoise.silence_padding import IGNORED, SILENCE_CODE, SILENCE_TAIL, strip_padding
 from clvp_train.tortoise.tokenizer import loses_most_letters, read_saved_tokenizer
@@ -103,11 +103,7 @@ class Reranker:
         reader = None if folder is None else read_saved_tokenizer(folder)
         table = read_score_table(path)
         weight, model = weight_of(log_probability_weight, table, checkpoint), load_clvp(path)
-        try:
-            cast(torch.nn.Module, model).to(device)
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).partition("\n")[0]
-            raise UserError(f"device={device}: not available ({reason}). Set device=cpu, or fix the driver.") from None
+        move_to_device(model, device)
         return cls(model, reader, table, chunk_size, max_codes, f"checkpoint={checkpoint}", weight)
 
     def rank(self, texts: Sequence[Text], candidates: Sequence[Sequence[Candidate | Ids]]) -> list[Ranking]:

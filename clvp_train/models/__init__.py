@@ -6,7 +6,7 @@ The model types are "clvp_train", "clvp_train_text" and "clvp_train_speech"; "cl
 from transformers import AutoConfig, AutoModel
 
 from .configuration_clvp import CLVPConfig, CLVPSpeechConfig, CLVPTextConfig
-from .loading import load_clvp, resolve_checkpoint, weights_digest
+from .loading import load_clvp, move_to_device, resolve_checkpoint, weights_digest
 from .modeling_clvp import (
     CLVPModel,
     CLVPOutput,
@@ -45,6 +45,7 @@ __all__ = [
     "CLVPTextModelOutput",
     "CLVPTextModelWithProjection",
     "load_clvp",
+    "move_to_device",
     "resolve_checkpoint",
     "weights_digest",
 ]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from safetensors import SafetensorError
+from torch import nn
 
 from clvp_train.errors import UserError
 from clvp_train.io.digests import check_digests
@@ -55,6 +56,15 @@ def weights_digest(model: CLVPModel) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().float().contiguous().numpy().data)
     return digest.hexdigest()
+
+
+def move_to_device(model: nn.Module, device: str, setting: str = "device") -> None:
+    """Moves a model to a device. Raises UserError with the name of the setting if the device is not available."""
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{setting}={device}: not available ({reason}). Set {setting}=cpu, or fix the driver.") from None
 
 
 def resolve_checkpoint(checkpoint: str | Path) -> Path:

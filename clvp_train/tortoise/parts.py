@@ -7,6 +7,7 @@ import torch
 from transformers import ClvpFeatureExtractor
 
 from clvp_train.errors import UserError
+from clvp_train.models import move_to_device
 from clvp_train.tortoise.autoregressive import AutoRegressive
 from clvp_train.tortoise.dvae import DiscreteVAE
 from clvp_train.tortoise.sampling import Sampling
@@ -38,12 +39,13 @@ class TortoiseParts:
             )
 
     def to(self, device: str, dtype: Dtype) -> "TortoiseParts":
-        """Moves the models to a device, and the AR to a dtype. Raises UserError if the dtype is unknown."""
+        """Moves the models to a device, and the AR to a dtype. Raises UserError if one is unknown or not available."""
         if dtype not in get_args(Dtype):
             raise UserError(f"tortoise.dtype={dtype}: unknown. Use one of {', '.join(get_args(Dtype))}.")
-        self.autoregressive.to(device, getattr(torch, dtype))
-        if self.dvae is not None:
-            self.dvae.to(device)
+        for model in (self.autoregressive, self.dvae):
+            if model is not None:
+                move_to_device(model, device, "tortoise.device")
+        self.autoregressive.to(getattr(torch, dtype))
         return self
 
 

@@ -29,7 +29,7 @@ from tests.e2e.commands import ROOT, environment
 from tests.e2e.conftest import BUDGET, CORPUS, FEW_CANDIDATES, write_sentences
 
 MARK = "CLVP_DRILL"  # an environment variable of all processes of a drill
-SIGNALS = (*[signal.SIGKILL] * 5, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+SIGNALS = (*[signal.SIGKILL] * 3, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 COLUMNS = ("kills", "signals", "lost", "different", "orphans", "tracebacks", "other status")
 PAIR = ["trainer=ddp_cpu", "trainer.devices=2"]
 TRAIN = [

@@ -48,6 +48,7 @@ def refused(script, overrides, cwd, *words, **settings):
         (["split.test_percent=0"], ["split.test_percent"]),
         (["split.val_percent=0"], ["split.val_percent"]),
         (["tortoise.name_or_path=nowhere/at/all"], ["nowhere/at/all"]),
+        (["tortoise.device=cuda:99"], ["tortoise.device=cuda:99: not available"]),
         (["model.config.projection_dim=0"], ["projection_dim"]),
         (["+model.config.text_config.vocab_size=7"], ["7 text tokens", "256"]),
         (["pairs=nowhere"], ["nowhere", "clvp_train.generate"]),
