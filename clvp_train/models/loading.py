@@ -64,7 +64,9 @@ def move_to_device(model: nn.Module, device: str, setting: str = "device") -> No
         model.to(device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
-        raise UserError(f"{setting}={device}: not available ({reason}). Set {setting}=cpu, or fix the driver.") from None
+        raise UserError(
+            f"{setting}={device}: not available ({reason}). Set {setting}=cpu, or fix the driver."
+        ) from None
 
 
 def resolve_checkpoint(checkpoint: str | Path) -> Path:
