@@ -28,11 +28,13 @@ class Evaluation:
         metrics: numbers and strings that can be written as JSON.
         per_text: by name of a quantity one value per text, whose mean it is; the basis of comparisons.
         figure_data: what the figures show.
+        scores_NK: of the candidates of each text; None if there are none.
     """
 
     metrics: dict[str, Any]
     per_text: PerText
     figure_data: FigureData
+    scores_NK: np.ndarray | None = None
 
 
 def evaluate_model(data: EvaluationData, embedder: Embedder) -> Evaluation:
@@ -59,8 +61,10 @@ def evaluate_model(data: EvaluationData, embedder: Embedder) -> Evaluation:
         "confusions": _confusions(data.pairs, text_ND, speech_ND, ranks),
         "example": _example(data.pairs),
     }
+    scores_NK = None
     if data.candidates is not None:
-        results["rerank"] = _reranking(data, store, per_text)
+        scores_NK = data.candidates.by_text(store.scores(store.candidates))
+        results["rerank"] = _reranking(data, scores_NK, per_text)
     if data.reference is not None:
         distance = metrics.frechet_distance(store.projections(store.pairs[1]), store.projections(store.reference))
         results["reference"] = {"codes": len(data.reference), "frechet_distance": distance}
@@ -74,7 +78,7 @@ def evaluate_model(data: EvaluationData, embedder: Embedder) -> Evaluation:
         perturbations=results["perturbations"],
         rerank=results.get("rerank", {}),
     )
-    return Evaluation(results, per_text, figure_data)
+    return Evaluation(results, per_text, figure_data, scores_NK)
 
 
 def compare(per_text: Sequence[PerText]) -> list[dict[str, Any]]:
@@ -170,11 +174,11 @@ def _detection(
     return rows
 
 
-def _reranking(data: EvaluationData, store: EmbeddingStore, per_text: PerText) -> dict[str, Any]:
+def _reranking(data: EvaluationData, scores_NK: np.ndarray, per_text: PerText) -> dict[str, Any]:
     sets = data.candidates
     assert sets is not None
     candidates = metrics.CandidateScores(
-        scores_NK=sets.by_text(store.scores(store.candidates)),
+        scores_NK=scores_NK,
         finished_NK=sets.by_text(sets.pairs.finished),
         log_probabilities_NK=sets.by_text(sets.pairs.log_probabilities),
         num_codes_NK=sets.by_text([len(codes) for codes in sets.pairs.codes]),

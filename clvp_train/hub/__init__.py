@@ -1,7 +1,7 @@
 """Publishing: folders of models and pairs with their cards, pushed to the Hugging Face Hub in one commit."""
 
 from clvp_train.hub.access import HubConfig, check_access
-from clvp_train.hub.card import check_template
+from clvp_train.hub.card import check_template, recipe
 from clvp_train.hub.folders import write_model_folder, write_pairs_folder
 from clvp_train.hub.push import push, refuse_secrets
 from clvp_train.hub.run import TRAINING_CONFIG, Trained, find_trained, read_settings
@@ -15,6 +15,7 @@ __all__ = [
     "find_trained",
     "push",
     "read_settings",
+    "recipe",
     "refuse_secrets",
     "write_model_folder",
     "write_pairs_folder",

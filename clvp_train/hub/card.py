@@ -95,7 +95,7 @@ def _values(trained: Trained, hub: HubConfig, repo_id: str | None) -> dict[str, 
         "data": _escaped(
             metrics["data"] | {"lines": report_lines(metrics["data"]["report"] | {"codes_per_second": None})}
         ),
-        "recipe": _escaped(_recipe(trained.settings)),
+        "recipe": _escaped(recipe(trained.settings)),
         "metrics": _escaped(metrics),
         "tables": [
             (table.title, "\n".join(table_lines(table)))
@@ -190,19 +190,19 @@ def _tokenizer(folder: Path) -> str:
     return escape_markdown(str(settings.get("tokenizer_class", "unknown")))
 
 
-def _recipe(config: dict[str, Any]) -> dict[str, str]:
+def recipe(config: dict[str, Any]) -> dict[str, str]:
     """The most important settings of the training."""
-    recipe = {}
+    settings = {}
     for words, path in RECIPE.items():
         value: Any = config
         for key in path:
             value = value.get(key) if isinstance(value, dict) else None
         if value is not None and value != -1:  # Lightning's -1: no limit
-            recipe[words] = str(value).rsplit(".", 1)[-1] if words == "objective" else str(value)
+            settings[words] = str(value).rsplit(".", 1)[-1] if words == "objective" else str(value)
     sources = config.get("pairs") or config.get("codes") or {}
     if isinstance(sources, dict) and "_target_" not in sources:
         nodes = {name: node if isinstance(node, dict) else {} for name, node in sources.items() if node is not None}
-        recipe["speech codes"] = ", ".join(f"{name} (weight {node.get('weight', 1)})" for name, node in nodes.items())
+        settings["speech codes"] = ", ".join(f"{name} (weight {node.get('weight', 1)})" for name, node in nodes.items())
     elif isinstance(sources, list):
-        recipe["speech codes"] = f"{len(sources)} folders of pairs"
-    return recipe
+        settings["speech codes"] = f"{len(sources)} folders of pairs"
+    return settings

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +31,8 @@ from clvp_train.tortoise.tokenizer import read_saved_tokenizer
 from clvp_train.tortoise.warm_start import warm_start
 from clvp_train.training import RunState
 from clvp_train.training.run_state import STEPS
+
+warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of a deprecated torch name
 
 
 def all_ranks(cfg: DictConfig) -> None:

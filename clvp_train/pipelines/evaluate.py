@@ -1,6 +1,6 @@
 """Evaluates checkpoints on the test split and writes their reports."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,30 +19,22 @@ from clvp_train.evaluation import (
     RerankConfig,
     add_candidates,
     add_judges,
-    compare,
     evaluate_model,
     find_recognizer,
     prepare,
 )
 from clvp_train.evaluation.evaluation_data import RERANKING
-from clvp_train.io import REPORT, write_text
-from clvp_train.io.digests import recording_digests, sealed_json
-from clvp_train.metrics import LOG_PROBABILITY_WEIGHT, SCORE_TABLE_FILE
-from clvp_train.models import CLVPModel, load_clvp, weights_digest
-from clvp_train.models.weight_files import public_name
+from clvp_train.io import REPORT
+from clvp_train.models import CLVPModel, load_clvp
 from clvp_train.pairs import read_manifest
 from clvp_train.pipelines import build
 from clvp_train.pipelines.checks import check_pairs
-from clvp_train.pipelines.data import OpenTortoise, make_datamodule, short_names, tortoise_of
-from clvp_train.report import (
-    comparison_page,
-    evaluation_page,
-    print_summary,
-    print_table,
-    write_metrics,
-    write_report,
-)
+from clvp_train.pipelines.data import OpenTortoise, make_datamodule, tortoise_of
+from clvp_train.pipelines.evaluation_report import origin, report_page, run_of, write_comparison, write_evaluation
+from clvp_train.report import read_history
 from clvp_train.training import CLVPModule, TrainingConfig
+
+LOG = "logs/metrics.csv"  # of a training, in its run folder
 
 
 def evaluate(cfg: DictConfig) -> None:
@@ -146,6 +138,7 @@ def evaluate_checkpoints(
     datamodule: CLVPDataModule,
     data: EvaluationData,
     folder: Path,
+    run: Path | None = None,
 ) -> list[Evaluation]:
     """Evaluates models one after the other; rank 0 then writes their reports and prints a summary.
 
@@ -155,6 +148,7 @@ def evaluate_checkpoints(
         datamodule: of the pairs.
         data: of `evaluation_data`.
         folder: of the report. Several models have their reports in subfolders, next to their comparison.
+        run: of the training that this evaluation belongs to; None: found by the names.
     """
     trainer = build.evaluation_trainer(cfg)
     chunk_size = cfg.training.chunk_size if "training" in cfg else cfg.chunk_size
@@ -166,52 +160,12 @@ def evaluate_checkpoints(
         embedder = Embedder(module, trainer, datamodule.collate, datamodule.eval_batch_size)
         evaluations.append(evaluate_model(data, embedder))
         if trainer.is_global_zero:
-            evaluations[-1].metrics.update(_origin(name, model, datamodule))
-    if trainer.is_global_zero and len(evaluations) == 1:
-        _write_evaluation(evaluations[0], folder)
-    elif trainer.is_global_zero:
-        _write_comparison(list(models), evaluations, folder)
+            evaluations[-1].metrics.update(origin(name, model, datamodule))
+            evaluations[-1].figure_data.history = read_history((run or run_of(name)) / LOG)
+    if trainer.is_global_zero:
+        pages = [report_page(cfg, name, each, data) for name, each in zip(models, evaluations)]
+        if len(pages) == 1:
+            write_evaluation(evaluations[0], pages[0], folder)
+        else:
+            write_comparison(list(models), evaluations, pages, folder)
     return evaluations
-
-
-def _origin(name: str, model: CLVPModel, datamodule: CLVPDataModule) -> dict[str, Any]:
-    """Identifies the evaluated weights and pairs, and how the pairs were made."""
-    manifest = datamodule.manifest
-    data: dict[str, Any] = {"corpus": manifest.corpus, "codes": manifest.source, "fingerprint": manifest.fingerprint}
-    data |= {"tortoise": public_name(manifest.tortoise), "settings": manifest.settings}
-    # the drawing speed depends on the machine, not on the pairs
-    data |= {"report": {key: value for key, value in manifest.report.items() if key != "codes_per_second"}}
-    return {"split": "test", "checkpoint": name, "weights": weights_digest(model), "data": data}
-
-
-def _write_evaluation(evaluation: Evaluation, folder: Path) -> None:
-    with recording_digests(folder):
-        write_metrics(evaluation.metrics, folder)
-        path = write_report(evaluation_page(evaluation.metrics, evaluation.figure_data), folder)
-        write_score_table(evaluation.metrics, folder)
-    print_summary(evaluation.metrics)
-    print(f"report: {path}")
-
-
-def write_score_table(metrics: dict[str, Any], folder: Path) -> None:
-    """Writes the score percentiles, which `metrics.percentile` reads, and the weight of the AR's log-probability, if a judge
-    has chosen one, next to a report or a model."""
-    data = {name: metrics["data"][name] for name in ("corpus", "codes", "fingerprint")}
-    table = metrics["scores"]["table"] | {"data": data, "texts": metrics["gallery"]}
-    if "combination" in metrics.get("rerank", {}):
-        table[LOG_PROBABILITY_WEIGHT] = metrics["rerank"]["combination"]["weight"]
-    write_text(folder / SCORE_TABLE_FILE, sealed_json(table) + "\n")
-
-
-def _write_comparison(names: Sequence[str], evaluations: Sequence[Evaluation], folder: Path) -> None:
-    checkpoints = dict(zip(short_names(names), names))
-    rows = compare([evaluation.per_text for evaluation in evaluations])
-    page = comparison_page(checkpoints, evaluations[0].metrics, rows)
-    with recording_digests(folder):
-        for (short, name), evaluation in zip(checkpoints.items(), evaluations):
-            print(f"{short}: {name}")
-            _write_evaluation(evaluation, folder / short)
-        write_metrics({"checkpoints": checkpoints, "comparison": rows}, folder)
-        path = write_report(page, folder)
-    print_table(page.tables[0])
-    print(f"report: {path}")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from transformers.utils.logging import disable_progress_bar
 
 from clvp_train import hub
 from clvp_train.errors import UserError
@@ -13,6 +14,7 @@ from clvp_train.io import write_text
 from clvp_train.pipelines.config import without_secrets
 
 FOLDER = "hub"  # in the run folder
+disable_progress_bar()  # "Writing model shards" for a single file
 
 
 def push(cfg: DictConfig) -> None:

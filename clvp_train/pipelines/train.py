@@ -9,7 +9,6 @@ import lightning as L
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import nn
-from transformers.utils.logging import disable_progress_bar
 
 from clvp_train import pairs
 from clvp_train.corpus import Split
@@ -24,18 +23,16 @@ from clvp_train.pipelines import build
 from clvp_train.pipelines.checks import check_pairs
 from clvp_train.pipelines.config import without_secrets
 from clvp_train.pipelines.data import code_sources, make_datamodule, tortoise_of
-from clvp_train.pipelines.evaluate import check_settings, evaluate_checkpoints, evaluation_data, write_score_table
+from clvp_train.pipelines.evaluate import check_settings, evaluate_checkpoints, evaluation_data
+from clvp_train.pipelines.evaluation_report import write_score_table
 from clvp_train.pipelines.push import check_hub, publish_run, write_training_config
 from clvp_train.pipelines.resume import Start, open_run, reopen, report_finished, resolve_resume, write_mark
 from clvp_train.training import AtomicCheckpointIO, CLVPModule, RunState, WandbLog, log_report
 
 log = logging.getLogger(__name__)
-warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of a deprecated torch name
 warnings.filterwarnings("ignore", message=".*exists and is not empty.*")  # true whenever a run resumes
 warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # the metrics are those of all ranks already
 warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")  # the DataModule starts where it should
-
-disable_progress_bar()  # "Writing model shards" for a single file
 
 
 def train(cfg: DictConfig) -> float | None:
@@ -181,7 +178,7 @@ def _evaluate(
     """Writes the report of a model, and its score table next to its weights."""
     output = Path(cfg.paths.output)
     name = os.path.relpath(checkpoint, output) if checkpoint else "the weights at the end of training"
-    (evaluation,) = evaluate_checkpoints(cfg, {name: lambda: model}, datamodule, data, output / REPORT)
+    (evaluation,) = evaluate_checkpoints(cfg, {name: lambda: model}, datamodule, data, output / REPORT, output)
     if trainer.is_global_zero:
         write_score_table(evaluation.metrics, output / MODEL)
         log_report(trainer.loggers, evaluation.metrics, evaluation.figure_data, trainer.global_step)

@@ -1,12 +1,13 @@
 """Reports: figures, tables and pages for the metrics of an evaluation."""
 
-from clvp_train.report.figure_data import FigureData
+from clvp_train.report.figure_data import FigureData, read_history
 from clvp_train.report.figures import draw, png
 from clvp_train.report.page import (
     MARKDOWN_FILE,
     METRICS_FILE,
     PAGE_FILE,
     Page,
+    Sample,
     comparison_page,
     evaluation_page,
     read_metrics,
@@ -23,6 +24,7 @@ __all__ = [
     "PAGE_FILE",
     "FigureData",
     "Page",
+    "Sample",
     "Table",
     "comparison_page",
     "draw",
@@ -30,6 +32,7 @@ __all__ = [
     "png",
     "print_summary",
     "print_table",
+    "read_history",
     "read_metrics",
     "table_lines",
     "tables",

@@ -1,7 +1,9 @@
 """The arrays that the figures of a report are drawn from. Shapes: N gallery, D width."""
 
+import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,7 @@ class FigureData:
         lengths: number of codes of all pairs.
         perturbations: as in the metrics, see `evaluation`.
         rerank: as in the metrics, see `metrics.reranking_metrics`.
+        history: rows of the log of the training, see `read_history`.
     """
 
     ranks: dict[str, np.ndarray]
@@ -37,6 +40,7 @@ class FigureData:
     lengths: Sequence[int] = ()
     perturbations: Sequence[dict[str, Any]] = ()
     rerank: dict[str, Any] = field(default_factory=dict)
+    history: Sequence[dict[str, float]] = ()
 
     @classmethod
     def from_retrieval(
@@ -57,6 +61,15 @@ class FigureData:
             rows=np.array(rows),
             **more,
         )
+
+
+def read_history(file: Path) -> list[dict[str, float]]:
+    """Returns the rows of the `metrics.csv` of a training, without empty cells; [] if there is none or it cannot be read."""
+    try:
+        with file.open(newline="", encoding="utf-8") as lines:
+            return [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(lines)]
+    except (OSError, ValueError, TypeError, csv.Error):
+        return []
 
 
 def _scores(text_ND: torch.Tensor, speech_ND: torch.Tensor) -> dict[str, np.ndarray]:

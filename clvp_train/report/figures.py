@@ -37,11 +37,13 @@ STYLE: Any = {
 }
 SIZE = (4.4, 3.2)  # inches
 MAX_VOICES = 8  # in a legend
+LOSS, VALIDATED = "train/loss", "val/R@1"  # columns of the log
 
 
 def draw(data: FigureData) -> dict[str, tuple[str, Figure]]:
     """Returns by name a title and a figure. The figures belong to no window and need not be closed."""
     empty: dict[Callable[[FigureData], Figure], bool] = {
+        learning_curve: not any(LOSS in row for row in data.history),
         detection_rates: not data.perturbations,
         rerank_gain: not judges(data.rerank),
         projection_by_voice: not len(data.voices),
@@ -66,6 +68,20 @@ def png(figure: Figure) -> Image.Image:
     with matplotlib.rc_context(STYLE):
         figure.savefig(sink, format="png", dpi=150, facecolor="white")
     return Image.open(sink).convert("RGB")
+
+
+def learning_curve(data: FigureData) -> Figure:
+    figure, axes = _figure()
+    for name, label, color in ((LOSS, "training loss", COLORS[0]), (VALIDATED, "validation R@1", COLORS[1])):
+        rows = [(row["step"], row[name]) for row in data.history if "step" in row and name in row]
+        if not rows:
+            continue
+        axes = axes if name == LOSS else figure.axes[0].twinx()
+        axes.plot(*zip(*rows), "-" if name == LOSS else "o-", color=color, markersize=3, linewidth=1)
+        axes.set_ylabel(label, color=color)
+        axes.tick_params(axis="y", colors=color)
+    figure.axes[0].set_xlabel("optimiser step")
+    return figure
 
 
 def recall_curve(data: FigureData) -> Figure:
@@ -138,12 +154,13 @@ def detection_rates(data: FigureData) -> Figure:
         axes.barh(y, row["rate"], height * 0.9, color=color)
         axes.plot([low, high], [y, y], color=INK, linewidth=1)
     for share, color in zip(shares, itertools.cycle(COLORS)):
-        axes.barh(0, 0, color=color, label=f"{share:.0%} perturbed")
+        axes.barh(0, 0, color=color, label=f"{share:.0%}")
     axes.axvline(0.5, color=INK, linestyle=":")
     axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
     axes.set(xlabel="detection rate", xlim=(0, 1.02))
     axes.invert_yaxis()
-    axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.6 / (0.6 + 0.42 * len(names))), ncols=3)
+    place = {"loc": "upper center", "bbox_to_anchor": (0.4, -0.6 / (0.6 + 0.42 * len(names)))}
+    axes.legend(title="share perturbed", ncols=3, **place)
     return figure
 
 
@@ -195,6 +212,7 @@ def projection_by_length(data: FigureData) -> Figure:
 
 
 TITLES: dict[Callable[[FigureData], Figure], str] = {
+    learning_curve: "Learning curve",
     recall_curve: "Recall at k",
     rank_histogram: "Rank of the correct match",
     score_distributions: "Score distributions",
@@ -204,6 +222,19 @@ TITLES: dict[Callable[[FigureData], Figure], str] = {
     projection_by_length: "Speech embeddings by length",
     detection_rates: "Perturbation detection",
     rerank_gain: "Gain of re-ranking",
+}
+
+CAPTIONS = {
+    "learning_curve": "Loss of single batches, and retrieval on the validation split.",
+    "recall_curve": "Share of queries whose correct match is among the first k results.",
+    "rank_histogram": "Share of queries by the place of their correct match; 1 is best.",
+    "score_distributions": "The less matched pairs overlap with others, the better the score separates them.",
+    "roc_curve": "For every threshold, the share of matched pairs above it against that of other pairs.",
+    "similarity": "Matched pairs are on the diagonal, which is brighter than the rest in a good model.",
+    "projection_by_voice": "Clusters by colour mean that embeddings contain the voice, not only the words.",
+    "projection_by_length": "A gradient means that embeddings contain the length.",
+    "detection_rates": "How often a matched pair scores higher than its perturbed copy, with 95% intervals; chance is 0.5.",
+    "rerank_gain": "Error of the picked candidate minus that of a random one, by number of candidates; lower is better.",
 }
 
 

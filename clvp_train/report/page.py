@@ -1,6 +1,7 @@
 """A report as files: one self-contained HTML page, Markdown with its figures, and the metrics as JSON."""
 
-from collections.abc import Sequence
+import base64
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -12,13 +13,22 @@ from clvp_train.io import write_text
 from clvp_train.io.digests import read_sealed_json, sealed_json
 from clvp_train.io.sanitize import escape_markdown
 from clvp_train.report.figure_data import FigureData
-from clvp_train.report.figures import draw, svg
+from clvp_train.report.figures import CAPTIONS, draw, svg
 from clvp_train.report.reranking import worth
 from clvp_train.report.table import Metrics, Table, table_lines
 from clvp_train.report.tables import comparison, headline, tables
 
 TEMPLATE = Path(__file__).with_name("template.html")
 METRICS_FILE, PAGE_FILE, MARKDOWN_FILE, FIGURES = "metrics.json", "index.html", "report.md", "figures"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Candidates of one text to listen to."""
+
+    text: str
+    voice: str
+    clips: dict[str, bytes]  # how it was picked: audio as MP3
 
 
 @dataclass(frozen=True)
@@ -33,13 +43,24 @@ class Page:
     left_out: dict[str, str] = field(default_factory=dict)  # part: why it is not measured
     links: dict[str, str] = field(default_factory=dict)  # to other reports
     summary: str = ""  # a paragraph
+    samples: Sequence[Sample] = ()  # in `index.html` only
 
 
-def evaluation_page(metrics: Metrics, figure_data: FigureData) -> Page:
-    """Returns the page of one checkpoint, from `evaluation.evaluate_model` and the facts that `evaluate.py` adds."""
+def evaluation_page(
+    metrics: Metrics, figure_data: FigureData, facts: Mapping[str, str] | None = None, samples: Sequence[Sample] = ()
+) -> Page:
+    """Returns the page of one checkpoint.
+
+    Args:
+        metrics: of `evaluation.evaluate_model`, with the facts that `evaluate.py` adds.
+        figure_data: of the same evaluation.
+        facts: more about the checkpoint and this evaluation, such as the date.
+        samples: candidates to listen to.
+    """
     return Page(
         title="CLVP evaluation",
-        facts=_facts(metrics),
+        facts=_facts(metrics) | dict(facts or {}),
+        samples=samples,
         headline=headline(metrics),
         tables=tables(metrics),
         figures=draw(figure_data),
@@ -99,8 +120,10 @@ def _facts(metrics: Metrics) -> dict[str, str]:
     data = metrics["data"]
     sources = {"ar": "sampled from the autoregressive model", "dvae": "of recordings, by the DVAE"}
     sources["stored"] = "read from a file"
-    return {
-        "checkpoint": metrics["checkpoint"],
+    facts = {"checkpoint": metrics["checkpoint"]}
+    if "parameters" in metrics:  # not in reports of earlier versions
+        facts["model"] = f"{metrics['parameters'] / 1e6:.1f} M parameters"
+    return facts | {
         "corpus": f"{data['corpus']}, {metrics['gallery']} texts of the {metrics['split']} split",
         "codes": sources.get(data["codes"], data["codes"]),
         "fingerprint of the pairs": data["fingerprint"],
@@ -109,8 +132,12 @@ def _facts(metrics: Metrics) -> dict[str, str]:
 
 def _html(page: Page) -> str:
     template = jinja2.Template(TEMPLATE.read_text(encoding="utf-8"), autoescape=True, trim_blocks=True)
-    figures = [(title, svg(figure)) for title, figure in page.figures.values()]
-    return template.render({**vars(page), "figures": figures})
+    figures = [(title, CAPTIONS.get(name, ""), svg(figure)) for name, (title, figure) in page.figures.items()]
+    samples = [
+        (sample, {name: base64.b64encode(clip).decode() for name, clip in sample.clips.items()})
+        for sample in page.samples
+    ]
+    return template.render({**vars(page), "figures": figures, "samples": samples})
 
 
 def _markdown(page: Page) -> str:
@@ -121,7 +148,7 @@ def _markdown(page: Page) -> str:
     if page.figures:
         lines += ["", "## Figures"]
     for name, (title, _) in page.figures.items():
-        lines += ["", f"{title}:", "", f"![{title}]({FIGURES}/{name}.svg)"]
+        lines += ["", f"{title}: {CAPTIONS.get(name, '')}".strip(), "", f"![{title}]({FIGURES}/{name}.svg)"]
     if page.left_out:
         parts = [f"- {part}: {escape_markdown(reason)}" for part, reason in page.left_out.items()]
         lines += ["", "## Not measured", "", *parts]

@@ -68,20 +68,20 @@ def retrieval(metrics: Metrics) -> Table:
 
 
 def perturbations(metrics: Metrics) -> Table | None:
-    rows = [
-        [
-            f"{row['perturbation'].replace('_', ' ')} ({row['side']})",
-            f"{row['share']:.0%}" if row["share"] else "one word",
-            str(row["pairs"]),
-            with_interval(row["rate"], row["interval"]),
-        ]
-        for row in metrics["perturbations"]
-    ]
-    note = (
-        f"Detection rate: how often the matched pair scores higher than its perturbed copy; chance is 0.5. {INTERVALS}"
+    sizes = {_size(row): None for row in sorted(metrics["perturbations"], key=lambda row: row["share"] or 2)}
+    names = dict.fromkeys(
+        f"{row['perturbation'].replace('_', ' ')} ({row['side']})" for row in metrics["perturbations"]
     )
-    header = ["perturbation", "size", "pairs", "detection rate"]
-    return Table("Perturbation detection", header, rows, note) if rows else None
+    cells = {name: dict.fromkeys(sizes, "") for name in names}
+    for row in metrics["perturbations"]:
+        name = f"{row['perturbation'].replace('_', ' ')} ({row['side']})"
+        cells[name][_size(row)] = with_interval(row["rate"], row["interval"])
+    note = (
+        "Detection rate by size of the perturbation: how often the matched pair scores higher than its perturbed copy; chance "
+        f"is 0.5. Pairs per rate: {_range([row['pairs'] for row in metrics['perturbations']])}. {INTERVALS}"
+    )
+    rows = [[name, *of_size.values()] for name, of_size in cells.items()]
+    return Table("Perturbation detection", ["perturbation", *sizes], rows, note) if rows else None
 
 
 def scores(metrics: Metrics) -> Table:
@@ -151,6 +151,14 @@ def comparison(names: Sequence[str], rows: Sequence[dict[str, Any]]) -> Table:
     ]
     note = f"Differences are paired over texts. {INTERVALS} They do not include the variance between training seeds."
     return Table("Comparison", header, cells, note)
+
+
+def _size(row: dict[str, Any]) -> str:
+    return f"{row['share']:.0%}" if row["share"] else "one word"
+
+
+def _range(values: Sequence[int]) -> str:
+    return f"{min(values)} to {max(values)}" if len(set(values)) > 1 else str(next(iter(values), 0))
 
 
 def _perturbation(row: dict[str, Any]) -> str:

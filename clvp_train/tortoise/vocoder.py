@@ -1,15 +1,17 @@
 """From speech codes to audio without Tortoise's diffusion decoder: mels by the DVAE, phases by Griffin-Lim. Intelligible, but
 of low quality. Shapes: B clips, S codes, F mel frames, N samples."""
 
+import io
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import groupby
 
+import soundfile
 import torch
 from torchaudio.transforms import GriffinLim, InverseMelScale
 
 from clvp_train.errors import UserError
-from clvp_train.tortoise.audio import HOP_LENGTH, MEL, N_FFT
+from clvp_train.tortoise.audio import HOP_LENGTH, MEL, N_FFT, SAMPLE_RATE
 from clvp_train.tortoise.frozen import FrozenTortoise
 
 BATCH_SIZE = 32  # clips of one length
@@ -31,6 +33,13 @@ def synthesize(tortoise: FrozenTortoise, codes: Sequence[Sequence[int]], iterati
         UserError: the Tortoise has no DVAE.
     """
     return _by_length(tortoise, codes, lambda mels_BMF: mels_to_audio(tortoise, mels_BMF, iterations))
+
+
+def mp3(samples_N: torch.Tensor) -> bytes:
+    """Returns audio of 22 050 Hz as an MP3 file, which every browser plays."""
+    file = io.BytesIO()
+    soundfile.write(file, samples_N.numpy(), SAMPLE_RATE, format="MP3")
+    return file.getvalue()
 
 
 @torch.no_grad()

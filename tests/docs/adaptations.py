@@ -65,7 +65,8 @@ ADAPTATIONS = (
     Adaptation(r"--multirun .*$", _added(["test=false"]), SECONDS),
     Adaptation(
         r"^python -m clvp_train\.demo .*$",
-        r"timeout --foreground --preserve-status --signal INT 40 \g<0> port=7873",
+        r"set -m; \g<0> port=7873 & until (: < /dev/tcp/127.0.0.1/7873) 2> /dev/null; do kill -0 $! || exit; sleep 0.2; "
+        r"done; kill -INT $!; wait $!",
         "the page is tested in tests/e2e/test_demo.py",
     ),
     Adaptation(r"^make train$", f'make train ARGS="{" ".join([*CORPUS, *TRAIN])}"', SECONDS),

@@ -235,11 +235,11 @@ def test_unfinished_damaged_leaking_or_unevaluated_model_is_refused(trained, hub
 
 
 def test_train_checks_access_first_and_publishes_once_from_two_ranks(workplace, hub, online):
-    args = [*CORPUS, *BUDGET, "trainer.max_steps=1", "trainer=ddp_cpu", "hydra.run.dir=run"]
+    args = [*CORPUS, *BUDGET, "trainer.max_steps=1", "hydra.run.dir=run"]
     assert_refused(run(TRAIN, [*args, "hub.repo_id=lab/clvp"], workplace, **online), "read access only in lab")
     assert not (workplace / "run/checkpoints").exists(), "refused after the training only"
     hub.refuse = (500, "no space")
-    failed = run(TRAIN, [*args, "hub.repo_id=club/clvp"], workplace, **online)
+    failed = run(TRAIN, [*args, "trainer=ddp_cpu", "hub.repo_id=club/clvp"], workplace, **online)
     assert failed.status == 2 and "trained and saved in run" in failed.stderr
     [command] = re.findall(r"python -m clvp_train\.push (.*)", failed.stderr)
     done = run(PUSH, command.split(), workplace, **online)

@@ -10,6 +10,7 @@ from clvp_train.report import (
     METRICS_FILE,
     FigureData,
     Page,
+    Sample,
     Table,
     draw,
     print_summary,
@@ -24,11 +25,12 @@ def make_page():
     draw_ = torch.Generator().manual_seed(0)
     text, speech = (torch.nn.functional.normalize(torch.randn(40, 8, generator=draw_), dim=1) for _ in range(2))
     data = FigureData.from_retrieval(text, speech, retrieval_ranks(text, speech))
+    data.history = [{"step": 0, "train/loss": 3.0}, {"step": 9, "train/loss": 1.0, "val/R@1": 0.5}]
     table = Table("Ta|ble <1>", ["", "a"], [["x|y", "<b>1</b>"]], "A note & more.")
     facts = {"checkpoint": "a/ä.ckpt"}
-    return Page(
-        "A title", facts, [table], draw(data), {"R@1": "0.5"}, {"a part": "why"}, {"other": "b/index.html"}, "In short."
-    )
+    parts = {"left_out": {"a part": "why"}, "links": {"other": "b/index.html"}, "summary": "In short."}
+    samples = [Sample("<A text>", "anna", {"drawn first": b"mp3"})]
+    return Page("A title", facts, [table], draw(data), {"R@1": "0.5"}, samples=samples, **parts)
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +51,16 @@ def test_html_is_complete_and_self_contained(written):
         "A note &amp; more.",
         "a part: why",
         "<p>In short.</p>",
+        '<a href="#table-1">',
+        'id="table-1"',
+        "&lt;A text&gt;",
+        'src="data:audio/mpeg;base64,bXAz"',
+        "Learning curve",
     ]
     for part in [*parts, 'href="b/index.html"', 'name="viewport"', "prefers-color-scheme: dark"]:
         assert part in text, part
     assert text.count("<svg") == len(page.figures) > 4
-    for outside in ("src=", "<script", "@import", "<link", "url(http"):
+    for outside in ('src="http', "<script", "@import", "<link", "url(http"):
         assert outside not in text, outside
 
 
