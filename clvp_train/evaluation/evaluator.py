@@ -61,13 +61,11 @@ def evaluate_model(data: EvaluationData, embedder: Embedder) -> Evaluation:
         "confusions": _confusions(data.pairs, text_ND, speech_ND, ranks),
         "example": _example(data.pairs),
     }
-    scores_NK = None
-    if data.candidates is not None:
-        scores_NK = data.candidates.by_text(store.scores(store.candidates))
+    scores_NK = None if data.candidates is None else data.candidates.by_text(store.scores(store.candidates))
+    if scores_NK is not None:
         results["rerank"] = _reranking(data, scores_NK, per_text)
     if data.reference is not None:
-        distance = metrics.frechet_distance(store.projections(store.pairs[1]), store.projections(store.reference))
-        results["reference"] = {"codes": len(data.reference), "frechet_distance": distance}
+        results["reference"] = _reference(data.reference, store)
     figure_data = FigureData.from_retrieval(
         text_ND,
         speech_ND,
@@ -187,6 +185,11 @@ def _reranking(data: EvaluationData, scores_NK: np.ndarray, per_text: PerText) -
     per_text |= {f"pick: {name}": values_N for name, values_N in metrics.picked_values(candidates).items()}
     counts = {"texts_with_one_candidate": sets.num_single, "texts_in_several_voices": sets.num_mixed}
     return metrics.reranking_metrics(candidates) | counts
+
+
+def _reference(reference: HeldOut, store: EmbeddingStore) -> dict[str, Any]:
+    distance = metrics.frechet_distance(store.projections(store.pairs[1]), store.projections(store.reference))
+    return {"codes": len(reference), "frechet_distance": distance}
 
 
 def _confusions(

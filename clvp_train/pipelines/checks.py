@@ -29,7 +29,6 @@ def check_pairs(
         cfg: if it has `pairs`, nothing is checked: such folders are checked when they are opened.
         tortoise: of the config.
         models: those that are loaded, by their name in messages.
-        found: receives what is wrong.
         evaluated: the splits that must have texts.
         trains: whether batches are drawn from the training split.
 

@@ -37,7 +37,7 @@ ADAPTATIONS = (
     Adaptation(rf"\b{TWO_NODES}\b", "trainer=ddp_cpu trainer.devices=1 trainer.num_nodes=2", MACHINE),
     Adaptation(r"--nproc-per-node 8\b", "--nproc-per-node 1 --local-addr 127.0.0.1", MACHINE),
     Adaptation(r"\bFIRST_NODE:29500\b", f"127.0.0.1:{free_port()}", "both nodes are this machine"),
-    Adaptation(r"\btrainer=ddp trainer\.devices=8\b", "trainer=ddp_cpu trainer.devices=2", MACHINE),
+    Adaptation(r"\btrainer=ddp trainer\.devices=8\b", "trainer=ddp_cpu trainer.devices=1", MACHINE),
     Adaptation(r"\btrainer=ddp(?![\w])", "trainer=ddp_cpu", MACHINE),
     Adaptation(r"\btrainer=gpu\b", "trainer=cpu", MACHINE),
     Adaptation(r"\btortoise=(susnato|original)\b", r"\g<0> tortoise.device=cpu", MACHINE),
