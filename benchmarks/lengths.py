@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from clvp_train.data.collate import pad
+from clvp_train.tortoise.padding import pad
 
 CODES_A_SECOND = 22_050 / 1024
 TOKENS_A_SECOND = 9.3  # 15.2 letters a second (LJSpeech: 99.9 in 6.57 s), 1.64 letters a token of the bundled tokenizer

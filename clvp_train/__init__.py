@@ -16,11 +16,13 @@ if TYPE_CHECKING:
         CLVPTextModel,
         CLVPTextModelWithProjection,
     )
+    from clvp_train.tortoise.processing_clvp import CLVPProcessor
 
 __all__ = [
     "CLVPConfig",
     "CLVPModel",
     "CLVPOutput",
+    "CLVPProcessor",
     "CLVPSpeechConfig",
     "CLVPSpeechModel",
     "CLVPSpeechModelWithProjection",
@@ -36,5 +38,6 @@ def __getattr__(name: str) -> object:
     # on first use, so that --help, shell completion and the doctor do not import torch
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "inference.reranker" if name in ("Ranking", "Reranker") else "models"
+    modules = {"CLVPProcessor": "tortoise", "Ranking": "inference.reranker", "Reranker": "inference.reranker"}
+    module = modules.get(name, "models")
     return getattr(import_module(f"clvp_train.{module}"), name)

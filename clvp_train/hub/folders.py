@@ -24,10 +24,11 @@ from clvp_train.pairs import (
     write_manifest,
 )
 from clvp_train.report import METRICS_FILE, write_metrics
+from clvp_train.tortoise import CLVPProcessor
 
 
 def write_model_folder(trained: Trained, folder: Path, hub: HubConfig, repo_id: str | None) -> Path:
-    """Writes weights (safetensors), config, code, tokenizer, score table, training config, metrics, report and card.
+    """Writes weights (safetensors), config, code, processor, score table, training config, metrics, report and card.
 
     Args:
         trained: of `find_trained`.
@@ -43,9 +44,15 @@ def write_model_folder(trained: Trained, folder: Path, hub: HubConfig, repo_id: 
     """
     text = model_card(trained, hub, repo_id)  # first, because it can fail
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(trained.folder, folder, ignore=shutil.ignore_patterns("model*", ".*", "*.partial"))
+    weights = shutil.ignore_patterns("model*", ".*", "*.partial")  # written below
+
+    def ignored(parent: str, names: list[str]) -> set[str]:
+        return weights(parent, names) if Path(parent) == trained.folder else set()
+
+    shutil.copytree(trained.folder, folder, ignore=ignored)
     with recording_digests(folder):
         trained.model.save_pretrained(folder)
+        CLVPProcessor.from_pretrained(trained.folder).save_pretrained(folder)  # models of earlier versions have none
         elsewhere = shutil.ignore_patterns(METRICS_FILE, SCORE_TABLE_FILE, DIGESTS)  # in `folder` itself
         shutil.copytree(trained.report, folder / REPORT, ignore=elsewhere)
         write_metrics(trained.metrics, folder)

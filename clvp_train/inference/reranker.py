@@ -10,12 +10,12 @@ import torch
 from torch.nn.functional import normalize
 from transformers import PreTrainedTokenizerBase
 
-from clvp_train.data.collate import Padding
 from clvp_train.errors import UserError
 from clvp_train.inference.chunked_encoding import encode_in_chunks
 from clvp_train.metrics import percentile, read_score_table, weight_of
 from clvp_train.models import CLVPModel, load_clvp, move_to_device, resolve_checkpoint
 from clvp_train.tortoise.generation import Candidate
+from clvp_train.tortoise.padding import Padding
 from clvp_train.tortoise.silence_padding import IGNORED, SILENCE_CODE, SILENCE_TAIL, strip_padding
 from clvp_train.tortoise.tokenizer import loses_most_letters, read_saved_tokenizer
 

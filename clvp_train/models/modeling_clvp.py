@@ -486,6 +486,7 @@ class CLVPModel(CLVPPreTrainedModel):
         return_loss: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        attention_mask: Tensor | None = None,
     ) -> CLVPOutput:
         """Scores every text of a batch against every code sequence of another batch.
 
@@ -496,10 +497,15 @@ class CLVPModel(CLVPPreTrainedModel):
             speech_attention_mask: (B, S), likewise.
             return_loss: also return the symmetric contrastive loss; row i of the codes is the match of row i of the texts.
             output_attentions, output_hidden_states: passed to both encoders (see `CLVPTextModel.forward`).
+            attention_mask: another name of `text_attention_mask`, that of tokenizers and processors.
 
         Raises:
-            ValueError: `return_loss` with different batch sizes, or a mask and ids of different shapes.
+            ValueError: `return_loss` with different batch sizes, a mask and ids of different shapes, or both names of a mask.
         """
+        if attention_mask is not None:
+            if text_attention_mask is not None:
+                raise ValueError("attention_mask and text_attention_mask are the same: set one of them.")
+            text_attention_mask = attention_mask
         outputs = (output_attentions, output_hidden_states)
         text = self.text_model(input_ids, text_attention_mask, *outputs, return_dict=True)
         speech = self.speech_model(speech_ids, speech_attention_mask, *outputs, return_dict=True)

@@ -27,6 +27,7 @@ from clvp_train.models import CLVPModel
 from clvp_train.models.weight_files import resolve_folder
 from clvp_train.pipelines.data import OpenTortoise, code_sources, token_difference
 from clvp_train.pipelines.launch import on_all_ranks
+from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.tokenizer import read_saved_tokenizer
 from clvp_train.tortoise.warm_start import warm_start
 from clvp_train.training import RunState
@@ -112,6 +113,11 @@ def check_tokenizer(checkpoint: str, datamodule: CLVPDataModule) -> None:
             f"checkpoint={checkpoint}: its tokenizer differs from that of the pairs in {datamodule.folder} ({difference}). "
             "Give pairs made with its own tokenizer."
         )
+
+
+def recording_parts(tortoise: FrozenTortoise) -> dict[str, Any]:
+    """The parts of a Tortoise that encode recordings, for the processor of a model that is trained on its codes."""
+    return {"feature_extractor": tortoise.feature_extractor, "dvae": tortoise.dvae}
 
 
 def is_from_scratch(cfg: DictConfig) -> bool:

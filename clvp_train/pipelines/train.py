@@ -4,6 +4,7 @@ import logging
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from hydra.utils import instantiate
@@ -27,6 +28,7 @@ from clvp_train.pipelines.evaluate import check_settings, evaluate_checkpoints, 
 from clvp_train.pipelines.evaluation_report import write_score_table
 from clvp_train.pipelines.push import check_hub, publish_run, write_training_config
 from clvp_train.pipelines.resume import Start, open_run, reopen, report_finished, resolve_resume, write_mark
+from clvp_train.tortoise import CLVPProcessor
 from clvp_train.training import AtomicCheckpointIO, CLVPModule, RunState, WandbLog, log_report
 
 log = logging.getLogger(__name__)
@@ -77,6 +79,7 @@ def _train(start: Start) -> float | None:
     data = None
     if cfg.test:
         data = evaluation_data(cfg, datamodule, perturbations, rerank, datamodule.served_codes, tortoise)
+    recordings = {} if cfg.pairs is not None else build.recording_parts(tortoise())
     del tortoise, plan  # frees their memory
     # run
     state = build.run_state(cfg, start.overrides, trainer, datamodule, model, total_steps)
@@ -85,7 +88,7 @@ def _train(start: Start) -> float | None:
     output, best = Path(cfg.paths.output), _best_checkpoint(trainer)
     trained = load_clvp(best) if best else model
     if trainer.is_global_zero:
-        _save_model(cfg, trained, datamodule, output / MODEL)
+        _save_model(cfg, trained, datamodule, output / MODEL, recordings)
     if data is not None:
         _evaluate(cfg, trainer, best, trained, datamodule, data)
     _end_wandb(trainer, output / MODEL)
@@ -158,11 +161,15 @@ def _fit(start: Start, trainer: L.Trainer, module: CLVPModule, datamodule: CLVPD
     trainer.fit(module, datamodule, ckpt_path=cfg.resume, weights_only=True)
 
 
-def _save_model(cfg: DictConfig, model: CLVPModel, datamodule: CLVPDataModule, folder: Path) -> None:
-    """Writes the model with the tokenizer of its pairs and the settings of its training."""
+def _save_model(
+    cfg: DictConfig, model: CLVPModel, datamodule: CLVPDataModule, folder: Path, recordings: dict[str, Any]
+) -> None:
+    """Writes the model with its processor, which has the tokenizer of its pairs, and the settings of its training."""
+    tokenizer, max_codes = pairs.open_tokenizer(datamodule.folder), datamodule.collate.max_codes
+    processor = CLVPProcessor.for_model(model.config, tokenizer, max_codes=max_codes, **recordings)
     with recording_digests(folder):
         model.save_pretrained(folder)
-        pairs.copy_tokenizer(datamodule.folder, folder)
+        processor.save_pretrained(folder)
         write_training_config(cfg, folder)
     log.info("model: %s", folder)
 

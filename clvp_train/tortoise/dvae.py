@@ -1,18 +1,24 @@
 """Tortoise's discrete VAE: from log-mel features to speech codes and back.
 
 The published weights were trained as `lucidrains_dvae` in DL-Art-School; the order of the layers gives the same state-dict
-keys.
+keys. Imports torch and safetensors only: together with `processing_clvp.py` this file is uploaded to the Hub as remote code.
 
 Shapes: B batch, M mel channels, F mel frames, S codes (S = ceil(F / 4)), C channels, V codebook entries.
 """
 
 import hashlib
+import json
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
+
+DVAE_FOLDER = "dvae"  # in the folder of a Tortoise or of a model
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,20 @@ class DiscreteVAE(nn.Module):
             nn.Conv1d(widths[0], config.num_mels, 1),
         )
         self.codebook = Codebook(config.codebook_dim, config.num_tokens)
+
+    def save_pretrained(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+        """Writes config.json and model.safetensors."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG_FILE).write_text(json.dumps(self.config.to_dict(), indent=2) + "\n")
+        weights = {key: tensor.to(dtype).contiguous() for key, tensor in self.state_dict().items()}
+        save_file(weights, folder / WEIGHTS_FILE, {"format": "pt"})
+
+    @classmethod
+    def from_files(cls, config: Path, weights: Path) -> "DiscreteVAE":
+        """Reads the files of `save_pretrained`. In eval mode."""
+        dvae = cls(DVAEConfig(**json.loads(config.read_text())))
+        dvae.load_state_dict(load_file(weights))
+        return dvae.eval().requires_grad_(False)
 
     def num_codes(self, num_frames: torch.Tensor) -> torch.Tensor:
         """Number of codes for each number of mel frames."""

@@ -14,6 +14,7 @@ from clvp_train.models.weight_files import resolve_folder
 from clvp_train.tortoise.audio import HOP_LENGTH, SAMPLE_RATE, fit_length, log_mel
 from clvp_train.tortoise.autoregressive import Positions
 from clvp_train.tortoise.decoder import Decoder
+from clvp_train.tortoise.dvae import CONFIG_FILE, DVAE_FOLDER
 from clvp_train.tortoise.generation import Candidate, Prompt, draw
 from clvp_train.tortoise.original_checkpoint import AUTOREGRESSIVE_FILE, OriginalFiles, read_original
 from clvp_train.tortoise.parts import Dtype, TortoiseParts
@@ -24,13 +25,7 @@ from clvp_train.tortoise.tokenizer import (
     read_original_tokenizer,
     read_saved_tokenizer,
 )
-from clvp_train.tortoise.transformers_checkpoint import (
-    CONFIG_FILE,
-    DVAE_FOLDER,
-    folder_files,
-    read_folder,
-    write_folder,
-)
+from clvp_train.tortoise.transformers_checkpoint import folder_files, read_folder, write_folder
 
 
 class FrozenTortoise:

@@ -19,11 +19,11 @@ from clvp_train.io.digests import check_digests, read_sealed_json, recording_dig
 from clvp_train.models.configuration_clvp import MAX_LAYERS
 from clvp_train.models.weight_files import read_weights, weight_files
 from clvp_train.tortoise.autoregressive import AutoRegressive, Positions
-from clvp_train.tortoise.dvae import DiscreteVAE, DVAEConfig
+from clvp_train.tortoise.dvae import CONFIG_FILE, DVAE_FOLDER, DiscreteVAE, DVAEConfig
 from clvp_train.tortoise.parts import TortoiseParts, check_keys, load_weights, make_sampling
 from clvp_train.tortoise.tokenizer import read_saved_tokenizer
 
-CONFIG_FILE, SAMPLING_FILE, DVAE_FOLDER = "config.json", "sampling.json", "dvae"
+SAMPLING_FILE = "sampling.json"
 CLVP_PREFIXES = ("text_encoder_model.", "speech_encoder_model.", "logit_scale")  # read by `clvp_train.models`
 # start of a key of `AutoRegressive` -> start of transformers' key; outside of the blocks, and inside a block
 NAMES = {
@@ -119,15 +119,9 @@ def _write_parts(parts: TortoiseParts, folder: Path, dtype: torch.dtype) -> None
     parts.tokenizer.save_pretrained(folder)
     parts.feature_extractor.save_pretrained(folder)
     _write_weights(to_composite(parts.autoregressive.state_dict()), folder, dtype)
-    _write_json(asdict(parts.sampling), folder / SAMPLING_FILE)
+    (folder / SAMPLING_FILE).write_text(json.dumps(asdict(parts.sampling), indent=2) + "\n")
     if parts.dvae is not None:
-        (folder / DVAE_FOLDER).mkdir(exist_ok=True)
-        _write_json(parts.dvae.config.to_dict(), folder / DVAE_FOLDER / CONFIG_FILE)
-        _write_weights(parts.dvae.state_dict(), folder / DVAE_FOLDER, dtype)
-
-
-def _write_json(content: dict[str, Any], file: Path) -> None:
-    file.write_text(json.dumps(content, indent=2) + "\n")
+        parts.dvae.save_pretrained(folder / DVAE_FOLDER, dtype)
 
 
 def _write_weights(state: dict[str, torch.Tensor], folder: Path, dtype: torch.dtype) -> None:

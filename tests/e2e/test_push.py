@@ -21,6 +21,7 @@ TOKEN, READ_TOKEN = "hf_" + "aB3dE5" * 6, "hf_" + "zY9xW7" * 6
 MODEL = "models/me/clvp"
 FILES = {
     *("README.md", "config.json", "model.safetensors", "configuration_clvp.py", "modeling_clvp.py", "vocab.json"),
+    *("processor_config.json", "processing_clvp.py", "dvae/model.safetensors"),
     *("merges.txt", "tokenizer_config.json", "training_config.yaml", "metrics.json", "score_table.json"),
     "SHA256SUMS",
     *("report/index.html", "report/report.md", "report/figures/recall_curve.svg"),

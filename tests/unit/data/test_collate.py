@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from clvp_train.data.collate import Collate, pad
+from clvp_train.data.collate import Collate
+from clvp_train.tortoise.padding import pad
 from clvp_train.tortoise.silence_padding import SILENCE_CODE, SILENCE_TAIL
 
 

@@ -61,6 +61,17 @@ def test_any_dtype_of_mask(model, batch, dtype):
     assert torch.equal(embed(model, "text", ids, mask.to(dtype)), embed(model, "text", ids, mask))
 
 
+def test_attention_mask_is_the_mask_of_texts(model, batch):
+    ids, mask = pad(batch["input_ids"], 0, 4, 3)
+    logits = [
+        model(ids, batch["speech_ids"], **{name: mask}).logits_per_text
+        for name in ("attention_mask", "text_attention_mask")
+    ]
+    assert torch.equal(*logits)
+    with pytest.raises(ValueError, match="set one of them"):
+        model(ids, batch["speech_ids"], attention_mask=mask, text_attention_mask=mask)
+
+
 def test_a_row_without_tokens_is_finite(model, batch):
     mask = torch.ones(3, 7)
     mask[1] = 0

@@ -9,8 +9,8 @@ from transformers import AutoTokenizer
 from clvp_train.errors import UserError
 from clvp_train.pairs import ARCodes
 from clvp_train.tortoise import FrozenTortoise
+from clvp_train.tortoise.normalizer import TortoiseNormalizer
 from clvp_train.tortoise.tokenizer import (
-    TortoiseNormalizer,
     loses_most_letters,
     read_custom_tokenizer,
     read_original_tokenizer,
