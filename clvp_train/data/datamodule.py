@@ -1,6 +1,5 @@
 """The DataModule: batches of one or several folders of pairs for every rank."""
 
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -16,10 +15,11 @@ from clvp_train.corpus import Split
 from clvp_train.data.collate import Collate, Pair
 from clvp_train.data.dataset import EvaluationPairs, PairDataset, TrainingPairs
 from clvp_train.data.judged import JudgedCandidates, JudgedPairs
+from clvp_train.data.loader import TimedLoader, ignore_signals
 from clvp_train.data.mixture import MixedPairs, Mixture
 from clvp_train.data.perturbations import HARD_NEGATIVES, HardNegatives
 from clvp_train.data.sampler import EpochOrder, EvaluationSampler, GlobalBatchSampler
-from clvp_train.errors import STOPS, Findings, UserError
+from clvp_train.errors import Findings, UserError
 from clvp_train.pairs import Manifest
 from clvp_train.tortoise.silence_padding import SILENCE_CODE, SILENCE_TAIL
 
@@ -79,7 +79,7 @@ class CLVPDataModule(L.LightningDataModule):
         self.mixture = Mixture(pairs if isinstance(pairs, Mapping) else {"pairs": pairs}, weights or {}, eval_pairs)
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
         self.loader_settings: dict[str, Any] = {"num_workers": num_workers, "pin_memory": pin_memory}
-        self.loader_settings |= {"persistent_workers": num_workers > 0, "worker_init_fn": _ignore_signals}
+        self.loader_settings |= {"persistent_workers": num_workers > 0, "worker_init_fn": ignore_signals}
         self._start = (0, 0)
 
     @property
@@ -178,7 +178,7 @@ class CLVPDataModule(L.LightningDataModule):
         order = EpochOrder(texts, self.seed, fixed=overfits)
         order.set_epoch(self._start[0])  # loader processes prefetch before Lightning sets it
         batches = GlobalBatchSampler(order, self.batch_size, rank, world_size, self._start)
-        return DataLoader(items, batch_sampler=batches, collate_fn=self.collate, **self.loader_settings)
+        return TimedLoader(items, batch_sampler=batches, collate_fn=self.collate, **self.loader_settings)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         self.check_split("val")
@@ -230,13 +230,6 @@ def split_findings(split: Split, num_texts: int, name: object) -> Iterator[str]:
             f"{name}: the test split has a single text, which leaves no negatives. Raise split.test_percent, or add texts to "
             "the corpus."
         )
-
-
-def _ignore_signals(worker: int) -> None:
-    """Leaves signals, which may reach all processes of a command, to the process that saves a checkpoint first."""
-    for number in STOPS:
-        if number != signal.SIGTERM:  # ends workers that hang
-            signal.signal(number, signal.SIG_IGN)
 
 
 def check_same_pairs(folder: str, facts: str) -> None:

@@ -94,6 +94,7 @@ class Optim:
     lr: float = setting(ge=0)
     min_lr_ratio: float = setting(ge=0)
     warmup_ratio: float = setting(ge=0, le=1)
+    decay_ratio: float = setting(ge=0, le=1)
     weight_decay: float = setting(ge=0)
     betas: list[float] = setting(ge=0, lt=1, min_length=2, max_length=2)
     eps: float = setting(ge=0)

@@ -7,6 +7,7 @@ from clvp_train.training.module import CLVPModule, TrainingConfig
 from clvp_train.training.optim import OptimConfig, warmup_cosine
 from clvp_train.training.progress import TrainingProgress
 from clvp_train.training.run_state import RunState
+from clvp_train.training.step_monitor import StepMonitor
 
 __all__ = [
     "EMA",
@@ -17,6 +18,7 @@ __all__ = [
     "LastCheckpoint",
     "OptimConfig",
     "RunState",
+    "StepMonitor",
     "TensorBoardLog",
     "TrainingConfig",
     "TrainingProgress",

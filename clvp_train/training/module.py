@@ -64,6 +64,7 @@ class CLVPModule(L.LightningModule):
         val_names: of the validation loaders. The metrics of the first are `val/…`, those of the others `val/NAME/…`.
 
     Attributes:
+        gradient_norm: of the last optimiser step, before clipping; None before the first.
         validated: (N, D) texts, (N, D) codes and their ranks, for callbacks during validation; otherwise None.
     """
 
@@ -92,6 +93,7 @@ class CLVPModule(L.LightningModule):
             for layer in (*model.text_model.layers, *model.speech_model.layers):
                 layer.compile(dynamic=True)  # chunks have many lengths
         self.throughput = Throughput(model, self.settings.chunk_size)
+        self.gradient_norm: torch.Tensor | None = None
         self.validated: tuple[torch.Tensor, torch.Tensor, RetrievalRanks] | None = None
         self.val_names = val_names
         self._embeds: dict[int, list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]] = {}  # by loader
@@ -196,7 +198,7 @@ class CLVPModule(L.LightningModule):
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
         # Lightning's own clipping refuses a fused optimiser under mixed precision
         gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
+        self.gradient_norm = norm = nn.utils.get_total_norm(gradients)
         # with 16-mixed the scaler skips such a step and lowers its scale
         if not norm.isfinite() and self.trainer.precision != "16-mixed":
             raise UserError(

@@ -45,6 +45,7 @@ class OptimConfig:
     eps: float = 1e-6  # of the default optimiser
     warmup_ratio: float = 0.05  # share of all steps
     min_lr_ratio: float = 0.01  # of the learning rate, at the last step
+    decay_ratio: float = 0.2  # share of all steps, of a schedule that is constant before
     optimizer: Callable[..., torch.optim.Optimizer] | None = None  # of parameter groups; None: AdamW
     scheduler: Callable[..., Any] | None = warmup_cosine  # see `build_scheduler`; None: a constant learning rate
     gradient_clip_norm: float = 1.0  # 0: no clipping
@@ -100,14 +101,16 @@ def build_scheduler(optimizer: torch.optim.Optimizer, config: OptimConfig, total
 
     Schedules name the length of training differently, so each gets the arguments that it has a parameter for and that the
     config does not set: `total_steps`, `num_training_steps` (transformers) or `T_max`; `warmup_ratio` or `num_warmup_steps`;
-    `min_lr_ratio`; `max_lr`, the learning rate of each group (OneCycleLR).
+    `num_decay_steps`; `min_lr_ratio`; `max_lr`, the learning rate of each group (OneCycleLR).
     """
     if config.scheduler is None:
         return None
+    warmup = max(1, round(config.warmup_ratio * total_steps))
     known = {
         **dict.fromkeys(("total_steps", "num_training_steps", "T_max"), total_steps),
         "warmup_ratio": config.warmup_ratio,
-        "num_warmup_steps": max(1, round(config.warmup_ratio * total_steps)),
+        "num_warmup_steps": warmup,
+        "num_decay_steps": min(round(config.decay_ratio * total_steps), max(0, total_steps - warmup)),
         "min_lr_ratio": config.min_lr_ratio,
         "max_lr": [group["lr"] for group in optimizer.param_groups],
     }

@@ -4,14 +4,18 @@ Lightning restores weights, optimiser, schedule and callbacks. Stored here: epoc
 the settings that must not change.
 """
 
+import logging
+import math
 from typing import Any
 
 import lightning as L
+from torch.optim.lr_scheduler import LambdaLR
 
 from clvp_train.errors import UserError
 from clvp_train.training.checkpointing import RUN_KEY, read_checkpoint
 from clvp_train.training.loggers import CSVLog, WandbLog
 
+log = logging.getLogger(__name__)
 STEPS = "number of steps"  # a setting that extends a run
 
 
@@ -57,6 +61,7 @@ class RunState(L.Callback):
             for logger in trainer.loggers:
                 logger.log_metrics(self._log["waiting"], self._log["step"])
         self._log = {}
+        _warn_of_other_rates(trainer)
         if trainer.ckpt_path is not None:
             # with max_steps Lightning would skip the first validation, and otherwise the epoch's step of ReduceLROnPlateau
             loop = trainer.fit_loop
@@ -117,6 +122,25 @@ def _set_position(checkpoint: dict[str, Any], epoch: int, batches: int) -> None:
     loop["epoch_loop.batch_progress"]["is_last_batch"] = False
     # the step of the next row of the log; Lightning completes the batch, and with it this counter
     loop["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"] - is_within
+
+
+def _warn_of_other_rates(trainer: L.Trainer) -> None:
+    """Warns if the learning rate of the checkpoint is not that of the schedule, whose length may have changed since."""
+    for schedule in (config.scheduler for config in trainer.lr_scheduler_configs):
+        if trainer.ckpt_path is None or not isinstance(
+            schedule, LambdaLR
+        ):  # others continue by what the checkpoint stores
+            continue
+        stored, groups = map(float, schedule.get_last_lr()), zip(schedule.base_lrs, schedule.lr_lambdas)
+        planned = [float(lr) * factor(schedule.last_epoch) for lr, factor in groups]
+        then, now = max(zip(stored, planned), key=lambda rates: abs(rates[1] - rates[0]))
+        if not math.isclose(then, now, rel_tol=0.01):
+            log.warning(
+                "the learning rate changes from %.3g to %.3g, because its schedule depends on the number of steps. To continue "
+                "at a low learning rate, start a new run from the weights with model=pretrained and optim=finetune.",
+                then,
+                now,
+            )
 
 
 def _lightning_position(loop: dict[str, Any], steps_per_epoch: int) -> tuple[int, int]:

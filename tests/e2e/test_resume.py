@@ -217,7 +217,8 @@ def test_a_requeued_job_finishes_its_run_and_then_has_nothing_to_do(again):
     finishing, finished = (run(TRAIN, command, again, **env) for _ in range(2))
     assert finishing.status == 0 and "at epoch 2, batch 0" in finishing.stdout, finishing.stderr
     assert finished.status == 0 and "resume=run: the run is finished" in finished.stdout, finished.stderr
-    assert "resuming from" not in finished.stdout and (again / "run/finished.json").exists()
+    assert "learning rate" not in finishing.stdout and "resuming from" not in finished.stdout
+    assert (again / "run/finished.json").exists()
     scratch = run(TRAIN, command[:-2] + command[-1:], again, **env)
     assert scratch.status == 2 and "hydra.run.dir=run: holds a run" in scratch.stderr, scratch.stderr
 
@@ -228,6 +229,7 @@ def test_a_finished_run_is_extended(again):
     assert resume(again, "test=false").status == 0
     done = resume(again, "trainer.max_steps=8")
     assert done.status == 0 and "number of steps (6 then, 8 now)" in done.stdout, done.stderr
+    assert "the learning rate changes from 1e-05 to 0.000196, because its schedule" in done.stdout, done.stdout
     assert [int(step) for step, _ in losses(again / "run")] == list(range(8))
     assert [path.name for path in (again / "run/checkpoints").glob("best-*")] == ["best-step-6.ckpt"]
 

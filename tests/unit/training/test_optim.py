@@ -1,13 +1,16 @@
 import math
 from functools import partial
 
+import hydra
 import lightning as L
 import pytest
 import torch
 import transformers
+from hydra.utils import instantiate
 from torch import nn
 from torch.optim import lr_scheduler
 
+from clvp_train.io import CONF
 from clvp_train.training import CLVPModule, OptimConfig, warmup_cosine
 from clvp_train.training.optim import build_optimizer, build_scheduler, freeze, parameter_groups
 from tests.unit.training.test_module import loader
@@ -81,6 +84,21 @@ def test_warm_up_is_linear_and_the_decay_half_a_cosine():
     assert values[100:] == pytest.approx([0.2] * 30)
 
 
+def test_the_schedules_of_conf_warm_up_and_differ_afterwards():
+    settings = ["lr=2", "warmup_ratio=0.1", "min_lr_ratio=0.1", "decay_ratio=0.3"]
+    found = {}
+    for name in ("cosine", "constant", "wsd"):
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = hydra.compose(
+                "optim/adamw", [f"optim/scheduler={name}", *(f"optim.{setting}" for setting in settings)]
+            )
+        found[name] = rates(instantiate(cfg.optim), total_steps=100, steps=101)
+        assert found[name][0] < found[name][5] < found[name][10] == pytest.approx(2.0, abs=0.01)
+    assert set(found["constant"][10:]) == set(found["wsd"][10:71]) == {2.0}
+    assert found["wsd"][100] == pytest.approx(0.2) == found["cosine"][100]
+    assert found["wsd"][80] == pytest.approx(2 * (0.1 + 0.9 * (1 - (10 / 30) ** 0.5)))
+
+
 @pytest.mark.parametrize("total_steps", [1, 2, 3])
 def test_the_shortest_runs_have_a_schedule(total_steps):
     values = rates(OptimConfig(lr=1.0), total_steps, total_steps)
@@ -93,6 +111,8 @@ def test_the_shortest_runs_have_a_schedule(total_steps):
         (None, 2.0),
         (partial(warmup_cosine, min_lr_ratio=0.5), 1.0),
         (transformers.get_cosine_schedule_with_warmup, 0.0),
+        (transformers.get_constant_schedule_with_warmup, 2.0),
+        (transformers.get_wsd_schedule, 0.0),
         (partial(transformers.get_linear_schedule_with_warmup, num_warmup_steps=3), 0.0),
         (lr_scheduler.CosineAnnealingLR, 0.0),
         (partial(lr_scheduler.OneCycleLR, pct_start=0.3), 0.0),

@@ -23,13 +23,14 @@ from clvp_train.training import (
     LastCheckpoint,
     OptimConfig,
     RunState,
+    StepMonitor,
     warmup_cosine,
 )
 from tests.unit.pairs_folder import pair, write_folder
 
 STEPS = 7  # of three an epoch
 # measured from the second batch of a process
-SPEEDS = ("train/pairs_per_second", "train/tokens_per_second", "train/padding", "train/mfu")
+SPEEDS = ("train/pairs_per_second", "train/tokens_per_second", "train/padding", "train/mfu", "train/data_seconds")
 
 
 class Killed(Exception):
@@ -63,7 +64,7 @@ def fit(config, folder, pairs, settings, how="", step=0, scheduler=warmup_cosine
     trainer = L.Trainer(
         accelerator="cpu",
         logger=CSVLog(folder),
-        callbacks=[*callbacks, LearningRateMonitor()],
+        callbacks=[*callbacks, LearningRateMonitor(), StepMonitor()],
         plugins=[AtomicCheckpointIO()],
         enable_progress_bar=False,
         enable_model_summary=False,
