@@ -34,6 +34,7 @@ from clvp_train.pairs import read_manifest
 from clvp_train.pipelines import build
 from clvp_train.pipelines.checks import check_pairs
 from clvp_train.pipelines.data import OpenTortoise, make_datamodule, short_names, tortoise_of
+from clvp_train.pipelines.run_settings import with_run_settings
 from clvp_train.report import (
     comparison_page,
     evaluation_page,
@@ -50,10 +51,11 @@ def evaluate(cfg: DictConfig) -> None:
     # check: checkpoints are loaded first, so that bad ones are reported before any work
     build.all_ranks(cfg)
     build.seed(cfg)
+    names = _checkpoint_names(cfg.checkpoint)
+    cfg = with_run_settings(cfg, names[0])
     found, tortoise, models = Findings(), tortoise_of(cfg), {}
     with found.collecting():
         suite, rerank = check_settings(cfg)
-    names = _checkpoint_names(cfg.checkpoint)
     for name in names:
         with found.collecting():
             models[name] = load_clvp(name)
