@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from clvp_train.corpus.base import Corpus, Row, absolute
-from clvp_train.corpus.tables import ARROW_BATCH_ROWS, arrow_rows, audio_of, require_columns
+from clvp_train.corpus.tables import ARROW_BATCH_ROWS, Columns, TableRows, arrow_rows, audio_of, require_columns
 from clvp_train.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class Hub(Corpus):
     speaker_column: str | None = None
     id_column: str | None = None
     revision: str | None = None
+    group: ClassVar[str] = "corpus"  # of these settings, in messages
+    files: ClassVar[str] = "with corpus=manifest"  # how loose files are read instead
 
     @property
     def source(self) -> str:
@@ -48,16 +50,32 @@ class Hub(Corpus):
 
     def _rows(self) -> Iterator[Row]:
         wanted = [self.text_column, self.audio_column, self.speaker_column, self.id_column]
-        columns = list(dict.fromkeys(column for column in wanted if column))
         remedy = "Set corpus.text_column, corpus.audio_column, corpus.speaker_column and corpus.id_column."
-        require_columns(f"data set {self.source}", self._dataset.column_names, columns, remedy)
-        # the arrow format returns {bytes, path} as stored for any feature type, so that torchcodec is never called
-        batches = self._dataset.select_columns(columns).with_format("arrow").iter(ARROW_BATCH_ROWS)
+        rows = self.rows(Columns(tuple(dict.fromkeys(column for column in wanted if column)), (), remedy))
         folder = self._folder
-        for number, (where, cells) in enumerate(arrow_rows(f"data set {self.source}", batches)):
+        for number, (where, cells) in enumerate(rows):
             audio = audio_of(where, cells[self.audio_column], folder) if self.audio_column else None
             id_ = cells[self.id_column] if self.id_column else f"{self.split}/{number:06d}"
             yield Row(where, id_, cells[self.text_column], audio, cells.get(self.speaker_column or ""))
+
+    @property
+    def num_rows(self) -> int:
+        return len(self._dataset)
+
+    def rows(self, columns: Columns) -> TableRows:
+        """The rows of any columns. Raises UserError if a needed one is missing."""
+        names = self._dataset.column_names
+        require_columns(f"data set {self.source}", names, columns.needed, columns.remedy)
+        present = [*columns.needed, *(name for name in columns.optional if name in names)]
+        # the arrow format returns {bytes, path} as stored for any feature type, so that torchcodec is never called
+        batches = self._dataset.select_columns(present).with_format("arrow").iter(ARROW_BATCH_ROWS)
+        return arrow_rows(f"data set {self.source}", batches)
+
+    def serialized(self, columns: Columns) -> Iterator[bytes]:
+        """The contents of these columns, for a digest."""
+        table = self._dataset.select_columns([*columns.needed]).with_format("arrow")
+        for part in table.iter(ARROW_BATCH_ROWS):
+            yield from (batch.serialize().to_pybytes() for batch in part.to_batches())
 
     @property
     def _folder(self) -> Path | None:
@@ -66,8 +84,8 @@ class Hub(Corpus):
             return folder
         if folder.exists() or self.name.startswith(("/", "./", "../", "~")):
             raise UserError(
-                f"corpus.name={folder}: {'not a folder' if folder.exists() else 'does not exist'}. Set corpus.name to a folder "
-                "or a Hub id, or read a single file with corpus=manifest."
+                f"{self.group}.name={folder}: {'not a folder' if folder.exists() else 'does not exist'}. Set "
+                f"{self.group}.name to a folder or a Hub id, or read a single file {self.files}."
             )
         return None
 
@@ -88,19 +106,19 @@ class Hub(Corpus):
             reason = " ".join(str(cause).split()).rstrip(".") or type(cause).__name__
             if isinstance(cause, ImportError):
                 remedy = (
-                    "Set corpus.revision=refs/convert/parquet to read the Hub's Parquet copy, or read local files with "
-                    "corpus=manifest"
+                    f"Set {self.group}.revision=refs/convert/parquet to read the Hub's Parquet copy, or read local files "
+                    f"{self.files}"
                 )
             else:
                 remedy = (
-                    "Check corpus.name, corpus.config, corpus.split, corpus.revision and the network; for a private data "
-                    "set run `hf auth login`"
+                    f"Check {self.group}.name, {self.group}.config, {self.group}.split, {self.group}.revision and the "
+                    "network; for a private data set run `hf auth login`"
                 )
             raise UserError(f"data set {self.source}: cannot be loaded ({reason}). {remedy}.") from error
         if isinstance(loaded, datasets.DatasetDict):
             if self.split not in loaded:
                 raise UserError(
-                    f"data set {self.name}: no split '{self.split}'. Set corpus.split to one of {', '.join(loaded)}."
+                    f"data set {self.name}: no split '{self.split}'. Set {self.group}.split to one of {', '.join(loaded)}."
                 )
             loaded = loaded[self.split]
         return loaded

@@ -3,9 +3,10 @@
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,9 +16,19 @@ from clvp_train.errors import UserError
 
 ARROW_BATCH_ROWS = 64  # a row with audio bytes takes about 100 kB
 BUFFER_BYTES = 2**20  # of a column that is read from Parquet
-NEEDED, OPTIONAL = ("audio", "text"), ("speaker", "id")  # columns of a manifest
-RENAME = "Rename the columns to audio, text and, if present, speaker and id."
 
+
+class Columns(NamedTuple):
+    """The columns that are read from a table."""
+
+    needed: tuple[str, ...]
+    optional: tuple[str, ...]
+    remedy: str  # if a needed one is missing
+
+
+MANIFEST = Columns(
+    ("audio", "text"), ("speaker", "id"), "Rename the columns to audio, text and, if present, speaker and id."
+)
 TableRows = Iterator[tuple[str, dict[str, object]]]
 """(where, column -> cell) of each row."""
 
@@ -38,7 +49,7 @@ class ManifestCorpus(LocalCorpus):
 
     def _rows(self) -> Iterator[Row]:
         path = self._existing()
-        for number, (where, cells) in enumerate(_read_table(path), start=1):
+        for number, (where, cells) in enumerate(read_table(path), start=1):
             audio = audio_of(where, cells["audio"], path.parent)
             id_ = cells["id"] if "id" in cells else _id_from(audio, path.parent, number)
             yield Row(where, id_, cells["text"], audio, cells.get("speaker"))
@@ -50,17 +61,28 @@ def _id_from(audio: object, folder: Path, number: int) -> str:
     return f"row-{number:06d}"
 
 
-def _read_table(path: Path) -> TableRows:
+def read_table(path: Path, columns: Columns = MANIFEST) -> TableRows:
+    """The rows of a .csv, .tsv, .jsonl or .parquet file. Raises UserError if it is malformed or lacks a needed column."""
     match path.suffix.lower():
         case ".csv":  # quoted as spreadsheets do
-            return _delimited_rows(path, delimiter=",", strict=True)
+            return _delimited_rows(path, columns, delimiter=",", strict=True)
         case ".tsv":
-            return _delimited_rows(path, delimiter="\t", quoting=csv.QUOTE_NONE)
+            return _delimited_rows(path, columns, delimiter="\t", quoting=csv.QUOTE_NONE)
         case ".jsonl":
-            return _json_rows(path)
+            return _json_rows(path, columns)
         case ".parquet":
-            return _parquet_rows(path)
+            return _parquet_rows(path, columns)
     raise UserError(f"{path}: unknown suffix '{path.suffix}'. Use .csv, .tsv, .jsonl or .parquet.")
+
+
+def count_rows(path: Path, columns: Columns) -> int:
+    """The number of rows of `read_table`. Raises UserError if the file is malformed or its header lacks a needed column."""
+    if path.suffix.lower() == ".jsonl":  # without parsing
+        return sum(1 for _, line in read_lines(path) if line.strip())
+    if path.suffix.lower() == ".parquet":
+        with _opened(path, columns) as file:
+            return file.metadata.num_rows
+    return sum(1 for _ in read_table(path, columns))
 
 
 def require_columns(where: str, columns: Iterable[str], needed: Iterable[str], remedy: str) -> None:
@@ -71,7 +93,7 @@ def require_columns(where: str, columns: Iterable[str], needed: Iterable[str], r
             raise UserError(f"{where}: no column '{column}' (columns: {', '.join(columns) or 'none'}). {remedy}")
 
 
-def _delimited_rows(path: Path, **dialect: Any) -> TableRows:
+def _delimited_rows(path: Path, columns: Columns, **dialect: Any) -> TableRows:
     reader = csv.reader((line for _, line in read_lines(path)), **dialect)
     header, start = None, 1
     while True:
@@ -86,7 +108,7 @@ def _delimited_rows(path: Path, **dialect: Any) -> TableRows:
             continue
         if header is None:
             header = [cell.strip() for cell in cells]
-            require_columns(str(path), header, NEEDED, RENAME)
+            require_columns(str(path), header, columns.needed, columns.remedy)
         elif len(cells) != len(header):
             raise UserError(
                 f"{where}: {len(cells)} fields, but the header has {len(header)}. Correct the separators or quotes."
@@ -95,7 +117,7 @@ def _delimited_rows(path: Path, **dialect: Any) -> TableRows:
             yield where, dict(zip(header, cells, strict=True))
 
 
-def _json_rows(path: Path) -> TableRows:
+def _json_rows(path: Path, columns: Columns) -> TableRows:
     for number, line in read_lines(path):
         if not line.strip():
             continue
@@ -107,31 +129,37 @@ def _json_rows(path: Path) -> TableRows:
             raise UserError(f"{where}: malformed JSON ({reason}). Write one JSON object per line.") from None
         if not isinstance(cells, dict):
             raise UserError(f"{where}: not a JSON object. Write one JSON object per line.")
-        require_columns(where, cells, NEEDED, RENAME)
+        require_columns(where, cells, columns.needed, columns.remedy)
         yield where, cells
 
 
-def _parquet_rows(path: Path) -> TableRows:
+def _parquet_rows(path: Path, columns: Columns) -> TableRows:
+    with _opened(path, columns) as file:
+        present = [name for name in (*columns.needed, *columns.optional) if name in file.schema_arrow.names]
+        yield from arrow_rows(str(path), file.iter_batches(ARROW_BATCH_ROWS, columns=present))
+
+
+@contextmanager
+def _opened(path: Path, columns: Columns) -> Iterator[pq.ParquetFile]:
     try:
         # by default pyarrow keeps everything it has read of the file until it is closed
         with pq.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES) as file:
-            names = file.schema_arrow.names
-            require_columns(str(path), names, NEEDED, RENAME)
-            columns = [*NEEDED, *(name for name in OPTIONAL if name in names)]
-            yield from arrow_rows(str(path), file.iter_batches(ARROW_BATCH_ROWS, columns=columns))
+            require_columns(str(path), file.schema_arrow.names, columns.needed, columns.remedy)
+            yield file
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(f"{path}: cannot be read as Parquet ({reason}). Write the file again.") from None
 
 
 def arrow_rows(source: str, batches: Iterable[pa.RecordBatch | pa.Table]) -> TableRows:
-    """Rows of Arrow batches. Binary and struct cells stay Arrow scalars, so that audio bytes are copied only on demand."""
+    """Rows of Arrow batches. Binary and nested cells stay Arrow scalars, so that audio bytes and codes are copied only on
+    demand."""
     number = 0
     for batch in batches:
         columns = {}
         for name in batch.column_names:
             column, kind = batch.column(name), batch.schema.field(name).type
-            lazy = pa.types.is_struct(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+            lazy = pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
             columns[name] = column if lazy else column.to_pylist()
         for index in range(batch.num_rows):
             number += 1

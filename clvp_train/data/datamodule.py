@@ -131,10 +131,13 @@ class CLVPDataModule(L.LightningDataModule):
     @padding.setter
     def padding(self, padding: str) -> None:
         size, silence = self.manifest.speech_vocab_size, max(SILENCE_CODE, *SILENCE_TAIL)
-        if padding == "tortoise" and size <= silence:
+        if padding == "tortoise" and (size <= silence or not self.manifest.tortoise):
+            have = (
+                f"have {size} speech codes only" if self.manifest.tortoise else "are of another codec than Tortoise's"
+            )
             raise UserError(
-                f"padding=tortoise: it ends codes with {SILENCE_CODE} and {SILENCE_TAIL}, but the pairs in {self.folder} have "
-                f"{size} speech codes only. Set model.config.padding=mask, or use pairs of a Tortoise that has these codes."
+                f"padding=tortoise: it ends codes with {SILENCE_CODE} and {SILENCE_TAIL}, but the pairs in {self.folder} "
+                f"{have}. Set model.config.padding=mask, or use pairs of a Tortoise that has these codes."
             )
         self.collate = replace(self.collate, padding=padding)
 

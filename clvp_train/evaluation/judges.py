@@ -179,6 +179,8 @@ def _why_not_decodable(folder: str, tortoise: FrozenTortoise) -> str:
     if tortoise.dvae is None:
         return f"tortoise={tortoise.source} has no DVAE to decode the candidates"
     manifest = read_manifest(folder)
+    if not manifest.tortoise:
+        return "the candidates are codes of another codec than Tortoise's"
     is_same = manifest.codebook == tortoise.dvae.codebook.digest()
     if not is_same and manifest.settings.get("tortoise") != tortoise.fingerprint():
         return f"the candidates were drawn by another Tortoise than tortoise={tortoise.source}"

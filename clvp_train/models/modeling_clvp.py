@@ -370,7 +370,7 @@ class CLVPSpeechModel(_CLVPEncoder):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
     ) -> BaseModelOutputWithPooling:
-        """Encodes (B, S) speech codes, 21.5 per second; otherwise as `CLVPTextModel.forward`."""
+        """Encodes (B, S) speech codes; otherwise as `CLVPTextModel.forward`."""
         return self._encode(speech_ids, attention_mask, output_attentions, output_hidden_states)
 
 
@@ -492,7 +492,7 @@ class CLVPModel(CLVPPreTrainedModel):
 
         Args:
             input_ids: (B, T) text tokens.
-            speech_ids: (B, S) speech codes, 21.5 per second. The two batch sizes may differ, except with `return_loss`.
+            speech_ids: (B, S) speech codes. The two batch sizes may differ, except with `return_loss`.
             text_attention_mask: (B, T), 1 for tokens and 0 for padding. None: no padding.
             speech_attention_mask: (B, S), likewise.
             return_loss: also return the symmetric contrastive loss; row i of the codes is the match of row i of the texts.

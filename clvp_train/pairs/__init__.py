@@ -1,8 +1,12 @@
 """Pairs of text tokens and speech codes on disk, made from a corpus and a Tortoise."""
 
 from clvp_train.pairs.ar import ARCodes
+from clvp_train.pairs.code_tables import CodeTable
+from clvp_train.pairs.codec import Codec
 from clvp_train.pairs.dvae import DVAECodes
 from clvp_train.pairs.generate import Plan, generate, make_plan
+from clvp_train.pairs.imported import import_pairs
+from clvp_train.pairs.importer import Columns, Importer
 from clvp_train.pairs.judges import CandidateJudge, RecordingDistance, read_recordings
 from clvp_train.pairs.progress import Progress
 from clvp_train.pairs.reader import (
@@ -15,23 +19,37 @@ from clvp_train.pairs.reader import (
     read_pairs,
     read_shard,
 )
-from clvp_train.pairs.schema import MANIFEST, SCHEMA, Manifest, Shard, read_manifest, write_manifest
+from clvp_train.pairs.schema import (
+    CODES_PER_SECOND,
+    IMPORTED,
+    MANIFEST,
+    SCHEMA,
+    Manifest,
+    Shard,
+    read_manifest,
+    write_manifest,
+)
 from clvp_train.pairs.sources import FROM_CORPUS, CodeSource
 from clvp_train.pairs.storage import Storage
 from clvp_train.pairs.stored import StoredCodes
-from clvp_train.pairs.summary import CODES_PER_SECOND, card, report_lines
+from clvp_train.pairs.summary import card, report_lines
 from clvp_train.pairs.voices import folder_voices
 
 __all__ = [
     "CODES_PER_SECOND",
     "FROM_CORPUS",
+    "IMPORTED",
     "MANIFEST",
     "SCHEMA",
     "TOKENIZER",
     "ARCodes",
     "CandidateJudge",
     "CodeSource",
+    "CodeTable",
+    "Codec",
+    "Columns",
     "DVAECodes",
+    "Importer",
     "Manifest",
     "Plan",
     "Progress",
@@ -45,6 +63,7 @@ __all__ = [
     "copy_tokenizer",
     "folder_voices",
     "generate",
+    "import_pairs",
     "make_plan",
     "open_copies",
     "open_tokenizer",

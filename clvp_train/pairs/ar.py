@@ -168,4 +168,4 @@ def _tokens(tortoise: FrozenTortoise, utterance: Utterance, bad: BadRows) -> lis
     except UserError as error:
         bad.add(utterance.id, TOO_LONG, str(error))
         return []
-    return ids if has_tokens(tortoise, ids, utterance, bad) else []
+    return ids if has_tokens(tortoise.tokenizer, ids, utterance, bad) else []

@@ -46,7 +46,7 @@ class DVAECodes(CodeSource):
         if utterance.audio is None:
             raise UserError(f"utterance {utterance.id}: no audio, but codes=dvae needs recordings. Use codes=ar.")
         if self.bad_rows == "error":
-            has_tokens(tortoise, _tokens(tortoise, utterance), utterance, BadRows("error"))
+            has_tokens(tortoise.tokenizer, _tokens(tortoise, utterance), utterance, BadRows("error"))
 
     def settings(self) -> dict[str, Any]:
         # folders of earlier versions have no such setting
@@ -62,7 +62,7 @@ class DVAECodes(CodeSource):
             for index in by_length[start : start + self.batch_size]:
                 utterance, split = utterances[index]
                 input_ids = _tokens(tortoise, utterance)
-                if not has_tokens(tortoise, input_ids, utterance, bad):
+                if not has_tokens(tortoise.tokenizer, input_ids, utterance, bad):
                     continue
                 if self._is_too_long(tortoise, utterance, seconds[index], bad):
                     continue

@@ -5,25 +5,28 @@ import json
 import logging
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from clvp_train.corpus import Corpus, Split, Utterance, fingerprint, split_of, text_key
 from clvp_train.io.process_rank import rank_and_world_size, wait_for
 from clvp_train.pairs.progress import Progress
 from clvp_train.pairs.schema import Manifest
-from clvp_train.pairs.sources import BadRows, CodeSource
+from clvp_train.pairs.sources import BadRows, CodeSource, OnCandidate, Rows
 from clvp_train.pairs.storage import Storage
 from clvp_train.pairs.writer import PairFolder
 from clvp_train.tortoise import FrozenTortoise
 
 ALGORITHM = 2  # increment it when equal inputs give other pairs than before, so that older folders are not reused
+Shards = Callable[[set[int], OnCandidate], Iterator[tuple[int, Rows]]]
 log = logging.getLogger(__name__)
 
 
@@ -71,7 +74,18 @@ def generate(
     if pairs.is_complete():
         log.info("pairs found in %s", pairs.storage.folder)
     else:
-        _complete(pairs, corpus, tortoise, source, num_rows)
+        bad = BadRows(source.bad_rows)
+
+        def shards(indices: set[int], on_candidate: OnCandidate) -> Iterator[tuple[int, Rows]]:
+            """All in one pass over the corpus."""
+            numbered = corpus.stream(lambda number: number // source.shard_size in indices, source.needs_audio)
+            for index, of_shard in groupby(numbered, lambda item: item[0] // source.shard_size):
+                utterances = [(utterance, split_of(utterance.text, *percents)) for _, utterance in of_shard]
+                yield index, source.encode(tortoise, utterances, bad, on_candidate)
+
+        percents = [manifest.settings[f"split.{split}_percent"] for split in ("test", "val")]
+        prepare = partial(source.prepare, tortoise, corpus, bad)
+        complete(pairs, tortoise.tokenizer, num_rows, bad, shards, prepare)
     if rank_and_world_size()[0] == 0:
         pairs.remove_records()  # a process that was killed at the very end has left them
     return pairs.storage.folder
@@ -113,7 +127,7 @@ def make_plan(
         speech_vocab_size=tortoise.num_speech_tokens,
         tortoise=str(tortoise.source),
         settings=json.loads(text),
-        versions={"clvp_train": _version(), "torch": torch.__version__},
+        versions=versions(),
         codebook="" if tortoise.dvae is None else tortoise.dvae.codebook.digest(),
     )
     return Plan(manifest, num_rows, texts)
@@ -135,58 +149,66 @@ def _settings(tortoise: FrozenTortoise, source: CodeSource, test_percent: float,
     }
 
 
-def _version() -> str:
+def versions() -> dict[str, str]:
+    """What a manifest states about this package and torch."""
     try:
-        return version("clvp-train")
+        own = version("clvp-train")
     except PackageNotFoundError:  # a clone that is not installed
-        return "unknown"
+        own = "unknown"
+    return {"clvp_train": own, "torch": torch.__version__}
 
 
-def _complete(
-    pairs: PairFolder, corpus: Corpus, tortoise: FrozenTortoise, source: CodeSource, num_rows: list[int]
+def complete(
+    pairs: PairFolder,
+    tokenizer: PreTrainedTokenizerBase,
+    num_rows: Sequence[int],
+    bad: BadRows,
+    shards: Shards,
+    prepare: Callable[[], None] = lambda: None,
 ) -> None:
-    """Makes this rank's share of the missing shards and waits for the others; rank 0 writes both manifests."""
+    """Makes this rank's share of the missing shards and waits for the others; rank 0 writes both manifests.
+
+    Args:
+        pairs: the folder.
+        tokenizer: of the text tokens.
+        num_rows: planned rows of each shard.
+        bad: receives what is skipped.
+        shards: yields (index, rows) of the given shards, in this order. It calls the given function after each row.
+        prepare: is called first, if shards are missing.
+
+    Raises:
+        UserError: a bad row that must not be skipped, or the folder is not writable. Finished shards are kept.
+    """
     rank, world_size = rank_and_world_size()
     if rank == 0:
         pairs.restore_records()
     else:
         wait_for(lambda: "" if pairs.is_ready() else "the manifest")
-    indices, bad = pairs.unfinished(range(rank, len(pairs.names), world_size)), BadRows(source.bad_rows)
+    indices = pairs.unfinished(range(rank, len(pairs.names), world_size))
     if indices:
-        source.prepare(tortoise, corpus, bad)
+        prepare()
     if rank != 0:
-        _make(pairs, corpus, tortoise, source, indices, num_rows, bad)
+        _make(pairs, indices, num_rows, bad, shards)
         wait_for(lambda: "" if pairs.is_complete() else "the final manifest")
         return
 
-    pairs.start(tortoise.tokenizer)
+    pairs.start(tokenizer)
     before, started = pairs.tally().num_codes, time.monotonic()
     count, num_done = len(pairs.names), len(pairs.names) - len(pairs.missing())
     log.info("generating %d shards in %s%s", count, pairs.storage.folder, f", {num_done} done" if num_done else "")
-    _make(pairs, corpus, tortoise, source, indices, num_rows, bad)
+    _make(pairs, indices, num_rows, bad, shards)
     wait_for(lambda: "" if pairs.is_complete() else ", ".join(pairs.missing()[:3]))
     if not pairs.is_complete():  # a second run of the same command may have completed it
         num_codes = pairs.tally().num_codes - before
         pairs.close(num_codes / (time.monotonic() - started) if num_codes else None)
 
 
-def _make(
-    pairs: PairFolder,
-    corpus: Corpus,
-    tortoise: FrozenTortoise,
-    source: CodeSource,
-    indices: set[int],
-    num_rows: list[int],
-    bad: BadRows,
-) -> None:
-    """Makes the shards `indices` in one pass over the corpus."""
+def _make(pairs: PairFolder, indices: set[int], num_rows: Sequence[int], bad: BadRows, shards: Shards) -> None:
     if not indices:
         return
-    percents = [pairs.manifest.settings[f"split.{split}_percent"] for split in ("test", "val")]
-    with Progress(sum(num_rows[index] for index in indices), shown=rank_and_world_size()[0] == 0) as progress:
-        numbered = corpus.stream(lambda number: number // source.shard_size in indices, source.needs_audio)
-        for index, of_shard in groupby(numbered, lambda item: item[0] // source.shard_size):
-            utterances = [(utterance, split_of(utterance.text, *percents)) for _, utterance in of_shard]
-            rows, skipped = source.encode(tortoise, utterances, bad, progress.candidate), bad.take()
+    rate = pairs.manifest.code_rate
+    with Progress(sum(num_rows[index] for index in indices), rank_and_world_size()[0] == 0, code_rate=rate) as progress:
+        for index, rows in shards(indices, progress.candidate):
+            skipped = bad.take()
             pairs.finish(index, rows, skipped)
             progress.finish_part(num_rows[index], len(skipped))

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from clvp_train.pairs.summary import CODES_PER_SECOND
+from clvp_train.pairs.schema import CODES_PER_SECOND
 
 LOG_SECONDS = 30.0  # between two lines of a log that is not a terminal
 log = logging.getLogger(__name__)
@@ -23,9 +23,12 @@ class Progress:
         total: how many candidates are planned.
         shown: whether this rank shows anything.
         label: names the work in the output.
+        code_rate: codes per second of speech.
     """
 
-    def __init__(self, total: int, shown: bool, label: str = "speech codes") -> None:
+    def __init__(
+        self, total: int, shown: bool, label: str = "speech codes", code_rate: float = CODES_PER_SECOND
+    ) -> None:
         console = Console(stderr=True)
         self._has_bar = shown and console.is_terminal
         columns = (
@@ -38,7 +41,7 @@ class Progress:
         )
         self._bar = Bar(*columns, console=console, transient=True, disable=not self._has_bar)
         self._task = self._bar.add_task("", total=total, speed="")
-        self._total, self._shown, self._label = total, shown, label
+        self._total, self._shown, self._label, self._code_rate = total, shown, label, code_rate
         self._streams: dict[logging.StreamHandler, Any] = {}
         self._done = self._in_parts = self._codes = self._skipped = 0
         self._started = self._logged = time.monotonic()
@@ -83,4 +86,4 @@ class Progress:
 
     def _speed(self) -> str:
         speed = self._codes / max(time.monotonic() - self._started, 1e-3)
-        return f"{speed:.0f} codes/s, {speed / CODES_PER_SECOND:.0f} × real time"
+        return f"{speed:.0f} codes/s, {speed / self._code_rate:.0f} × real time"

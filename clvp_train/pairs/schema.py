@@ -20,6 +20,8 @@ from clvp_train.io.digests import read_sealed_json, sealed_json
 from clvp_train.pairs.storage import Storage
 
 MANIFEST = "manifest.json"
+CODES_PER_SECOND = 22_050 / 1024  # of speech, by Tortoise's DVAE
+IMPORTED = "imported"  # `Manifest.source` of `import_pairs`
 PATTERN = "pairs-*.parquet"
 SHARD_NAME = re.compile(r"[\w-][\w.-]*\.parquet")  # in the folder itself, not hidden
 SCHEMA = pa.schema(
@@ -66,12 +68,13 @@ class Manifest:
     num_shards: int
     text_vocab_size: int
     speech_vocab_size: int
-    tortoise: str  # folder or name of the Tortoise that made the codes
+    tortoise: str  # folder or name of the Tortoise that made the codes; "" for codes of another codec
     settings: dict[str, Any] = field(default_factory=dict)  # everything that determines the pairs
     versions: dict[str, str] = field(default_factory=dict)  # of this package and torch
     complete: bool = False
     shards: tuple[Shard, ...] = ()  # in order; empty until complete
     codebook: str = ""  # `Codebook.digest` of the Tortoise's DVAE; "" without one, and in earlier versions
+    code_rate: float = CODES_PER_SECOND  # codes per second of speech
     report: dict[str, Any] = field(default_factory=dict)  # see `summary.Tally.report`; empty until complete
 
 
@@ -124,6 +127,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     digests = {"corpus": "the corpus", "tortoise": "Tortoise's weights"}
     digests |= {"codes.voices": "the clips of codes.voices", "codes.path": "the file of codes.path"}
     digests |= {"codes.judge.recordings": "the recordings of codes.judge"}
+    digests |= {"source": "the rows of source.name", "tokenizer": "the tokenizer"}
     differing = [
         f"{name} ({old.get(name)} in the folder, {new.get(name)} now)" for name in names if name not in digests
     ]

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, get_args
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from clvp_train.corpus import Corpus, Split, Utterance
 from clvp_train.errors import UserError
@@ -33,16 +34,17 @@ class BadRows:
 
     Args:
         policy: "skip" leaves a bad row out, "error" raises.
+        remedy: what the message of an error advises.
     """
 
-    def __init__(self, policy: Policy) -> None:
-        self.policy, self._warnings = policy, 0
+    def __init__(self, policy: Policy, remedy: str = "Or set codes.bad_rows=skip to skip such rows.") -> None:
+        self.policy, self.remedy, self._warnings = policy, remedy, 0
         self._entries: list[dict[str, Any]] = []
 
     def add(self, id_: str, kind: str, reason: str) -> None:
         """Records a row. Raises UserError if the policy is "error"."""
         if self.policy == "error":
-            raise UserError(f"utterance {id_}: {reason.rstrip('.')}. Or set codes.bad_rows=skip to skip such rows.")
+            raise UserError(f"utterance {id_}: {reason.rstrip('.')}. {self.remedy}")
         self._entries.append({"id": id_, "kind": kind, "reason": reason})
         self.warn(f"skipped utterance {id_}: {reason}")
 
@@ -127,13 +129,15 @@ class CodeSource(ABC):
         """
 
 
-def has_tokens(tortoise: FrozenTortoise, input_ids: list[int], utterance: Utterance, bad: BadRows) -> bool:
+def has_tokens(
+    tokenizer: PreTrainedTokenizerBase, input_ids: Sequence[int], utterance: Utterance, bad: BadRows
+) -> bool:
     """Whether a text has tokens, and most of its letters have; if not, it is added to `bad`."""
-    if not input_ids:
+    if len(input_ids) == 0:
         reason = f"text {utterance.text!r} has no tokens. Write it in characters that the tokenizer supports"
         bad.add(utterance.id, NO_TOKENS, reason)
         return False
-    if loses_most_letters(tortoise.tokenizer, utterance.text):
+    if loses_most_letters(tokenizer, utterance.text):
         reason = f"text {utterance.text!r}: the tokenizer knows less than half of the letters"
         remedy = "Train a tokenizer with `python -m clvp_train.train_tokenizer`, for codes of recordings"
         bad.add(utterance.id, NO_LETTERS, f"{reason}. {remedy}")

@@ -105,7 +105,7 @@ class StoredCodes(CodeSource):
             bad.add(utterance.id, NOT_STORED, f"text {utterance.text!r} is not in {self.path}. Add its codes")
             return [], []
         input_ids = tortoise.tokenizer(utterance.text)["input_ids"]
-        return (input_ids, stored) if has_tokens(tortoise, input_ids, utterance, bad) else ([], [])
+        return (input_ids, stored) if has_tokens(tortoise.tokenizer, input_ids, utterance, bad) else ([], [])
 
 
 def _read(file: Path) -> pa.Table:

@@ -13,9 +13,8 @@ import yaml
 
 from clvp_train.io.sanitize import escape_markdown
 from clvp_train.models.weight_files import public_name
-from clvp_train.pairs.schema import PATTERN, Manifest
+from clvp_train.pairs.schema import CODES_PER_SECOND, PATTERN, Manifest
 
-CODES_PER_SECOND = 22_050 / 1024  # of speech
 # the Hub's size categories, by their upper bound in rows
 SIZE_CATEGORIES = (
     (1e3, "n<1K"),
@@ -29,7 +28,7 @@ TEXT = """---
 {metadata}---
 # Text–code pairs: {corpus}
 
-Made by clvp_train {version} (`codes={source}`) with the Tortoise `{tortoise}`.
+{origin}
 Open the shards with `datasets.load_dataset("FOLDER")`.
 
 ```
@@ -41,7 +40,7 @@ Open the shards with `datasets.load_dataset("FOLDER")`.
 | `id`, `text` | id and text of the utterance |
 | `split` | train, val or test, by a hash of the text |
 | `input_ids` | text tokens (tokenizer: `tokenizer/`) |
-| `speech_ids` | speech codes, 21.5 a second, without a stop token |
+| `speech_ids` | speech codes, {code_rate:.3g} a second, without a stop token |
 | `voice` | voice or speaker |
 | `candidate` | number of the candidate of the text, from 0 |
 | `finished` | false: the candidate reached the maximum number of codes |
@@ -89,11 +88,12 @@ class Tally:
     def num_codes(self) -> int:
         return sum(length * count for length, count in self.lengths.items())
 
-    def report(self, codes_per_second: float | None) -> dict[str, Any]:
+    def report(self, codes_per_second: float | None, code_rate: float = CODES_PER_SECOND) -> dict[str, Any]:
         """The report in the manifest, see `report_lines`.
 
         Args:
             codes_per_second: the speed of this run over all ranks; None if it made no codes.
+            code_rate: codes per second of speech.
         """
         lengths = sorted(self.lengths)
         ends = np.cumsum([self.lengths[length] for length in lengths])
@@ -103,7 +103,8 @@ class Tally:
         return {
             "utterances": dict(self.utterances),
             "pairs": dict(self.pairs),
-            "hours": self.num_codes / CODES_PER_SECOND / 3600,
+            "hours": self.num_codes / code_rate / 3600,
+            "code_rate": code_rate,
             "codes": {
                 "min": lengths[0],
                 "median": sum(middle) / 2,
@@ -133,7 +134,8 @@ def report_lines(report: dict[str, Any]) -> list[str]:
         "skipped": ", ".join(f"{kind}: {count}" for kind, count in sorted(report["skipped"].items())) or "none",
     }
     if speed is not None:
-        rows["speed"] = f"{speed:.0f} codes/s, {speed / CODES_PER_SECOND:.0f} × real time"
+        rate = report.get("code_rate", CODES_PER_SECOND)  # earlier versions did not store it
+        rows["speed"] = f"{speed:.0f} codes/s, {speed / rate:.0f} × real time"
     return [f"{name:<19}{value}" for name, value in rows.items()]
 
 
@@ -150,7 +152,7 @@ def card(manifest: Manifest, license: str | None = None, language: str | list[st
         "license": license,
         "language": language,
         "pretty_name": f"Text–code pairs: {manifest.corpus}",
-        "tags": ["tortoise-tts", "clvp", "speech-codes"],
+        "tags": [*(["tortoise-tts"] if manifest.tortoise else []), "clvp", "speech-codes"],
         "size_categories": [next(name for bound, name in SIZE_CATEGORIES if rows < bound)],
         "configs": [{"config_name": "default", "data_files": PATTERN}],
     }
@@ -158,9 +160,20 @@ def card(manifest: Manifest, license: str | None = None, language: str | list[st
     return TEXT.format(
         metadata=yaml.safe_dump(present, sort_keys=False, allow_unicode=True),
         corpus=escape_markdown(manifest.corpus),
-        version=manifest.versions.get("clvp_train", ""),
-        source=escape_markdown(manifest.source),
-        tortoise=escape_markdown(public_name(manifest.tortoise)),
+        origin=_origin(manifest),
+        code_rate=manifest.code_rate,
         report="\n".join(report_lines(manifest.report)),
         skipped="; `skipped.jsonl` lists the skipped rows" if manifest.report["skipped"] else "",
     )
+
+
+def _origin(manifest: Manifest) -> str:
+    made, source = f"by clvp_train {manifest.versions.get('clvp_train', '')}", escape_markdown(manifest.source)
+    if not manifest.tortoise:
+        codec = ", ".join(
+            f"{name.removeprefix('codec.')} {value}"
+            for name, value in manifest.settings.items()
+            if name.startswith("codec.") and value is not None
+        )
+        return f"Imported {made}. Codec: {escape_markdown(codec)}."
+    return f"Made {made} (`codes={source}`) with the Tortoise `{escape_markdown(public_name(manifest.tortoise))}`."

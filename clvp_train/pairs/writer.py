@@ -143,7 +143,9 @@ class PairFolder:
             lines = [sealed_json(entry, ensure_ascii=False) + "\n" for entry in skipped]
             self.storage.write(SKIPPED, "".join(lines).encode())
         shards = tuple(Shard(**record["shard"]) for record in records)
-        manifest = replace(self.manifest, complete=True, shards=shards, report=total.report(codes_per_second))
+        manifest = replace(
+            self.manifest, complete=True, shards=shards, report=total.report(codes_per_second, self.manifest.code_rate)
+        )
         if not self.storage.exists(README):  # keep a card that the user has written
             self.storage.write(README, card(manifest).encode())
         write_manifest(self.storage.folder, manifest)

@@ -31,6 +31,7 @@ from clvp_train.pipelines import build
 from clvp_train.pipelines.checks import check_pairs
 from clvp_train.pipelines.data import OpenTortoise, make_datamodule, tortoise_of
 from clvp_train.pipelines.evaluation_report import origin, report_page, run_of, write_comparison, write_evaluation
+from clvp_train.pipelines.run_settings import with_run_settings
 from clvp_train.report import read_history
 from clvp_train.training import CLVPModule, TrainingConfig
 
@@ -42,10 +43,11 @@ def evaluate(cfg: DictConfig) -> None:
     # check: checkpoints are loaded first, so that bad ones are reported before any work
     build.all_ranks(cfg)
     build.seed(cfg)
+    names = _checkpoint_names(cfg.checkpoint)
+    cfg = with_run_settings(cfg, names[0])
     found, tortoise, models = Findings(), tortoise_of(cfg), {}
     with found.collecting():
         suite, rerank = check_settings(cfg)
-    names = _checkpoint_names(cfg.checkpoint)
     for name in names:
         with found.collecting():
             models[name] = load_clvp(name)

@@ -78,7 +78,8 @@ def resolve_resume(cfg: DictConfig) -> Start:
     with open_dict(resumed):
         resumed.resume, resumed.paths.output = str(checkpoint.resolve()), str(run.resolve())
     if not cfg.trust_run_folder:
-        check_targets(resumed, cfg, run)  # after all changes, which interpolations may depend on
+        # after all changes, which interpolations may depend on
+        check_targets(resumed, cfg, f"resume={run}: the overrides of the run")
     validate(resumed)
     if is_finished and _read_mark(run).get("length") == _length(resumed):
         return _finished_run(cfg, run)

@@ -9,7 +9,7 @@ from typing import Any
 Number = int | float
 # what nobody needs and no machine finishes is a typing error
 MAX_SEED, MAX_CANDIDATES, MAX_NEGATIVES, MAX_LAYERS, MAX_WIDTH = 2**32 - 1, 10_000, 1000, 1000, 100_000
-MAX_VOCABULARY = 10_000_000
+MAX_VOCABULARY, MAX_STREAMS = 10_000_000, 1000
 MAX_CODES: dict[str, Any] = {"ge": 4, "why": "tortoise-tts ends every sequence with three codes of silence"}
 BOUNDS = {
     "ge": ("≥", lambda value, bound: value >= bound),

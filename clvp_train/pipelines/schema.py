@@ -12,7 +12,15 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from clvp_train.pipelines import schema_training as training
-from clvp_train.pipelines.rules import MAX_CANDIDATES, MAX_CODES, MAX_SEED, Number, setting
+from clvp_train.pipelines.rules import (
+    MAX_CANDIDATES,
+    MAX_CODES,
+    MAX_SEED,
+    MAX_STREAMS,
+    MAX_VOCABULARY,
+    Number,
+    setting,
+)
 
 
 @dataclass(kw_only=True)
@@ -56,6 +64,54 @@ class Demo(Root):
     """Settings of the demo outside of groups."""
 
     num_candidates: int | None = setting(ge=2, le=MAX_CANDIDATES, why="one candidate has nothing to be ranked against")
+
+
+@dataclass(kw_only=True)
+class ImportPairs(Root):
+    """Settings of `import_pairs` outside of groups."""
+
+    name: str | None
+    tokenizer: str
+    bad_rows: str = setting(choices=("skip", "error"))
+    shard_size: int = setting(ge=1)
+
+
+@dataclass(kw_only=True)
+class CodeTable:
+    _target_: ClassVar[str] = "clvp_train.pairs.CodeTable"
+    name: str
+    split: str
+    config: str | None
+    revision: str | None
+
+
+@dataclass(kw_only=True)
+class Columns:
+    _target_: ClassVar[str] = "clvp_train.pairs.Columns"
+    codes: str
+    text: str | None
+    input_ids: str | None
+    id: str | None
+    speaker: str | None
+    split: str | None
+    candidate: str | None
+    finished: str | None
+    log_probability: str | None
+    quality: str | None
+
+
+@dataclass(kw_only=True)
+class Codec:
+    _target_: ClassVar[str] = "clvp_train.pairs.Codec"
+    vocab_size: int = setting(ge=1, le=MAX_VOCABULARY)
+    frame_rate: Number = setting(gt=0)
+    num_streams: int = setting(ge=1, le=MAX_STREAMS)
+    streams: str = setting(choices=("first", "flatten", "delay"))
+    layout: str = setting(choices=("streams_first", "frames_first"))
+    offset: int
+    start_code: int | None
+    stop_code: int | None
+    pad_code: int | None
 
 
 @dataclass(kw_only=True)

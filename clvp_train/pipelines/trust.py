@@ -49,16 +49,16 @@ def check_overrides(overrides: list[str], run: Path, is_trusted: bool) -> None:
             )
 
 
-def check_targets(resumed: DictConfig, cfg: DictConfig, run: Path) -> None:
-    """Raises UserError if the config of a run names code that only its own overrides name.
+def check_targets(changed: DictConfig, cfg: DictConfig, origin: str) -> None:
+    """Raises UserError if a config names code that only a run folder names.
 
     Args:
-        resumed: composed from the overrides of the run and the command line.
+        changed: the config with the settings of the run.
         cfg: composed from the command line alone.
-        run: the run folder.
+        origin: what names the code, for the message.
     """
     trusted = {target for _, target in _targets(OmegaConf.to_container(cfg, resolve=True))}
-    unknown = [item for item in _targets(OmegaConf.to_container(resumed, resolve=True)) if item[1] not in trusted]
+    unknown = [item for item in _targets(OmegaConf.to_container(changed, resolve=True)) if item[1] not in trusted]
     if not unknown:
         return
     for source in GlobalHydra.instance().config_loader().get_sources():
@@ -67,7 +67,7 @@ def check_targets(resumed: DictConfig, cfg: DictConfig, run: Path) -> None:
     for key, target in unknown:
         if target not in trusted:
             raise UserError(
-                f"resume={run}: the overrides of the run name code: {key}={target}. If you trust the folder, add "
+                f"{origin} name code: {key}={target}. If you trust the folder, add "
                 "trust_run_folder=true; or repeat this override in the command."
             )
 

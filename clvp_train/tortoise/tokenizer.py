@@ -1,19 +1,22 @@
 """Tokenizers: Tortoise's, with the token ids that tortoise-tts gives, and custom ones for texts in any writing system."""
 
+import hashlib
 import json
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
-from transformers import ClvpTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, ClvpTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from clvp_train.errors import UserError
 from clvp_train.io.digests import check_digests
 from clvp_train.tortoise.normalizer import as_tortoise_reads, forget_loading_arguments
 
 HEADER = "#version: 0.2\n"
+CLVP = "ClvpTokenizer"
 STOP, UNKNOWN, SPACE = "[STOP]", "[UNK]", "[SPACE]"  # ids 0, 1, and 2, as in Tortoise's tokenizer
 SPACE_CHARACTER = "▁"  # a text contains it instead of spaces where [SPACE] would be split into its letters
 TOKENIZER_FILE = "tokenizer.json"
@@ -34,10 +37,43 @@ def read_tokenizer(folder: Path) -> ClvpTokenizer:
 
 
 def read_saved_tokenizer(folder: Path) -> TortoiseTokenizer:
-    """Reads what `save_pretrained` wrote, of Tortoise's tokenizer or of a custom one. Raises UserError."""
+    """Reads what `save_pretrained` wrote, of Tortoise's tokenizer or any other of transformers. Raises UserError."""
     if (folder / TOKENIZER_FILE).exists() and not (folder / "merges.txt").exists():
         return read_custom_tokenizer(folder)
-    return read_tokenizer(folder)
+    try:
+        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        is_tortoises = settings.get("tokenizer_class", CLVP) == CLVP
+    except (OSError, ValueError, AttributeError):
+        is_tortoises = True
+    if is_tortoises:
+        return read_tokenizer(folder)
+    check_digests(folder, *FILES)
+    return cast(TortoiseTokenizer, _auto_tokenizer(str(folder)))
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder, a `tokenizer.json` of tortoise-tts, or a Hub id. Raises UserError."""
+    path = Path(name).expanduser()
+    if path.is_file():
+        return read_original_tokenizer(path)
+    return read_saved_tokenizer(path) if path.is_dir() else _auto_tokenizer(name)
+
+
+def _auto_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:  # what is raised depends on the content and the network
+        reason = " ".join(str(error).split()).rstrip(".")[:200]
+        raise UserError(f"tokenizer={name}: cannot be opened ({reason}). Use a folder or a Hub id of one.") from None
+    return as_tortoise_reads(tokenizer) if isinstance(tokenizer, ClvpTokenizer) else tokenizer
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 of what determines the tokens, as far as its class lets it be known."""
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    merges = [" ".join(merge) for merge in getattr(tokenizer, "bpe_ranks", ())]
+    parts = fast.to_str() if fast is not None else json.dumps([tokenizer.get_vocab(), merges], sort_keys=True)
+    return hashlib.sha256(f"{type(tokenizer).__name__} {parts}".encode()).hexdigest()
 
 
 def read_original_tokenizer(file: Path) -> TortoiseTokenizer:

@@ -1,12 +1,15 @@
 """A clone of the repository with all files that the commands of the documentation use."""
 
 import csv
+import json
 import re
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
@@ -33,6 +36,7 @@ def inputs(trained, sentences, tmp_path_factory) -> Path:  # noqa: F811
     inputs = tmp_path_factory.mktemp("inputs")
     _write_clips(inputs, sentences)
     (inputs / "lines.txt").write_text("\n".join(sentences) + "\n")
+    _write_codes(inputs, sentences)
     stored = read_pairs(trained.pairs, ["text", "speech_ids"])
     pq.write_table(stored, inputs / "recordings.parquet")
     load_clvp(trained.output / "model").save_tortoise(inputs / "clvp2.pth")
@@ -110,6 +114,24 @@ def _write_clips(inputs: Path, sentences: list[str]) -> None:
     (inputs / "LJSpeech-1.1/metadata.csv").write_text("".join(lines))
     with (inputs / "clips.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
+
+
+def _write_codes(inputs: Path, sentences: list[str]) -> None:
+    """Writes 8 streams of codes for each sentence, whose first stream depends on its letters, and candidates of others."""
+    draw = np.random.default_rng(0)
+
+    def codes(text: str) -> list[list[int]]:
+        first = [8 * ord(letter) % 2048 + int(draw.integers(8)) for letter in text]
+        return [first, *draw.integers(0, 2048, (7, len(first))).tolist()]
+
+    rows = [{"text": text, "codes": codes(text), "speaker": f"s{n % 2}"} for n, text in enumerate(sentences[8:])]
+    pq.write_table(pa.Table.from_pylist(rows), inputs / "codes.parquet")
+    candidates = [
+        {"text": text, "codes": codes(text), "candidate": number, "log_probability": -2.0 * len(text) - number}
+        for text in sentences[:8]
+        for number in range(3)
+    ]
+    (inputs / "candidates.jsonl").write_text("".join(json.dumps(row) + "\n" for row in candidates))
 
 
 def _interrupt(run: Path) -> None:

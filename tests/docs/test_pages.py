@@ -1,5 +1,6 @@
 """Runs every command and every Python block of the documentation, with the changes of adaptations.py."""
 
+import json
 import os
 import re
 import shlex
@@ -8,8 +9,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
+from clvp_train.pairs import read_manifest
 from tests.docs.adaptations import ADAPTATIONS, adapted
 from tests.docs.blocks import PAGES, PYTHON, SHELL, SHOWN, Block, Command, blocks, commands
 from tests.e2e.commands import ROOT, TIMEOUT, environment, execute, run
@@ -29,10 +32,13 @@ def adapted_text(command: Command) -> str:
     return "\n".join(lines)
 
 
+CODEC = [command for command in COMMANDS if re.search(r"\b(codec=mimi|runs/mimi)\b", "".join(command.lines))]
 # a command of several pages runs once
-DISTINCT = list({re.sub(r"\s+#.*", "", adapted_text(command)): command for command in reversed(COMMANDS)}.values())[
-    ::-1
-]
+DISTINCT = list(
+    {
+        re.sub(r"\s+#.*", "", adapted_text(command)): command for command in reversed(COMMANDS) if command not in CODEC
+    }.values()
+)[::-1]
 
 
 def run_in(folder: Path, line: str, extra: dict[str, str]) -> tuple[int, str]:
@@ -115,6 +121,25 @@ def test_command_runs(command: Command, clone, variables, cluster, online, reque
     assert status == 0, f"{command.where}: {text}\n{output}"
     # torchrun logs the traceback of its exit barrier where the node that holds the rendezvous store leaves first
     assert "Traceback" not in output or "Error waiting on exit barrier" in output, output
+
+
+def test_recipe_of_another_codec_needs_no_tortoise(clone, variables):
+    folder = clone("output_dir=pairs output_dir=candidates")
+    for command in CODEC:
+        text = adapted_text(command)
+        if re.search(r"\b(train|evaluate)\.py", text):
+            text += " tortoise.name_or_path=nowhere"
+        status, output = run_in(folder, text, variables)
+        assert status == 0, f"{command.where}: {text}\n{output}"
+    manifest = read_manifest(folder / "pairs/mimi")
+    assert (manifest.source, manifest.speech_vocab_size, manifest.code_rate) == ("imported", 2048, 12.5)
+    (report,) = (folder / "outputs/evaluate").glob("*/report/metrics.json")
+    metrics = json.loads(report.read_text())
+    assert metrics["rerank"]["texts"] == 8 and metrics["gallery"] == manifest.report["pairs"]["test"]
+    assert metrics["data"]["fingerprint"] == manifest.fingerprint, "evaluate.py takes the pairs of the run"
+    assert pq.read_table(folder / "ranked")["rank"].to_pylist().count(1) == 8
+    (card,) = (folder / "outputs/push").glob("*/hub/README.md")
+    assert "Tortoise's autoregressive" not in card.read_text() and "codec.frame_rate" in card.read_text()
 
 
 @pytest.mark.parametrize("block", [pytest.param(block, id=f"{block.page}:{block.line}") for block in BLOCKS])
