@@ -4,7 +4,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 # Ctrl-C, and what clusters send before they kill; Windows has no SIGUSR1
 STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
@@ -48,9 +48,12 @@ class Stopped(SystemExit):
     It is a `SystemExit`, so that `--multirun` stops as well instead of starting the next job.
     """
 
+    is_exiting: ClassVar[bool] = False  # whether this process has been stopped and is about to exit
+
     def __init__(self, signal_number: int, hint: str, when: str = "") -> None:
         """`hint` is what the user can do next, as a sentence; `when` may be " after step 3"."""
         super().__init__(128 + signal_number)
+        Stopped.is_exiting = True
         self.signal_number = signal_number
         self.message = f"stopped by {signal.Signals(signal_number).name}{when}. {hint}"
 
@@ -64,8 +67,11 @@ def stopping(hint: Callable[[], str]) -> Iterator[None]:
     """
 
     def stop(number: int, frame: Any) -> None:
-        raise Stopped(number, hint())
+        # srun --kill-on-bad-exit=1 sends SIGTERM when the first rank has saved and exits; the status must stay that of SIGUSR1
+        if not (Stopped.is_exiting and number == signal.SIGTERM):
+            raise Stopped(number, hint())
 
+    Stopped.is_exiting = False
     with handling(stop):
         yield
 

@@ -5,7 +5,7 @@ from clvp_train.corpus.folders import VCTK, Folder
 from clvp_train.corpus.hub import Hub
 from clvp_train.corpus.ljspeech import LJSpeech
 from clvp_train.corpus.readers import Asterisk, TextLines, Texts
-from clvp_train.corpus.splits import Split, fingerprint, split_of, text_key
+from clvp_train.corpus.splits import Split, fingerprint, split_of, split_of_hash, text_hash, text_key
 from clvp_train.corpus.tables import ManifestCorpus
 
 __all__ = [
@@ -27,5 +27,7 @@ __all__ = [
     "fingerprint",
     "is_clutter",
     "split_of",
+    "split_of_hash",
+    "text_hash",
     "text_key",
 ]

@@ -37,6 +37,8 @@ class Folder(LocalCorpus):
 
     root: str
 
+    source_files = LocalCorpus._local_files
+
     def _rows(self) -> Iterator[Row]:
         root = self._existing()
         if (root / "txt").is_dir() and any(root.glob("wav48*")):
@@ -74,6 +76,8 @@ class VCTK(LocalCorpus):
 
     root: str
     microphone: int = 1
+
+    source_files = LocalCorpus._local_files
 
     def _rows(self) -> Iterator[Row]:
         root = self._existing()

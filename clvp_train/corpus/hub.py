@@ -58,6 +58,9 @@ class Hub(Corpus):
             id_ = cells[self.id_column] if self.id_column else f"{self.split}/{number:06d}"
             yield Row(where, id_, cells[self.text_column], audio, cells.get(self.speaker_column or ""))
 
+    def source_files(self) -> list[str] | None:
+        return [file["filename"] for file in self._dataset.cache_files] or None  # none: in memory
+
     @property
     def num_rows(self) -> int:
         return len(self._dataset)

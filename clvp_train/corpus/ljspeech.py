@@ -38,6 +38,8 @@ class LJSpeech(LocalCorpus):
 
     root: str
 
+    source_files = LocalCorpus._local_files
+
     def _rows(self) -> Iterator[Row]:
         root, columns = self._existing(), self._columns
         for where, fields in self._fields():

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from clvp_train.corpus.base import Corpus, LocalCorpus, Row, absolute, read_lines
@@ -21,6 +22,8 @@ class TextLines(LocalCorpus):
 
     path: str
     setting: ClassVar[str] = "path"
+
+    source_files = LocalCorpus._local_files
 
     def _rows(self) -> Iterator[Row]:
         path = self._existing()
@@ -66,6 +69,10 @@ class Asterisk(LocalCorpus):
     root: str = "/usr/share/asterisk/sounds/en_US_f_Allison"
     transcripts: str = "/usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz"
     speaker: str = "allison"
+
+    def source_files(self) -> Iterator[str | Path]:
+        yield absolute(self.transcripts)
+        yield from self._local_files()
 
     @property
     def name(self) -> str:

@@ -47,6 +47,8 @@ class ManifestCorpus(LocalCorpus):
     path: str
     setting: ClassVar[str] = "path"
 
+    source_files = LocalCorpus._local_files
+
     def _rows(self) -> Iterator[Row]:
         path = self._existing()
         for number, (where, cells) in enumerate(read_table(path), start=1):

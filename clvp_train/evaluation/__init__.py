@@ -6,8 +6,10 @@ from clvp_train.evaluation.embedding import Embedder
 from clvp_train.evaluation.evaluation_data import (
     EvaluationData,
     RerankConfig,
-    add_candidates,
+    Reranking,
+    check_inputs,
     prepare,
+    read_candidates,
 )
 from clvp_train.evaluation.evaluator import Evaluation, compare, evaluate_model
 from clvp_train.evaluation.judges import add_judges, corpus_recordings, stored_recordings
@@ -20,12 +22,14 @@ __all__ = [
     "EvaluationData",
     "PerturbationSuite",
     "RerankConfig",
-    "add_candidates",
+    "Reranking",
     "add_judges",
+    "check_inputs",
     "compare",
     "corpus_recordings",
     "evaluate_model",
     "find_recognizer",
     "prepare",
+    "read_candidates",
     "stored_recordings",
 ]

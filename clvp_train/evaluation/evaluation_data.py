@@ -1,7 +1,7 @@
 """The data that checkpoints are evaluated on, made from a folder of pairs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from clvp_train.data.datamodule import CLVPDataModule
 from clvp_train.errors import UserError
@@ -44,14 +44,37 @@ class EvaluationData:
     left_out: dict[str, str] = field(default_factory=dict)  # part of the report: why it is not measured
 
 
+@dataclass(frozen=True)
+class Reranking:
+    """The candidates of an evaluation. They are few, unlike the texts of the test split, and need Tortoise."""
+
+    candidates: CandidateSets | None = None
+    judges: Mapping[str, Judge] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)  # as in `EvaluationData`
+
+
+def check_inputs(datamodule: CLVPDataModule, suite: PerturbationSuite, reference: str | None = None) -> None:
+    """Raises what `prepare` would raise, without reading the texts."""
+    datamodule.check_split("test")
+    if suite.num_pairs:
+        open_tokenizer(datamodule.folder)
+    if reference is not None:
+        _open_pairs(reference, datamodule, "reference").check_split("test")
+
+
 def prepare(
-    datamodule: CLVPDataModule, suite: PerturbationSuite, reference: str | None = None, limit: int | None = None
+    datamodule: CLVPDataModule,
+    suite: PerturbationSuite,
+    reranking: Reranking,
+    reference: str | None = None,
+    limit: int | None = None,
 ) -> EvaluationData:
-    """Returns the test split with perturbed copies and the reference, but without candidates.
+    """Reads the test split, perturbs copies of it, and adds candidates and reference.
 
     Args:
         datamodule: of the pairs.
         suite: number, sizes and seed of the perturbations.
+        reranking: the candidates.
         reference: folder of pairs whose test split is the reference.
         limit: number of codes that the model sees at most; None: all.
 
@@ -69,31 +92,25 @@ def prepare(
             *perturb_codes(pairs, suite, limit),
             *perturb_texts(pairs, suite, lambda text: tokenizer(text)["input_ids"]),
         ]
+        if reranking.candidates is not None:
+            perturbations += change_voices(pairs, reranking.candidates, suite)
     if reference is None:
         left_out["Fréchet distance"] = "set reference to a folder of reference pairs, such as codes of recordings"
     else:
         others = _open_pairs(reference, datamodule, "reference")
         others.check_split("test")
         reference_pairs = HeldOut.first_candidates(others.splits["test"], limit)
-    return EvaluationData(pairs, perturbations, reference=reference_pairs, left_out=left_out)
+    left_out |= reranking.left_out
+    return EvaluationData(pairs, perturbations, reranking.candidates, reranking.judges, reference_pairs, left_out)
 
 
-def add_candidates(
-    data: EvaluationData,
-    datamodule: CLVPDataModule,
-    folder: str,
-    num_texts: int,
-    suite: PerturbationSuite,
-    limit: int | None = None,
-) -> EvaluationData:
-    """Adds the candidates of a folder of pairs, and perturbations that change the voice.
+def read_candidates(datamodule: CLVPDataModule, folder: str, num_texts: int, limit: int | None = None) -> CandidateSets:
+    """The candidates of a folder of pairs.
 
     Args:
-        data: of `prepare`.
         datamodule: of the evaluated pairs.
         folder: pairs whose test split has several candidates per text.
         num_texts: at most.
-        suite: as in `prepare`.
         limit: as in `prepare`.
 
     Raises:
@@ -107,8 +124,7 @@ def add_candidates(
             f"rerank.pairs={folder}: no text of its test split has more than one candidate. Draw some with `python -m "
             "clvp_train.generate … num_candidates=16 split.test_percent=100 split.val_percent=0 output_dir=FOLDER`."
         )
-    changes = change_voices(data.pairs, sets, suite) if suite.num_pairs else []
-    return replace(data, candidates=sets, perturbations=[*data.perturbations, *changes])
+    return sets
 
 
 def _open_pairs(folder: str, datamodule: CLVPDataModule, setting: str) -> CLVPDataModule:

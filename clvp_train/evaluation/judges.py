@@ -12,7 +12,7 @@ from torchmetrics.functional.text import edit_distance, word_error_rate
 from clvp_train.corpus import Corpus, Utterance, text_key
 from clvp_train.errors import UserError
 from clvp_train.evaluation.asr import Recognizer
-from clvp_train.evaluation.evaluation_data import MEL_DISTANCE, WORD_ERRORS, EvaluationData
+from clvp_train.evaluation.evaluation_data import MEL_DISTANCE, WORD_ERRORS, Reranking
 from clvp_train.evaluation.held_out import CandidateSets
 from clvp_train.evaluation.text_perturbations import text_of, words_of
 from clvp_train.evaluation.transcripts import transcripts
@@ -27,13 +27,13 @@ log = logging.getLogger(__name__)
 
 
 def add_judges(
-    data: EvaluationData,
+    data: Reranking,
     folder: str,
     open_tortoise: Callable[[], FrozenTortoise],
     recognizer: Recognizer | None,
     recordings: Recordings,
     cache_dir: str,
-) -> EvaluationData:
+) -> Reranking:
     """Adds the errors of the candidates of a folder by each judge, or the reasons why there are none.
 
     Args:

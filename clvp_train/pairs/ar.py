@@ -38,6 +38,7 @@ class ARCodes(CodeSource):
             taken from the recordings of the corpus.
         num_candidates: K, candidates per training text; 0 leaves the training split empty.
         num_eval_candidates: K per validation and test text.
+        batch_size: candidates drawn in parallel; None: 256, or as many as the free memory of the GPU takes.
         seed: of the random draws.
         clips_per_voice: reference clips per speaker whose conditioning latents are averaged, with voices=corpus.
         one_voice: all candidates of a text in the same voice, as in re-ranking, instead of alternating voices.
@@ -48,6 +49,7 @@ class ARCodes(CodeSource):
     num_candidates: int = 2
     num_eval_candidates: int = 1
     _: KW_ONLY
+    batch_size: int | None = None  # type: ignore[assignment]
     seed: int = 0
     clips_per_voice: int = 4
     one_voice: bool = False
@@ -89,6 +91,12 @@ class ARCodes(CodeSource):
             )
         if self.bad_rows == "error":
             _tokens(tortoise, utterance, BadRows("error"))
+
+    def noted(self) -> dict[str, Any]:
+        return self._speakers.noted()
+
+    def note(self, noted: dict[str, Any]) -> None:
+        self._speakers.note(noted)
 
     def settings(self) -> dict[str, Any]:
         clips = [f"{voice} {file_digest(clip)}" for voice, clips in self._clips.items() for clip in clips]

@@ -48,6 +48,9 @@ class DVAECodes(CodeSource):
         if self.bad_rows == "error":
             has_tokens(tortoise.tokenizer, _tokens(tortoise, utterance), utterance, BadRows("error"))
 
+    def noted(self) -> dict[str, Any]:
+        return {}
+
     def settings(self) -> dict[str, Any]:
         # folders of earlier versions have no such setting
         return {} if self.max_codes == MAX_CODES else {"codes.max_codes": self.max_codes}

@@ -13,12 +13,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from clvp_train.corpus import Corpus, Split, Utterance, fingerprint, split_of, text_key
+from clvp_train.corpus import Corpus, Split, split_of
 from clvp_train.io.process_rank import rank_and_world_size, wait_for
 from clvp_train.pairs.progress import Progress
+from clvp_train.pairs.scan import scan
 from clvp_train.pairs.schema import Manifest
 from clvp_train.pairs.sources import BadRows, CodeSource, OnCandidate, Rows
 from clvp_train.pairs.storage import Storage
@@ -27,6 +29,7 @@ from clvp_train.tortoise import FrozenTortoise
 
 ALGORITHM = 2  # increment it when equal inputs give other pairs than before, so that older folders are not reused
 Shards = Callable[[set[int], OnCandidate], Iterator[tuple[int, Rows]]]
+SCANS = ".scans"  # subfolder of `cache_dir`
 log = logging.getLogger(__name__)
 
 
@@ -35,7 +38,7 @@ class Plan(NamedTuple):
 
     manifest: Manifest  # without shards
     num_rows: list[int]  # planned rows of each shard
-    texts: dict[Split, set[int]]  # of each split: a hash of each distinct text that has rows
+    texts: dict[Split, np.ndarray]  # of each split: a hash of each distinct text that has rows
 
 
 def generate(
@@ -66,7 +69,7 @@ def generate(
     Raises:
         UserError: bad input, a `folder` with other contents, or a full disk. Finished shards are kept.
     """
-    manifest, num_rows, _ = plan or make_plan(corpus, tortoise, source, test_percent, val_percent)
+    manifest, num_rows, _ = plan or make_plan(corpus, tortoise, source, test_percent, val_percent, cache_dir)
     slug = re.sub(r"\W+", "-", corpus.name).strip("-")
     pairs = PairFolder(Storage(folder or f"{cache_dir}/{slug}-{source.name}-{manifest.fingerprint[:12]}"), manifest)
     pairs.check_same_settings(is_cache=folder is None)
@@ -92,37 +95,32 @@ def generate(
 
 
 def make_plan(
-    corpus: Corpus, tortoise: FrozenTortoise, source: CodeSource, test_percent: float, val_percent: float
+    corpus: Corpus,
+    tortoise: FrozenTortoise,
+    source: CodeSource,
+    test_percent: float,
+    val_percent: float,
+    cache_dir: str | Path | None = None,
 ) -> Plan:
-    """Reads the corpus once, as a stream, and checks what can be checked before the work.
+    """Checks what can be checked before the work, and reads the corpus as a stream if necessary, see `scan`.
+
+    Args:
+        corpus, tortoise, source, test_percent, val_percent, cache_dir: as in `generate`.
 
     Raises:
         UserError: bad input.
     """
     source.check(tortoise)
-    num_rows: list[int] = []
-    texts: dict[Split, set[int]] = {"train": set(), "val": set(), "test": set()}
-
-    def inspected() -> Iterator[Utterance]:
-        for number, utterance in corpus.stream(audio=source.needs_audio):
-            source.inspect(tortoise, number, utterance)
-            if number % source.shard_size == 0:
-                num_rows.append(0)
-            split = split_of(utterance.text, test_percent, val_percent)
-            count = source.num_rows(utterance, split)
-            num_rows[-1] += count
-            if count:
-                texts[split].add(hash(text_key(utterance.text)))
-            yield utterance
-
-    # the corpus is read here, before the settings of the source, which depend on what it has inspected
-    settings = {"corpus": fingerprint(inspected())} | _settings(tortoise, source, test_percent, val_percent)
+    scans = None if cache_dir is None or "://" in str(cache_dir) else Path(cache_dir, SCANS)
+    scanned = scan(corpus, tortoise, source, test_percent, val_percent, scans)
+    # after the scan: settings of a user's own source may depend on what it has inspected
+    settings = {"corpus": scanned.corpus} | _settings(tortoise, source, test_percent, val_percent)
     text = json.dumps(settings, sort_keys=True)
     manifest = Manifest(
         fingerprint=hashlib.sha256(text.encode()).hexdigest(),
         corpus=corpus.name,
         source=source.name,
-        num_shards=len(num_rows),
+        num_shards=len(scanned.num_rows_S),
         text_vocab_size=tortoise.num_text_tokens,
         speech_vocab_size=tortoise.num_speech_tokens,
         tortoise=str(tortoise.source),
@@ -130,7 +128,7 @@ def make_plan(
         versions=versions(),
         codebook="" if tortoise.dvae is None else tortoise.dvae.codebook.digest(),
     )
-    return Plan(manifest, num_rows, texts)
+    return Plan(manifest, scanned.num_rows_S.tolist(), scanned.texts)
 
 
 def _settings(tortoise: FrozenTortoise, source: CodeSource, test_percent: float, val_percent: float) -> dict[str, Any]:

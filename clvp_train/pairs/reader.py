@@ -5,9 +5,12 @@ names as patterns, stores a remote shard twice, reuses stale copies on file syst
 which shard is damaged. Copies are named by the SHA-256 of the shard, so they are never stale, and are written atomically. Hence
 ranks need no lock, which network file systems often lack: each rank copies what is missing, in a random order.
 
+A process may have 65 530 memory maps on Linux, and training takes several of each file: many small shards share a copy.
+
 A shard is hashed, and its rows are checked, when it is copied; a copy is hashed whenever it is opened.
 """
 
+import errno
 import fnmatch
 import hashlib
 import logging
@@ -32,6 +35,8 @@ from clvp_train.tortoise.tokenizer import read_saved_tokenizer
 
 TOKENIZER = "tokenizer"  # subfolder with the tokenizer of the text tokens, for the model trained on the pairs
 ROWS_AT_ONCE = 8192  # of a shard, while it is copied
+MAX_COPIES = 1024  # more shards than that share copies
+MERGED_BYTES = 2**30  # of the shards in a shared copy
 REMEDY = "Delete it and run the same generate command again."
 log = logging.getLogger(__name__)
 
@@ -57,6 +62,11 @@ def open_copies(files: Sequence[Path], columns: Sequence[str] | None = None) -> 
             with pa.memory_map(str(file)) as source:
                 tables.append(pa.ipc.open_file(source).read_all())
         except (OSError, pa.ArrowException) as error:
+            if getattr(error, "errno", None) == errno.ENOMEM:
+                raise UserError(
+                    f"{file}: cannot be mapped into memory, as this process has too many memory maps or too little address "
+                    "space. Raise vm.max_map_count with sysctl, and check ulimit -v."
+                ) from None
             raise UserError(f"{file}: damaged ({error}). Delete it and run again.") from None
     # copies of an older version lack the columns in ADDED, which become null
     return pa.concat_tables(tables, promote_options="default").select(columns or SCHEMA.names)
@@ -76,16 +86,38 @@ def arrow_copies(folder: Path | str) -> list[Path]:
     check_complete(storage, manifest)
     own = storage.local is not None and os.access(storage.local, os.W_OK)
     cache = storage.local / ".arrow" if own else Path(constants.HF_HOME) / "clvp_train"
-    copies = {cache / f"{Path(shard.name).stem}-{shard.sha256[:16]}.arrow": shard for shard in manifest.shards}
+    copies = {cache / _copy_name(shards): shards for shards in _grouped(manifest.shards)}
     with ThreadPoolExecutor() as threads:  # hashing does not hold the GIL
         missing = [copy for copy, is_intact in zip(copies, threads.map(_is_intact, copies)) if not is_intact]
     if missing:
-        log.info("copying %d shards to %s", len(missing), cache)
+        log.info("copying %d shards to %s", sum(len(copies[copy]) for copy in missing), cache)
     random.Random().shuffle(missing)  # the global generator has the same seed on all ranks
     for copy in missing:
         if not _is_intact(copy):  # another rank may have written it
-            _write(copy, _rows(storage, copies[copy], manifest))
+            _write(copy, (table for shard in copies[copy] for table in _rows(storage, shard, manifest)))
     return list(copies)
+
+
+def _grouped(shards: Sequence[Shard]) -> list[list[Shard]]:
+    """The shards of each copy, in order: one, or if there are many, as many as `MERGED_BYTES` hold."""
+    if len(shards) <= MAX_COPIES:
+        return [[shard] for shard in shards]
+    groups: list[list[Shard]] = []
+    size = MERGED_BYTES
+    for shard in shards:
+        if size + shard.bytes > MERGED_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append(shard)
+        size += shard.bytes
+    return groups
+
+
+def _copy_name(shards: Sequence[Shard]) -> str:
+    (first, *others), digest = shards, shards[0].sha256
+    if others:
+        digest = hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest()
+    return f"{Path(first.name).stem}{f'-and-{len(others)}-more' if others else ''}-{digest[:16]}.arrow"
 
 
 def check_complete(storage: Storage, manifest: Manifest) -> None:

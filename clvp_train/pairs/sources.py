@@ -103,6 +103,14 @@ class CodeSource(ABC):
     def inspect(self, tortoise: FrozenTortoise, number: int, utterance: Utterance) -> None:
         """Receives every utterance before any is encoded. Raises UserError if it cannot be encoded and must not be skipped."""
 
+    def noted(self) -> Any:
+        """What `inspect` has noted, as JSON, so that other ranks and later runs need not read the corpus. If a class overrides
+        `inspect` without this method, each rank reads it in each run."""
+        return {}
+
+    def note(self, noted: Any) -> None:  # noqa: B027  optional
+        """Takes the place of `inspect` with what `noted` has returned."""
+
     def settings(self) -> dict[str, Any]:
         """What determines the codes besides Tortoise and corpus, by setting."""
         return {}

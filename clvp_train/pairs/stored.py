@@ -77,6 +77,9 @@ class StoredCodes(CodeSource):
         if self.bad_rows == "error":
             self._stored_rows(tortoise, utterance, BadRows("error"))
 
+    def noted(self) -> dict[str, Any]:
+        return {}
+
     def settings(self) -> dict[str, Any]:
         return {"codes.path": self._digest}
 

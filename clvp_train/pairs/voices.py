@@ -65,6 +65,13 @@ class CorpusVoices:
         else:
             heapq.heappushpop(clips, clip)
 
+    def noted(self) -> dict[str, list[tuple[int, int]]]:
+        """What `inspect` has noted, for `note`."""
+        return dict(self._longest)
+
+    def note(self, noted: dict[str, list[tuple[int, int]]]) -> None:
+        self._longest.update({voice: [(size, number) for size, number in clips] for voice, clips in noted.items()})
+
     def latents(self, tortoise: FrozenTortoise, corpus: Corpus, bad: BadRows) -> dict[str, torch.Tensor]:
         """The latent (D,) of each speaker with a readable clip, and a warning for each unreadable one."""
         clips = {

@@ -21,7 +21,7 @@ from clvp_train import pairs as pairs_
 from clvp_train.corpus import Texts
 from clvp_train.data.datamodule import CLVPDataModule
 from clvp_train.errors import Findings, UserError
-from clvp_train.evaluation import EvaluationData, RerankConfig, corpus_recordings, stored_recordings
+from clvp_train.evaluation import RerankConfig, Reranking, corpus_recordings, stored_recordings
 from clvp_train.evaluation.judges import Recordings
 from clvp_train.io.process_rank import rank_and_world_size
 from clvp_train.models import CLVPModel
@@ -99,7 +99,7 @@ def candidates(
     return drawn, ""
 
 
-def recordings(cfg: DictConfig, datamodule: CLVPDataModule, rerank: RerankConfig, data: EvaluationData) -> Recordings:
+def recordings(cfg: DictConfig, datamodule: CLVPDataModule, rerank: RerankConfig, data: Reranking) -> Recordings:
     """Recordings of the texts with candidates, in the voices of these; {} if there are none."""
     assert data.candidates is not None
     path = rerank.recordings or datamodule.mixture.folders.get("recordings")

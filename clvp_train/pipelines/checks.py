@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from clvp_train.corpus import Corpus, Split, split_of, text_key
+from clvp_train.corpus import Corpus, Split, split_of_hash, text_hash
 from clvp_train.data.datamodule import batch_findings, split_findings
 from clvp_train.errors import Findings
 from clvp_train.io.process_rank import rank_and_world_size
@@ -74,5 +74,6 @@ def _num_texts(corpus: Corpus, split: DictConfig) -> dict[Split, int]:
     """Distinct texts in each split of a corpus for which there is no plan."""
     texts: dict[Split, set[int]] = {"train": set(), "val": set(), "test": set()}
     for _, utterance in corpus.stream(audio=False):
-        texts[split_of(utterance.text, split.test_percent, split.val_percent)].add(hash(text_key(utterance.text)))
+        hash_ = text_hash(utterance.text)
+        texts[split_of_hash(hash_, split.test_percent, split.val_percent)].add(hash_)
     return {name: len(of_split) for name, of_split in texts.items()}

@@ -16,7 +16,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 from clvp_train.errors import Stopped, UserError, deferring, stopping, user_error
 from clvp_train.io import CONF, disk_error
 from clvp_train.io.output import tolerate_output
+from clvp_train.io.slurm import announcing_failure
 from clvp_train.pipelines import config, paths, resolvers  # noqa: F401  every config uses the resolvers
 
 USER_ERROR = 2  # exit status
@@ -51,12 +52,15 @@ def report_errors(main: Callable[..., Any]) -> Callable[..., Any]:
             with advising(lambda: AGAIN, args[0] if args else None):
                 if args:
                     paths.expand_paths(args[0])
-                else:
-                    end_with_parent()  # before the imports, which take seconds
-                    tolerate_output()
-                    sys.argv[1:] = paths.quote_paths(sys.argv[1:])
-                return main(*args)
+                    with announcing_failure(_shared_folder(args[0])):
+                        return main(*args)
+                end_with_parent()  # before the imports, which take seconds
+                tolerate_output()
+                sys.argv[1:] = paths.quote_paths(sys.argv[1:])
+                return main()
         except Stopped as stopped:
+            with suppress(ValueError):  # outside of the main thread
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # see `errors.stopping`
             _print_once(stopped.message)
             sys.exit(stopped.code)
         except (UserError, OmegaConfBaseException, CompactHydraException) as error:
@@ -66,6 +70,12 @@ def report_errors(main: Callable[..., Any]) -> Callable[..., Any]:
         _fail(message)
 
     return wrapped
+
+
+def _shared_folder(cfg: DictConfig) -> Path | None:
+    """The folder of codes, in which ranks wait for each other's files; None if it is remote or there is none."""
+    folder = OmegaConf.select(cfg, "paths.codes")
+    return Path(folder).absolute() if folder and "://" not in folder else None
 
 
 def end_with_parent() -> None:

@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from transformers import PreTrainedTokenizerBase
@@ -36,13 +37,15 @@ class PairsPlan(NamedTuple):
     def num_texts(self) -> dict[Split, int]:
         """Distinct texts in each split of all sources together, those that will be skipped included."""
         splits: tuple[Split, ...] = ("train", "val", "test")
-        return {split: len(set().union(*(plan.texts[split] for plan in self.plans.values()))) for split in splits}
+        hashes = {split: [plan.texts[split] for plan in self.plans.values()] for split in splits}
+        return {split: len(np.unique(np.concatenate(of_split))) for split, of_split in hashes.items()}
 
 
 def plan_pairs(cfg: DictConfig, tortoise: FrozenTortoise) -> PairsPlan:
     """Checks every source of `cfg.codes` before the first one draws codes for hours. Raises UserError for bad input."""
     corpus, sources = instantiate(cfg.corpus), code_sources(cfg)
-    plans = {name: make_plan(corpus, tortoise, source, **cfg.split) for name, source in sources.items()}
+    settings = {**cfg.split, "cache_dir": OmegaConf.select(cfg, "paths.codes")}
+    plans = {name: make_plan(corpus, tortoise, source, **settings) for name, source in sources.items()}
     return PairsPlan(corpus, sources, plans)
 
 

@@ -1,7 +1,6 @@
 """Evaluates checkpoints on the test split and writes their reports."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,13 @@ from clvp_train.evaluation import (
     EvaluationData,
     PerturbationSuite,
     RerankConfig,
-    add_candidates,
+    Reranking,
     add_judges,
+    check_inputs,
     evaluate_model,
     find_recognizer,
     prepare,
+    read_candidates,
 )
 from clvp_train.evaluation.evaluation_data import RERANKING
 from clvp_train.io import REPORT
@@ -58,7 +59,8 @@ def evaluate(cfg: DictConfig) -> None:
     # build
     datamodule = make_datamodule(cfg, tortoise, plan)
     limit = _shortest_limit(models, datamodule)
-    data = evaluation_data(cfg, datamodule, suite, rerank, limit, tortoise)
+    reranking = make_reranking(cfg, datamodule, suite, rerank, limit, tortoise)
+    data = prepare(datamodule, suite, reranking, cfg.reference, limit)
     del tortoise, plan  # frees their memory
     # run and report: a model is dropped after its evaluation
     load: dict[str, Callable[[], CLVPModel]] = {name: partial(models.pop, name) for name in names}
@@ -107,15 +109,15 @@ def _shortest_limit(models: dict[str, CLVPModel], datamodule: CLVPDataModule) ->
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def evaluation_data(
+def make_reranking(
     cfg: DictConfig,
     datamodule: CLVPDataModule,
     suite: PerturbationSuite,
     rerank: RerankConfig,
     limit: int | None,
     tortoise: OpenTortoise,
-) -> EvaluationData:
-    """Returns the data of the evaluation; draws candidates for the re-ranking part if there are none yet.
+) -> Reranking:
+    """Returns the candidates of the evaluation, drawn now if there are none yet, and checks its other data.
 
     Args:
         cfg: the composed config.
@@ -124,11 +126,11 @@ def evaluation_data(
         limit: number of codes that the model sees at most; None: all.
         tortoise: of `tortoise_of`; draws and decodes candidates.
     """
-    data = prepare(datamodule, suite, cfg.reference, limit)
+    check_inputs(datamodule, suite, cfg.reference)
     folder, reason = build.candidates(cfg, datamodule, rerank, tortoise)
     if folder is None:
-        return replace(data, left_out=data.left_out | {RERANKING: reason})
-    data = add_candidates(data, datamodule, folder, rerank.num_texts, suite, limit)
+        return Reranking(left_out={RERANKING: reason})
+    data = Reranking(read_candidates(datamodule, folder, rerank.num_texts, limit))
     recognizer = None if rerank.asr is None else find_recognizer(rerank.asr)
     recordings = build.recordings(cfg, datamodule, rerank, data)
     return add_judges(data, folder, tortoise, recognizer, recordings, cfg.paths.codes)
@@ -148,7 +150,7 @@ def evaluate_checkpoints(
         cfg: the composed config.
         models: by name, a function that loads it.
         datamodule: of the pairs.
-        data: of `evaluation_data`.
+        data: of `prepare`.
         folder: of the report. Several models have their reports in subfolders, next to their comparison.
         run: of the training that this evaluation belongs to; None: found by the names.
     """

@@ -24,7 +24,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from clvp_train.errors import STOPS, Stopped, UserError, handling
-from clvp_train.io.process_rank import rank_and_world_size
+from clvp_train.io.process_rank import local_rank, rank_and_world_size
 from clvp_train.pipelines.command import AGAIN, PARENT, USER_ERROR
 from clvp_train.pipelines.paths import quote
 
@@ -62,8 +62,7 @@ def on_all_ranks(wanted: L.Trainer, cfg: DictConfig) -> None:
         logging.getLogger().setLevel(logging.WARNING)
     if RANKS in os.environ:
         Path(os.environ[RANKS], str(os.getpid())).touch()
-    local_rank = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)
-    gpu = _gpu(wanted, local_rank, torch.cuda.device_count())
+    gpu = _gpu(wanted, local_rank(), torch.cuda.device_count())
     if gpu is not None:
         torch.cuda.set_device(gpu)
 
@@ -157,9 +156,9 @@ def _forward(folder: Path, count: int) -> Callable[[int, Any], None]:
     return forward
 
 
-def _gpu(wanted: L.Trainer, local_rank: int, num_gpus: int) -> int | None:
+def _gpu(wanted: L.Trainer, number: int, num_gpus: int) -> int | None:
     """The GPU that `cuda` without a number means on this rank, as in tortoise.device=cuda; None keeps the current one."""
     devices = getattr(wanted.strategy, "parallel_devices", None) or [wanted.strategy.root_device]
     if devices[0].type == "cuda":
-        return devices[local_rank].index
-    return local_rank % num_gpus if num_gpus and len(devices) > 1 else None  # training on the CPU, drawing on the GPUs
+        return devices[number].index
+    return number % num_gpus if num_gpus and len(devices) > 1 else None  # training on the CPU, drawing on the GPUs

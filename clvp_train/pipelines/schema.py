@@ -127,6 +127,7 @@ class CodeSource:
 @dataclass(kw_only=True)
 class ARCodes(CodeSource):
     _target_: ClassVar[str] = "clvp_train.pairs.ARCodes"
+    batch_size: int | None = setting(ge=1)  # type: ignore[assignment]
     voices: str
     num_candidates: int = setting(ge=0, le=MAX_CANDIDATES)
     num_eval_candidates: int = setting(ge=1, le=MAX_CANDIDATES)

@@ -15,7 +15,7 @@ from clvp_train import pairs
 from clvp_train.corpus import Split
 from clvp_train.data.datamodule import CLVPDataModule
 from clvp_train.errors import Findings, UserError
-from clvp_train.evaluation import EvaluationData
+from clvp_train.evaluation import EvaluationData, prepare
 from clvp_train.io import MODEL, REPORT
 from clvp_train.io.digests import recording_digests
 from clvp_train.io.process_rank import rank_and_world_size
@@ -24,7 +24,7 @@ from clvp_train.pipelines import build
 from clvp_train.pipelines.checks import check_pairs
 from clvp_train.pipelines.config import without_secrets
 from clvp_train.pipelines.data import code_sources, make_datamodule, tortoise_of
-from clvp_train.pipelines.evaluate import check_settings, evaluate_checkpoints, evaluation_data
+from clvp_train.pipelines.evaluate import check_settings, evaluate_checkpoints, make_reranking
 from clvp_train.pipelines.evaluation_report import write_score_table
 from clvp_train.pipelines.push import check_hub, publish_run, write_training_config
 from clvp_train.pipelines.resume import Start, open_run, reopen, report_finished, resolve_resume, write_mark
@@ -76,9 +76,9 @@ def _train(start: Start) -> float | None:
     model = build.model(cfg, datamodule, tortoise, loaded)
     total_steps = _total_steps(trainer, datamodule)
     module = CLVPModule(model, loss, optim, total_steps, training, cfg.seed, datamodule.val_names)
-    data = None
+    limit, reranking = datamodule.served_codes, None
     if cfg.test:
-        data = evaluation_data(cfg, datamodule, perturbations, rerank, datamodule.served_codes, tortoise)
+        reranking = make_reranking(cfg, datamodule, perturbations, rerank, limit, tortoise)
     recordings = {} if cfg.pairs is not None else build.recording_parts(tortoise())
     del tortoise, plan  # frees their memory
     # run
@@ -89,7 +89,9 @@ def _train(start: Start) -> float | None:
     trained = load_clvp(best) if best else model
     if trainer.is_global_zero:
         _save_model(cfg, trained, datamodule, output / MODEL, recordings)
-    if data is not None:
+    if reranking is not None:
+        # only now: the test split of a large corpus takes as much memory as all of training
+        data = prepare(datamodule, perturbations, reranking, cfg.reference, limit)
         _evaluate(cfg, trainer, best, trained, datamodule, data)
     _end_wandb(trainer, output / MODEL)
     if hub is not None and hub.is_enabled:

@@ -12,6 +12,8 @@ from torch.nn import functional
 from clvp_train.tortoise.autoregressive import PROMPT_FRAME, Attend, AutoRegressive
 from clvp_train.tortoise.sampling import Sampling, next_codes
 
+STATIC_BUCKET = 128  # positions; on a GPU attention lengths are multiples of it
+
 
 class KeyValueCache:
     """Keys and values, (layers, B, H, L, D / H) each. Every slot holds one sequence, from position 0 on.
@@ -77,6 +79,20 @@ class KeyValueCache:
                 layer[: len(slots), :, :length] = layer[slots, :, :length]
 
 
+def slot_bytes(model: AutoRegressive, sampling: Sampling, longest_prompt: int) -> int:
+    """The GPU memory of a slot: its cache, and what the loading of a prompt and the sampling take, by estimate.
+
+    Args:
+        model, sampling, longest_prompt: as in `Decoder`.
+    """
+    weight = model.head.weight
+    V, D = weight.shape
+    positions = -(-(longest_prompt + sampling.max_codes) // STATIC_BUCKET) * STATIC_BUCKET
+    cached = 2 * len(model.blocks) * positions * D
+    activations = 16 * longest_prompt * D  # of one layer: input, norm, q, k, v, output, and an MLP four times as wide
+    return (cached + activations) * weight.element_size() + 8 * 4 * V  # float32 logits and their sorted copies
+
+
 class Decoder:
     """Slots, each with a prompt and the codes drawn for it so far.
 
@@ -95,7 +111,9 @@ class Decoder:
         self.device, width, vocab_size = weight.device, model.head.in_features, model.head.out_features
         # CUDA graphs need a cache that never moves; a CPU is slow on the gaps of a cache that is larger than needed
         self.static = self.device.type == "cuda"
-        self.bucket = 128 if self.static else 32  # attention lengths are multiples of this; each needs its own graph
+        self.bucket = (
+            STATIC_BUCKET if self.static else 32
+        )  # attention lengths are multiples of this; each needs its own graph
         capacity = self.rounded(longest_prompt + sampling.max_codes) if self.static else self.bucket
         shape = (len(model.blocks), num_slots, model.num_heads, capacity, width // model.num_heads)
         self.cache = KeyValueCache(shape, weight)
@@ -179,6 +197,10 @@ class Decoder:
             self.cache.resize(length)
 
     def _capture(self, num_slots: int, length: int) -> "torch.cuda.CUDAGraph":
+        with torch.cuda.device(self.device):  # a graph is captured on the current device, and on a stream of it
+            return self._captured(num_slots, length, torch.cuda.Stream())
+
+    def _captured(self, num_slots: int, length: int, stream: "torch.cuda.Stream") -> "torch.cuda.CUDAGraph":
         if not self._graphs:  # libraries initialise on first use, which cannot be captured
             state = [tensor.clone() for tensor in self._state()]
             self._step(num_slots, length)
@@ -186,7 +208,7 @@ class Decoder:
                 tensor.copy_(before)
         graph = torch.cuda.CUDAGraph()
         pool = next(iter(self._graphs.values())).pool() if self._graphs else None
-        with torch.cuda.graph(graph, pool=pool):
+        with torch.cuda.graph(graph, pool=pool, stream=stream):
             self._step(num_slots, length)
         return graph
 

@@ -13,7 +13,7 @@ from clvp_train.io.digests import file_digest
 from clvp_train.models.weight_files import resolve_folder
 from clvp_train.tortoise.audio import HOP_LENGTH, SAMPLE_RATE, fit_length, log_mel
 from clvp_train.tortoise.autoregressive import Positions
-from clvp_train.tortoise.decoder import Decoder
+from clvp_train.tortoise.decoder import Decoder, slot_bytes
 from clvp_train.tortoise.dvae import CONFIG_FILE, DVAE_FOLDER
 from clvp_train.tortoise.generation import Candidate, Prompt, draw
 from clvp_train.tortoise.original_checkpoint import AUTOREGRESSIVE_FILE, OriginalFiles, read_original
@@ -26,6 +26,9 @@ from clvp_train.tortoise.tokenizer import (
     read_saved_tokenizer,
 )
 from clvp_train.tortoise.transformers_checkpoint import folder_files, read_folder, write_folder
+
+MAX_SLOTS = 256  # more are hardly faster
+FREE_SHARE = 0.85  # of the free memory of a GPU that slots take
 
 
 class FrozenTortoise:
@@ -54,6 +57,7 @@ class FrozenTortoise:
         self.autoregressive = parts.autoregressive.eval().requires_grad_(False)
         self.dvae = None if parts.dvae is None else parts.dvae.eval().requires_grad_(False)
         self._decoder: Decoder | None = None
+        self._slots: dict[int, int] = {}  # that fit, by the bytes of a slot
 
     @classmethod
     def from_pretrained(
@@ -198,7 +202,7 @@ class FrozenTortoise:
         latents: torch.Tensor,
         num_candidates: int,
         seeds: Sequence[int] | int = 0,
-        batch_size: int = 256,
+        batch_size: int | None = None,
         on_candidate: Callable[[Candidate], None] | None = None,
     ) -> list[list[Candidate]]:
         """Draws candidates for texts. Each depends only on its text, voice and seed, not on the others in the batch.
@@ -208,7 +212,7 @@ class FrozenTortoise:
             latents: (D,) one voice for all, or (B, D) one per text.
             num_candidates: K, candidates per text.
             seeds: one for all texts, or one per text; candidate k of a text uses the seed (seed, k).
-            batch_size: candidates drawn in parallel. Each takes 2 · layers · D cached values per position.
+            batch_size: candidates drawn in parallel; None: `MAX_SLOTS`, or as many as the free memory of the GPU takes.
             on_candidate: called with each candidate when it ends.
 
         Returns:
@@ -222,12 +226,24 @@ class FrozenTortoise:
             for k in range(num_candidates)
         ]
         longest = max((prompt.length for prompt in prompts), default=0)
-        num_slots = max(1, min(batch_size, len(prompts)))
+        num_slots = max(1, min(self._most_slots(longest) if batch_size is None else batch_size, len(prompts)))
         if self._decoder is None or not self._decoder.fits(self.sampling, num_slots, longest):
             self._decoder = None  # frees its cache before the next one is allocated
             self._decoder = Decoder(self.autoregressive, self.sampling, num_slots, longest)
         drawn = draw(self._decoder, prompts, on_candidate)
         return [drawn[start : start + num_candidates] for start in range(0, len(drawn), num_candidates)]
+
+    def _most_slots(self, longest_prompt: int) -> int:
+        """How many slots a decoder may have. Measured once for each size of its cache, so that the decoder can be reused."""
+        if self.device.type != "cuda":
+            return MAX_SLOTS
+        size = slot_bytes(self.autoregressive, self.sampling, longest_prompt)
+        if size not in self._slots:
+            self._decoder = None  # its memory counts as free
+            torch.cuda.empty_cache()
+            free, _ = torch.cuda.mem_get_info(self.device)
+            self._slots[size] = max(1, min(MAX_SLOTS, int(FREE_SHARE * free / size)))
+        return self._slots[size]
 
     @torch.inference_mode()
     def speech_codes(self, clips: Sequence[torch.Tensor]) -> list[list[int]]:

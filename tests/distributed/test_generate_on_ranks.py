@@ -1,11 +1,14 @@
 """Ranks started by torchrun or SLURM divide the shards and make the same pairs as one process."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from clvp_train.corpus import TextLines
+from clvp_train.errors import UserError
+from clvp_train.io.slurm import announcing_failure
 from clvp_train.pairs import ARCodes, generate, read_manifest
 from clvp_train.tortoise import FrozenTortoise
 from tests.distributed.ranks import on_ranks
@@ -64,3 +67,23 @@ def test_two_ranks_repair_a_lost_shard(corpora, lost):
     assert contents(folder) == complete and read_manifest(folder).complete
     kept = [path.name for path in Path(folder).glob("pairs-*") if path.stat().st_mtime_ns == times[path.name]]
     assert len(kept) == 4
+
+
+def share_of_srun(rank, folder):
+    os.environ |= {"SLURM_PROCID": str(rank), "SLURM_STEP_NUM_TASKS": "2", "SLURM_LOCALID": str(rank)}
+    os.environ |= {"SLURM_JOB_ID": folder.parent.name, "SLURM_STEP_ID": "0"}
+    (folder / f"started-{rank}").touch()
+    try:
+        with announcing_failure(folder / "codes"):
+            if rank == 0:
+                while not (folder / "started-1").exists():
+                    time.sleep(0.01)
+                raise RuntimeError("CUDA out of memory")
+            return make(folder)
+    except (RuntimeError, UserError) as error:
+        return str(error)
+
+
+def test_ranks_of_srun_do_not_wait_for_one_that_has_failed(corpora):
+    _, second = on_ranks(2, share_of_srun, corpora / "one")
+    assert second == "rank 0 has failed: CUDA out of memory. Run the same command again when that is corrected."

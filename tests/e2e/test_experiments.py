@@ -58,7 +58,9 @@ def test_a_new_language_from_its_recordings_to_a_model_with_its_own_tokenizer(tm
     for text in GREEK:
         ids = AutoTokenizer.from_pretrained(tmp_path / "greek")(text)["input_ids"]
         assert AutoTokenizer.from_pretrained(output / "model")(text)["input_ids"] == ids and 1 not in ids
-    again = run(EVALUATE, ["checkpoint=run/model", f"pairs={next((tmp_path / 'outputs/codes').iterdir())}"], tmp_path)
+    again = run(
+        EVALUATE, ["checkpoint=run/model", f"pairs={next((tmp_path / 'outputs/codes').glob('[!.]*'))}"], tmp_path
+    )
     assert again.status == 0, again.stderr
 
 

@@ -30,7 +30,7 @@ def test_training_with_judged_candidates(tmp_path):
     write_recordings(tmp_path)
     done = run(TRAIN, [*JUDGED, *TRAINED, "training.cached_gradients=true"], tmp_path)
     assert done.status == 0, done.stderr
-    (folder,) = (folder for folder in (tmp_path / "outputs/codes").iterdir() if "test" not in folder.name)
+    (folder,) = (folder for folder in (tmp_path / "outputs/codes").glob("[!.]*") if "test" not in folder.name)
     rows = read_pairs(folder).to_pylist()
     assert all((row["quality"] is None) == (row["voice"] == "rms") for row in rows)
     assert all(0 < loss < 3 for loss in logged(tmp_path / "run", "train/listwise_loss"))

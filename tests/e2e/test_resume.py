@@ -209,7 +209,8 @@ def test_a_requeued_job_finishes_its_run_and_then_has_nothing_to_do(again):
     second = resume(again)
     assert second.status == 2 and f"process {process.pid} on " in second.stderr, second.stderr
     process.send_signal(signal.SIGUSR1)
-    (again / "go").touch()
+    time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)  # by --kill-on-bad-exit=1, because another rank has exited already
     stderr = process.communicate(timeout=120)[1]
     assert process.returncode == 128 + signal.SIGUSR1 and "Resume with resume=run" in stderr, stderr
     assert not (again / "run/model").exists()

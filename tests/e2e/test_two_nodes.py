@@ -40,7 +40,13 @@ def test_ten_steps_give_the_same_weights_however_the_processes_are_started(workp
     assert [process.returncode for process in running] == [0, 0], outputs
     # as srun starts them, without a cluster
     srun = {"SLURM_JOB_ID": str(free_port()), "SLURM_JOB_NAME": "clvp", "SLURM_NODELIST": "127.0.0.1"}
-    srun |= {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_NODEID": "0"}
+    srun |= {
+        "SLURM_NTASKS": "2",
+        "SLURM_NTASKS_PER_NODE": "2",
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_NODEID": "0",
+        "SLURM_STEP_ID": "0",
+    }
     command = [sys.executable, str(ROOT / TRAIN), *TEN, "trainer=ddp_cpu", "trainer.devices=2", "hydra.run.dir=srun"]
     running = [
         subprocess.Popen(

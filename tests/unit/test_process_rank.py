@@ -4,7 +4,7 @@ import os
 import pytest
 
 from clvp_train.errors import UserError
-from clvp_train.io import process_rank
+from clvp_train.io import process_rank, slurm
 from clvp_train.io.process_rank import rank_and_world_size
 
 SRUN = {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4"}
@@ -45,7 +45,7 @@ def test_ranks_of_torchrun_and_srun(monkeypatch, variables, expected):
 def test_a_shell_of_srun_is_no_rank(monkeypatch, tmp_path, variables, terminal, expected):
     (tmp_path / "proc/other").mkdir(parents=True)
     (tmp_path / "proc/other/stat").write_text(f"77 (a (ba)sh) S 1 77 77 {terminal} 77\n")
-    monkeypatch.setattr(process_rank, "Path", lambda path: tmp_path / path.lstrip("/"))
+    monkeypatch.setattr(slurm, "Path", lambda path: tmp_path / path.lstrip("/"))
     for name in ("RANK", "WORLD_SIZE", "SLURM_TASK_PID", "SLURM_PTY_PORT", "SLURM_PTY_WIN_COL"):
         monkeypatch.delenv(name, raising=False)
     for name, value in (SRUN | variables).items():

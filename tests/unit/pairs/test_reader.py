@@ -1,3 +1,4 @@
+import errno
 import json
 import logging
 import multiprocessing
@@ -12,7 +13,7 @@ import pytest
 from huggingface_hub import constants
 
 from clvp_train.errors import UserError
-from clvp_train.pairs import SCHEMA, Storage, arrow_copies, open_copies, read_manifest, read_pairs
+from clvp_train.pairs import SCHEMA, Storage, arrow_copies, open_copies, read_manifest, read_pairs, reader
 from tests.unit.pairs_folder import pair, write_folder
 
 SHARDS = 3
@@ -233,3 +234,27 @@ def test_no_space_for_a_copy(tmp_path):
     assert "pairs-00001-of-00002" in message and "File too large" in message and "Free some disk space" in message
     assert not [path for path in (folder / ".arrow").iterdir() if "pairs-00000" not in path.name]
     assert read_pairs(folder).num_rows == 12_012
+
+
+def test_many_shards_share_copies(tmp_path, monkeypatch):
+    rows = [pair(number) for number in range(14)]
+    folder = write_folder(tmp_path / "pairs", [rows[2 * shard : 2 * shard + 2] for shard in range(7)])
+    monkeypatch.setattr(reader, "MAX_COPIES", 6)
+    monkeypatch.setattr(reader, "MERGED_BYTES", 3 * max(shard.bytes for shard in read_manifest(folder).shards))
+    assert read_pairs(folder).to_pylist() == rows
+    files = arrow_copies(folder)
+    assert [len(open_copies([file])) for file in files] == [6, 6, 2] and files[0].stem.startswith(
+        "pairs-00000-of-00007-and-2-more-"
+    )
+    (folder / "pairs-00003-of-00007.parquet").write_bytes(bytes(read_manifest(folder).shards[3].bytes))
+    files[1].unlink()
+    fails(folder, "pairs-00003-of-00007.parquet: damaged")
+
+
+def test_too_many_memory_maps(folder, monkeypatch):
+    copies = arrow_copies(folder)
+    monkeypatch.setattr(
+        pa, "memory_map", lambda path: (_ for _ in ()).throw(OSError(errno.ENOMEM, "Cannot allocate memory"))
+    )
+    with pytest.raises(UserError, match=r"too many memory maps.*Raise vm.max_map_count"):
+        open_copies(copies)

@@ -11,6 +11,9 @@ from clvp_train.errors import UserError
 from clvp_train.io.digests import DIGESTS
 from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.audio import fit_length, load_audio, log_mel
+from clvp_train.tortoise.autoregressive import PROMPT_FRAME
+from clvp_train.tortoise.decoder import STATIC_BUCKET, KeyValueCache, slot_bytes
+from clvp_train.tortoise.frozen import FREE_SHARE
 
 TEXTS = ["one", "a rather longer sentence than that", "and so on"]
 
@@ -260,3 +263,19 @@ def test_the_fingerprint_changes_with_positions_and_sampling(random_tortoise):
         FrozenTortoise.from_pretrained(source, sampling={"penalised_ids": [1, 2]}),
     ]
     assert len({tortoise.fingerprint() for tortoise in opened}) == 5
+
+
+def test_slots_fit_the_free_memory_of_a_gpu(folder, monkeypatch):
+    tortoise = FrozenTortoise.from_pretrained(folder, sampling={"max_codes": 4})
+    size, cache = slot_bytes(tortoise.autoregressive, tortoise.sampling, 20), KeyValueCache
+    shape = (len(tortoise.autoregressive.blocks), 1, 1, STATIC_BUCKET, tortoise.autoregressive.head.in_features)
+    cached = cache(shape, tortoise.autoregressive.head.weight)
+    assert (
+        cached.keys.nbytes + cached.values.nbytes < size < 3 * (cached.keys.nbytes + cached.values.nbytes) + 32 * 1000
+    )
+    texts, latents = [[3] * (20 - PROMPT_FRAME)], torch.zeros(tortoise.autoregressive.head.in_features)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(10.5 * size / FREE_SHARE), 0))
+    for device, batch_size, expected in (("cpu", None, 40), ("cuda:1", None, 10), ("cuda:1", 3, 3)):
+        monkeypatch.setattr(FrozenTortoise, "device", torch.device(device))
+        tortoise.candidates(texts, latents, 40, batch_size=batch_size)
+        assert tortoise._decoder.num_slots == expected
