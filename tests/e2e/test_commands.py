@@ -24,6 +24,8 @@ def test_help_lists_groups_and_settings(script, tmp_path):
     assert done.status == 0
     assert "corpus: asterisk, folder, hub, ljspeech, manifest, nano, nano_text, text" in done.stdout
     assert "num_candidates: " in done.stdout and "--config-dir" in done.stdout
+    purpose, _, *examples = done.stdout.splitlines()[:5]
+    assert purpose.endswith(".") and all(example.strip().startswith("python ") for example in examples)
 
 
 def test_generate_writes_the_pairs_that_train_finds(trained, tmp_path, workplace):
