@@ -1,8 +1,9 @@
-# Every target creates .venv first if it is missing or out of date.
+# Every target creates .venv first if it is missing or out of date; test, check, and docs add the development requirements.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
 ARGS ?=
 
 .PHONY: install train evaluate test check docs clean
@@ -16,21 +17,21 @@ evaluate: $(STAMP)
 	$(BIN)/python evaluate.py $(ARGS)
 
 # two processes with one thread each are faster than one process with two threads
-test: $(STAMP)
+test: $(DEV)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-check: $(STAMP)
+check: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 # the site, in docs/_build; its source folder is the repository root
-docs: $(STAMP)
+docs: $(DEV)
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -c docs . docs/_build $(ARGS)
 
 clean:
-	rm -rf $(VENV) docs/_build docs/api .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+	rm -rf $(VENV) docs/_build docs/api docs/settings.md .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
 
 $(STAMP): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else \
@@ -38,4 +39,8 @@ $(STAMP): requirements.txt pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --requirement requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+$(DEV): $(STAMP) requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
 	@touch $@

@@ -4,11 +4,15 @@ The source folder is the repository root, so that README.md, benchmarks/RESULTS.
 are part of the site, with relative links that also work on a code host.
 """
 
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
+
+sys.path.insert(0, str(Path(__file__).parent))
+from settings_page import write_settings_page
 
 with (Path(__file__).parents[1] / "pyproject.toml").open("rb") as file:
     release = tomllib.load(file)["project"]["version"]
@@ -68,6 +72,7 @@ def _drop_modules_without_source(app: Sphinx, env: Any) -> None:
 
 
 def setup(app: Sphinx) -> None:
+    write_settings_page()
     app.connect("env-updated", _drop_modules_without_source)
     app.connect("autodoc-skip-member", _skip_undocumented)
     app.connect("autodoc-process-docstring", _clear_constant_docstring)

@@ -1,6 +1,15 @@
 """Readers of text and audio corpora, in any layout and language, and the split of their texts."""
 
-from clvp_train.corpus.base import AUDIO_SUFFIXES, OTHER_AUDIO_SUFFIXES, Corpus, Row, Utterance, clean_text, is_clutter
+from clvp_train.corpus.base import (
+    AUDIO_SUFFIXES,
+    OTHER_AUDIO_SUFFIXES,
+    Corpus,
+    LocalCorpus,
+    Row,
+    Utterance,
+    clean_text,
+    is_clutter,
+)
 from clvp_train.corpus.folders import VCTK, Folder
 from clvp_train.corpus.hub import Hub
 from clvp_train.corpus.ljspeech import LJSpeech
@@ -17,6 +26,7 @@ __all__ = [
     "Folder",
     "Hub",
     "LJSpeech",
+    "LocalCorpus",
     "ManifestCorpus",
     "Row",
     "Split",

@@ -1,5 +1,6 @@
 """Checks the installation: `python -m clvp_train.doctor` or `clvp-doctor`."""
 
+import argparse
 import sys
 
 from clvp_train.doctor.environment import caches, devices, logins, paths
@@ -11,6 +12,9 @@ from clvp_train.io.output import tolerate_output
 
 def main() -> int:
     """Prints the results. Returns the exit status: 0 if everything that training needs is available, otherwise 1."""
+    argparse.ArgumentParser(
+        prog="clvp-doctor", description="Checks the installation and says how to fix it."
+    ).parse_args()
     tolerate_output()
     loaded = load([*MODULES.values(), DEVICES, PIPELINE])
     sections = {

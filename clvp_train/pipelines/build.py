@@ -26,12 +26,14 @@ from clvp_train.evaluation.judges import Recordings
 from clvp_train.io.process_rank import rank_and_world_size
 from clvp_train.models import CLVPModel
 from clvp_train.models.weight_files import resolve_folder
+from clvp_train.pipelines import interfaces
 from clvp_train.pipelines.data import OpenTortoise, code_sources, token_difference
 from clvp_train.pipelines.launch import on_all_ranks
 from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.tokenizer import read_saved_tokenizer
 from clvp_train.tortoise.warm_start import warm_start
-from clvp_train.training import RunState
+from clvp_train.training import CLVPModule, RunState
+from clvp_train.training.optim import build_optimizer, build_scheduler
 from clvp_train.training.run_state import STEPS
 
 warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own use of a deprecated torch name
@@ -153,10 +155,19 @@ def model(
         if "allocate memory" not in str(error):
             raise
         raise UserError("model: larger than the memory. Set smaller sizes in model.config.") from None
+    interfaces.check_part("model", built, interfaces.Model)
     match_padding_and_vocabulary(built, datamodule, "model")
     if from_scratch and cfg.warm_start and cfg.pairs is None:
         warm_start(built, tortoise())
     return built.train()  # a loaded model is in eval mode
+
+
+def check_optim(module: CLVPModule) -> None:
+    """Raises UserError if the optimiser or the schedule of a module does not fit its interface."""
+    optimizer = build_optimizer(module, module.optim, fused=False)
+    interfaces.check_part("optim.optimizer", optimizer, interfaces.Optimizer)
+    if (schedule := build_scheduler(optimizer, module.optim, module.total_steps)) is not None:
+        interfaces.check_part("optim.scheduler", schedule, interfaces.Schedule)
 
 
 def match_padding_and_vocabulary(model: CLVPModel, datamodule: CLVPDataModule, name: str) -> None:
@@ -225,7 +236,9 @@ def run_state(
 
 def named(cfg: DictConfig, group: str) -> list[Any]:
     """The objects of a group of named configs, such as callbacks; one that is set to null is left out."""
-    return [instantiate(config) for config in (cfg.get(group) or {}).values() if config is not None]
+    interface = {"callbacks": interfaces.Callback, "logger": interfaces.Logger}[group]
+    nodes = {f"{group}.{name}": node for name, node in (cfg.get(group) or {}).items() if node is not None}
+    return [interfaces.build_part(name, node, interface) for name, node in nodes.items()]
 
 
 def evaluation_trainer(cfg: DictConfig) -> L.Trainer:

@@ -15,6 +15,8 @@ from clvp_train.data.datamodule import CLVPDataModule
 from clvp_train.data.dataset import PairDataset
 from clvp_train.errors import UserError
 from clvp_train.pairs import CodeSource, Plan, generate, make_plan, open_tokenizer
+from clvp_train.pipelines import interfaces
+from clvp_train.pipelines.interfaces import build_part
 from clvp_train.tortoise import FrozenTortoise
 
 OpenTortoise = Callable[[], FrozenTortoise]
@@ -43,7 +45,7 @@ class PairsPlan(NamedTuple):
 
 def plan_pairs(cfg: DictConfig, tortoise: FrozenTortoise) -> PairsPlan:
     """Checks every source of `cfg.codes` before the first one draws codes for hours. Raises UserError for bad input."""
-    corpus, sources = instantiate(cfg.corpus), code_sources(cfg)
+    corpus, sources = build_part("corpus", cfg.corpus, interfaces.Corpus), code_sources(cfg)
     settings = {**cfg.split, "cache_dir": OmegaConf.select(cfg, "paths.codes")}
     plans = {name: make_plan(corpus, tortoise, source, **settings) for name, source in sources.items()}
     return PairsPlan(corpus, sources, plans)
@@ -79,7 +81,7 @@ def code_sources(cfg: DictConfig) -> dict[str, CodeSource]:
         UserError: there is none, or a named one has no `_target_`.
     """
     if "_target_" in cfg.codes:
-        source: CodeSource = instantiate(cfg.codes)
+        source: CodeSource = build_part("codes", cfg.codes, interfaces.CodeSource)
         return {source.name: source}
     nodes = {str(name): node for name, node in cfg.codes.items() if node is not None}
     for name, node in nodes.items():
@@ -87,7 +89,7 @@ def code_sources(cfg: DictConfig) -> dict[str, CodeSource]:
             raise UserError(f"codes.{name}: not a source of speech codes. Remove it, or add '+codes@codes.{name}=ar'.")
     if not nodes:
         raise UserError("codes: no source of speech codes. Choose one, such as codes=ar.")
-    return {name: instantiate(node) for name, node in nodes.items()}
+    return {name: build_part(f"codes.{name}", node, interfaces.CodeSource) for name, node in nodes.items()}
 
 
 def generate_pairs(cfg: DictConfig, plan: PairsPlan, tortoise: FrozenTortoise) -> dict[str, str]:

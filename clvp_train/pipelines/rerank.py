@@ -27,6 +27,7 @@ SOURCES = {  # what determines the contents of a written file: display name
     "log_probability_weight": "reranker.log_probability_weight",
     "candidates": "the candidates",
 }
+MAX_PRINTED, MAX_CANDIDATES = 20, 1000  # texts whose picks are printed, and candidates of each
 log = logging.getLogger(__name__)
 
 
@@ -53,7 +54,8 @@ def rerank(cfg: DictConfig) -> None:
         for file in remaining:
             _rerank_file(file, reranker, storage, source | {"candidates": digests[file.path.name]}, progress)
     # report
-    print("\n".join([*_summary([folder / path.name for path in paths]), f"reranked: {cfg.output_dir}"]))
+    written = [folder / path.name for path in paths]
+    print("\n".join([*_picks(written), *_summary(written), f"reranked: {cfg.output_dir}"]))
 
 
 def _candidate_files(candidates: Path) -> list[Path]:
@@ -143,6 +145,21 @@ def _rerank_file(
     }
     file.write(storage, columns, source)
     progress.finish_part(file.num_rows)
+
+
+def _picks(files: list[Path]) -> list[str]:
+    """The pick of each text, for a few texts; nothing for many."""
+    if sum(pq.read_metadata(file).num_rows for file in files) > MAX_PRINTED * MAX_CANDIDATES:
+        return []
+    picks = [row for file in files for row in pq.read_table(file, filters=[("rank", "=", 1)]).to_pylist()]
+    return [] if len(picks) > MAX_PRINTED else [_pick(row) for row in picks]
+
+
+def _pick(row: dict[str, Any]) -> str:
+    text = row.get("text") or str(list(row["input_ids"]))
+    candidate = f"  candidate {row['candidate']}" if row.get("candidate") is not None else ""
+    above = "" if row["percentile"] is None else f"  above {row['percentile']:.0f}% of matched pairs"
+    return f"pick{candidate}  score {row['score']:.3f}{above}  {text if len(text) <= 60 else text[:60] + '…'}"
 
 
 def _summary(files: list[Path]) -> list[str]:

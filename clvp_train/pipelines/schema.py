@@ -54,6 +54,8 @@ class Root:
     chunk_size: int = setting(ge=0)
     num_candidates: int | None = setting(ge=1, le=MAX_CANDIDATES)
     output_dir: str | None
+    format: str = setting(choices=("tortoise", "transformers", "torch"))
+    base: str | None
     vocab_size: int = setting(ge=1)
     host: str
     port: int = setting(ge=1, le=65535)

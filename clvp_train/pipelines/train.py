@@ -20,7 +20,7 @@ from clvp_train.io import MODEL, REPORT
 from clvp_train.io.digests import recording_digests
 from clvp_train.io.process_rank import rank_and_world_size
 from clvp_train.models import CLVPModel, load_clvp
-from clvp_train.pipelines import build
+from clvp_train.pipelines import build, interfaces
 from clvp_train.pipelines.checks import check_pairs
 from clvp_train.pipelines.config import without_secrets
 from clvp_train.pipelines.data import code_sources, make_datamodule, tortoise_of
@@ -62,9 +62,11 @@ def _train(start: Start) -> float | None:
     with found.collecting():
         perturbations, rerank = check_settings(cfg)
     with found.collecting():
-        loss, optim, training = instantiate(cfg.loss), instantiate(cfg.optim), instantiate(cfg.training)
+        loss = interfaces.build_part("loss", cfg.loss, interfaces.Loss)
+        optim, training = instantiate(cfg.optim), instantiate(cfg.training)
         _check_judged(cfg, loss)
     with found.collecting():
+        interfaces.check_class("model", cfg.model, interfaces.Model)
         loaded = None if build.is_from_scratch(cfg) else instantiate(cfg.model, _convert_="all")
     evaluated: tuple[Split, ...] = ("val", "test") if cfg.test else ("val",)
     plan = check_pairs(cfg, tortoise, {"model.checkpoint": loaded} if loaded is not None else {}, found, evaluated)
@@ -76,6 +78,7 @@ def _train(start: Start) -> float | None:
     model = build.model(cfg, datamodule, tortoise, loaded)
     total_steps = _total_steps(trainer, datamodule)
     module = CLVPModule(model, loss, optim, total_steps, training, cfg.seed, datamodule.val_names)
+    build.check_optim(module)
     limit, reranking = datamodule.served_codes, None
     if cfg.test:
         reranking = make_reranking(cfg, datamodule, perturbations, rerank, limit, tortoise)

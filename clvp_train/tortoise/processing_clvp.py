@@ -171,6 +171,7 @@ class CLVPProcessor(ProcessorMixin):
 
     def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> None:
         """As in transformers; a DVAE is saved in the subfolder dvae/."""
+        Path(save_directory, "SHA256SUMS").unlink(missing_ok=True)  # of the files that are replaced, as for the model
         if self.dvae is not None:
             self.dvae.save_pretrained(Path(save_directory, DVAE_FOLDER))
         super().save_pretrained(save_directory, push_to_hub, **kwargs)

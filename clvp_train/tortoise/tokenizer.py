@@ -65,6 +65,7 @@ def _auto_tokenizer(name: str) -> PreTrainedTokenizerBase:
     except Exception as error:  # what is raised depends on the content and the network
         reason = " ".join(str(error).split()).rstrip(".")[:200]
         raise UserError(f"tokenizer={name}: cannot be opened ({reason}). Use a folder or a Hub id of one.") from None
+    forget_loading_arguments(tokenizer)
     return as_tortoise_reads(tokenizer) if isinstance(tokenizer, ClvpTokenizer) else tokenizer
 
 

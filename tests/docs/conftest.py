@@ -89,11 +89,12 @@ def clone(inputs, tmp_path) -> Callable[[str], Path]:
 
 
 def link_environment(venv: Path) -> None:
-    """Links the running environment as `make install` would create it."""
+    """Links the running environment as `make test` would create it."""
     venv.mkdir()
     for name in ("bin", "lib", "pyvenv.cfg"):
         (venv / name).symlink_to(Path(sys.prefix, name))
-    (venv / ".installed").touch()
+    for stamp in (".installed", ".installed-dev"):  # in this order
+        (venv / stamp).touch()
 
 
 def _write_clips(inputs: Path, sentences: list[str]) -> None:

@@ -12,18 +12,19 @@ import soundfile
 import yaml
 
 from clvp_train.pairs import read_manifest, read_pairs
-from tests.e2e.commands import EVALUATE, GENERATE, ROOT, TRAIN, environment, execute, run
+from tests.e2e.commands import GENERATE, ROOT, TRAIN, environment, execute, run
 from tests.e2e.conftest import BUDGET, CORPUS
 
 SHORT = [*CORPUS, *BUDGET, "trainer.max_steps=1", "test=false", "hydra.run.dir=run"]
 
 
-@pytest.mark.parametrize("script", [TRAIN, EVALUATE, GENERATE])
-def test_help_lists_groups_and_settings(script, tmp_path):
-    done = run(script, ["--help"], tmp_path)
+def test_help_lists_groups_and_settings(tmp_path):
+    done = run(GENERATE, ["--help"], tmp_path)
     assert done.status == 0
     assert "corpus: asterisk, folder, hub, ljspeech, manifest, nano, nano_text, text" in done.stdout
     assert "num_candidates: " in done.stdout and "--config-dir" in done.stdout
+    purpose, _, *examples = done.stdout.splitlines()[:5]
+    assert purpose.endswith(".") and all(example.strip().startswith("python ") for example in examples)
 
 
 def test_generate_writes_the_pairs_that_train_finds(trained, tmp_path, workplace):

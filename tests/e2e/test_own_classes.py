@@ -1,26 +1,18 @@
 """Classes of the user's own package, outside of the repository, by `_target_` on the command line."""
 
+import shutil
+
 import pytest
 
+from clvp_train.pairs import read_pairs
 from tests.e2e.commands import ROOT, TRAIN, run
 from tests.e2e.conftest import BUDGET, CORPUS
 
 SHORT = [*CORPUS, *BUDGET, "trainer.max_steps=1", "test=false", "hydra.run.dir=run"]
 PACKAGE = """
 import lightning as L
-import torch
 
-from clvp_train.corpus import TextLines
 from clvp_train.losses import SymmetricContrastiveLoss
-from clvp_train.models import CLVPModel
-
-
-class Corpus(TextLines):
-    pass
-
-
-class Model(CLVPModel):
-    pass
 
 
 class Loss(SymmetricContrastiveLoss):
@@ -28,10 +20,6 @@ class Loss(SymmetricContrastiveLoss):
         super().__init__()
         if weight < 0:
             raise ValueError("the weight is negative")
-
-
-class Optimizer(torch.optim.SGD):
-    pass
 
 
 class Trainer(L.Trainer):
@@ -45,7 +33,7 @@ class Callback(L.Callback):
         self.file = file
 
     def on_train_end(self, trainer, module):
-        used = [trainer, module.model, module.loss, trainer.optimizers[0]]
+        used = [trainer, module.model, module.loss, trainer.optimizers[0], trainer.lr_scheduler_configs[0].scheduler]
         with open(self.file, "w") as file:
             file.write(" ".join(type(part).__name__ for part in used) + f" {trainer.note}")
 """
@@ -60,22 +48,37 @@ def own(workplace):
     return lambda *overrides: run(TRAIN, [*SHORT, *overrides], workplace, PYTHONPATH=f"{workplace / 'lib'}:{ROOT}")
 
 
-def test_every_part_can_be_the_users_own(own, workplace):
+def test_the_examples_train_together_outside_of_the_repository(own, workplace):
+    shutil.copytree(ROOT / "examples", workplace / "lib", dirs_exist_ok=True)
+    captions = enumerate((workplace / "sentences.txt").read_text().splitlines(), 1)
+    (workplace / "film.srt").write_text(
+        "".join(f"{n}\n00:00:01,000 --> 00:00:02,500\n{text}\n\n" for n, text in captions)
+    )
+    own_parts = [
+        "corpus=subtitles",
+        "corpus.path=film.srt",
+        "codes=letters",
+        "loss=margin",
+        "optim=lion",
+        "model=noisy",
+    ]
     done = own(
-        "corpus._target_=mypkg.Corpus",
-        "model._target_=mypkg.Model",
-        "loss._target_=mypkg.Loss",
-        "~loss.chunk_size",
-        "+loss.weight=2.0",
-        "optim.optimizer._target_=mypkg.Optimizer",
-        "~optim.optimizer.betas",
-        "~optim.optimizer.eps",
+        "--config-dir=lib/conf",
+        *own_parts,
+        "~tortoise.sampling.max_codes",
+        "callbacks=[default,good_enough]",
+        "callbacks.good_enough.value=0",
+        "trainer.max_steps=9",
+        "optim.scheduler={_target_:own_schedule.inverse_sqrt,_partial_:true}",
         "+callbacks.mine={_target_:mypkg.Callback,file:parts.txt}",
         "trainer._target_=mypkg.Trainer",
         "+trainer.note=hello",
     )
     assert done.status == 0, done.stderr
-    assert (workplace / "parts.txt").read_text() == "Trainer Model Loss Optimizer hello"
+    assert (workplace / "parts.txt").read_text() == "Trainer NoisyCLVP MarginLoss Lion LambdaLR hello"
+    assert "val/R@1 has reached 0" in done.stdout and (workplace / "run/model/model.safetensors").exists()
+    (folder,) = (workplace / "outputs/codes").glob("film-srt-letters-*")
+    assert read_pairs(folder).num_rows == len((workplace / "sentences.txt").read_text().splitlines())
 
 
 @pytest.mark.parametrize(
