@@ -65,8 +65,8 @@ ADAPTATIONS = (
     Adaptation(r"--multirun .*$", _added(["test=false"]), SECONDS),
     Adaptation(
         r"^python -m clvp_train\.demo .*$",
-        r"set -m; \g<0> port=7873 & until (: < /dev/tcp/127.0.0.1/7873) 2> /dev/null; do kill -0 $! || exit; sleep 0.2; "
-        r"done; kill -INT $!; wait $! || test $? = 130",
+        r"\g<0> port=7873 & until (: < /dev/tcp/127.0.0.1/7873) 2> /dev/null; do kill -0 $! || exit; sleep 0.2; done; "
+        r"kill $!; wait $!; test $? = 143",
         "the page is tested in tests/e2e/test_demo.py",
     ),
     Adaptation(r"^make train$", f'make train ARGS="{" ".join([*CORPUS, *TRAIN])}"', SECONDS),
