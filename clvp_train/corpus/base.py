@@ -179,7 +179,8 @@ class LocalCorpus(Corpus):
         kind = "folder" if self.setting == "root" and path == self.location else "file"
         if not (path.is_dir() if kind == "folder" else path.is_file()):
             problem = f"not a {kind}" if path.exists() else "does not exist"
-            raise UserError(f"{path}: {problem}. Set corpus.{self.setting} to the {self.setting} of the corpus.")
+            own = "folder" if self.setting == "root" else "file"
+            raise UserError(f"{path}: {problem}. Set corpus.{self.setting} to the {own} of the corpus.")
         return path
 
 

@@ -42,7 +42,7 @@ class Folder(LocalCorpus):
     def _rows(self) -> Iterator[Row]:
         root = self._existing()
         if (root / "txt").is_dir() and any(root.glob("wav48*")):
-            raise UserError(f"{root}: VCTK's layout. Set corpus=vctk.")
+            raise UserError(f"{root}: has VCTK's layout. Set corpus=vctk.")
         audio, transcripts, lists = _scan(root)
         lines_in: tuple[Path | None, dict[str, tuple[str, str]]] = None, {}
         for stem, transcript in sorted(transcripts.items()):

@@ -136,8 +136,8 @@ class CLVPDataModule(L.LightningDataModule):
                 f"have {size} speech codes only" if self.manifest.tortoise else "are of another codec than Tortoise's"
             )
             raise UserError(
-                f"padding=tortoise: it ends codes with {SILENCE_CODE} and {SILENCE_TAIL}, but the pairs in {self.folder} "
-                f"{have}. Set model.config.padding=mask, or use pairs of a Tortoise that has these codes."
+                f"model.config.padding=tortoise: ends codes with {SILENCE_CODE} and {SILENCE_TAIL}, but the pairs in "
+                f"{self.folder} {have}. Set model.config.padding=mask, or use pairs of a Tortoise that has these codes."
             )
         self.collate = replace(self.collate, padding=padding)
 

@@ -101,7 +101,7 @@ class Mixture:
         if evaluated is not None and evaluated not in self.folders:
             names = ", ".join(self.folders)
             raise UserError(
-                f"data.eval_pairs={evaluated}: no such pairs. Choose one of {names}, or null for the first."
+                f"data.eval_pairs={evaluated}: no pairs with this name. Choose one of {names}, or null for the first."
             )
         self._evaluated = next(iter(self.folders)) if len(self.folders) == 1 else evaluated
         self._check_vocabularies()

@@ -24,7 +24,7 @@ ANSWERS_FILE = "listening_test.csv"  # in the run folder
 def serve(cfg: DictConfig) -> None:
     """Serves the page until Ctrl-C."""
     if find_spec("gradio") is None:
-        raise UserError("the demo needs gradio. Run pip install clvp-train[demo].")
+        raise UserError('gradio: not installed, but the demo needs it. Run pip install "clvp-train[demo]".')
     reranker = instantiate(cfg.reranker, checkpoint=cfg.checkpoint)
     session = DemoSession(instantiate(cfg.tortoise), reranker, cfg.voices, cfg.num_candidates)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported

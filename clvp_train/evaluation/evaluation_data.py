@@ -121,7 +121,7 @@ def read_candidates(datamodule: CLVPDataModule, folder: str, num_texts: int, lim
     sets = CandidateSets.read(others.splits["test"], num_texts, limit)
     if sets is None:
         raise UserError(
-            f"rerank.pairs={folder}: no text of its test split has more than one candidate. Draw some with `python -m "
+            f"rerank.pairs={folder}: no text of its test split has more than one candidate. Generate some with `python -m "
             "clvp_train.generate … num_candidates=16 split.test_percent=100 split.val_percent=0 output_dir=FOLDER`."
         )
     return sets

@@ -127,9 +127,11 @@ def _read_template(path: str | Path) -> str:
         text = Path(path).expanduser().read_text(encoding="utf-8")
         JINJA.parse(text)
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"hub.card={path}: cannot be read ({error}). Give a Jinja template.") from None
+        raise UserError(f"hub.card={path}: cannot be read ({error}). Set it to a Jinja template.") from None
     except jinja2.TemplateSyntaxError as error:
-        raise UserError(f"hub.card={path}: invalid Jinja template (line {error.lineno}: {error.message}).") from None
+        raise UserError(
+            f"hub.card={path}: invalid Jinja template (line {error.lineno}: {error.message}). Correct it."
+        ) from None
     return text
 
 

@@ -123,7 +123,7 @@ class Reranker:
         """
         if len(texts) != len(candidates):
             raise UserError(
-                f"{len(texts)} texts, but candidates of {len(candidates)}. Give a list of candidates per text."
+                f"candidates: {len(candidates)} lists, but there are {len(texts)} texts. Give one list of candidates per text."
             )
         text_ids, speech_ids, finished = list[torch.Tensor](), list[torch.Tensor](), list[bool]()
         per_code = list[float]()

@@ -93,7 +93,7 @@ def locked(folder: Path) -> Iterator[None]:
         if not _lock(file):
             file.seek(0)
             raise UserError(
-                f"{folder}: {file.read().strip() or 'another process'} is training in this folder. Wait for its end, or "
+                f"{folder}: {file.read().strip() or 'another process'} is training in this folder. Wait until it ends, or "
                 "choose another folder."
             )
         file.truncate(0)

@@ -78,7 +78,7 @@ def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
     """
     state = read_stored(file)
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
-        raise UserError(f"{file}: holds a {type(state).__name__}. Use a file with a state dict (names and tensors).")
+        raise UserError(f"{file}: contains a {type(state).__name__}. Use a file with a state dict (names and tensors).")
     return dict(state)
 
 

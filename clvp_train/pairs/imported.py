@@ -99,13 +99,15 @@ def _check_head(rows: list[Numbered], importer: Importer) -> None:
         except UserError as error:
             errors.append(error)
     if 2 * len(errors) > len(rows):
-        raise UserError(f"{len(errors)} of the first {len(rows)} rows cannot be read. The first: {errors[0]}")
+        raise UserError(
+            f"source.name: {len(errors)} of the first {len(rows)} rows cannot be read. The first: {errors[0]}"
+        )
     texts = [row["text"] for row in good]
     with TemporaryDirectory() as folder:
         importer.tokenizer.save_pretrained(folder)
         saved = load_tokenizer(folder)
     if saved(texts)["input_ids"] != importer.tokenizer(texts)["input_ids"] or len(saved) != len(importer.tokenizer):
-        raise UserError("tokenizer: gives other tokens after it is saved and opened again. Choose another one.")
+        raise UserError("tokenizer: gives different tokens after it is saved and opened again. Choose another one.")
 
 
 def _check_splits(table: CodeTable, importer: Importer) -> None:
@@ -118,6 +120,6 @@ def _check_splits(table: CodeTable, importer: Importer) -> None:
             continue
         if splits.setdefault(hash(text_key(text)), split) != split:
             raise UserError(
-                f"{where}: the text {text[:40]!r} is in the split {split}, but in another one before. Correct the column, or "
-                "set columns.split=null to split by text."
+                f"{where}: the text {text[:40]!r} is in split {split}, but in another split in an earlier row. Correct the "
+                "column, or set columns.split=null to split by text."
             )

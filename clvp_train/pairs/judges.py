@@ -148,7 +148,9 @@ class RecordingDistance(CandidateJudge):
         recordings = self._encoded(tortoise, utterances, bad) if self.needs_audio else self._of(keys)
         distances_N = recording_distances(tortoise, [row["speech_ids"] for row in rows], keys, recordings)
         if np.isnan(distances_N).all():
-            bad.warn("codes.judge: no candidate of a shard is in the voice of a recording of its text")
+            bad.warn(
+                "codes.judge: no candidate of this shard has a recording of its text in its voice, so none is judged"
+            )
         return [None if np.isnan(distance) else -distance for distance in distances_N.tolist()]
 
     def _of(self, keys: Sequence[Key]) -> dict[Key, list[int]]:

@@ -121,7 +121,7 @@ def check_tokenizer(checkpoint: str, datamodule: CLVPDataModule) -> None:
     if difference:
         raise UserError(
             f"checkpoint={checkpoint}: its tokenizer differs from that of the pairs in {datamodule.folder} ({difference}). "
-            "Give pairs made with its own tokenizer."
+            "Use pairs made with the tokenizer of the checkpoint."
         )
 
 
@@ -154,7 +154,7 @@ def model(
     except InstantiationException as error:
         if "allocate memory" not in str(error):
             raise
-        raise UserError("model: larger than the memory. Set smaller sizes in model.config.") from None
+        raise UserError("model: does not fit into memory. Set smaller sizes in model.config.") from None
     interfaces.check_part("model", built, interfaces.Model)
     match_padding_and_vocabulary(built, datamodule, "model")
     if from_scratch and cfg.warm_start and cfg.pairs is None:

@@ -110,7 +110,7 @@ def advising(hint: Callable[[], str], cfg: DictConfig | None = None) -> Iterator
         message = disk_error(error, Path(output).absolute() if output else None)
         if message is None:
             raise
-        raise UserError(f"{message}. What is finished is kept. {hint()}.") from error
+        raise UserError(f"{message}. Finished files are kept. {hint()}.") from error
 
 
 @contextmanager

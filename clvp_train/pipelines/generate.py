@@ -18,7 +18,7 @@ def generate(cfg: DictConfig) -> None:
         drawing = [node for node in nodes if node is not None and "num_candidates" in node]
         if not drawing:
             raise UserError(
-                "num_candidates: not a setting of these codes. A recording has one sequence of codes; use codes=ar."
+                "num_candidates: no source of codes draws candidates. Use codes=ar, or remove this setting."
             )
         for node in drawing:
             node.num_candidates = node.num_eval_candidates = cfg.num_candidates

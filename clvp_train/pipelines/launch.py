@@ -74,7 +74,9 @@ def _check_startable(wanted: L.Trainer, cfg: DictConfig) -> None:
             "torchrun."
         )
     if str(cfg.trainer.strategy).endswith(("_spawn", "_fork", "_notebook")):
-        raise UserError(f"trainer.strategy={cfg.trainer.strategy}: cannot share the drawing of codes. Set ddp.")
+        raise UserError(
+            f"trainer.strategy={cfg.trainer.strategy}: cannot divide the generation of codes. Set it to ddp."
+        )
     cores, is_cpu = os.cpu_count() or 1, wanted.strategy.root_device.type == "cpu"
     if is_cpu and wanted.num_devices > MAX_RANKS_PER_CORE * cores:
         raise UserError(

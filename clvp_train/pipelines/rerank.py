@@ -37,7 +37,7 @@ def rerank(cfg: DictConfig) -> None:
     paths, storage = _candidate_files(Path(cfg.candidates)), _output(str(cfg.output_dir))
     folder = Path(storage.folder)
     if folder.resolve() == paths[0].parent.resolve():
-        raise UserError(f"output_dir={cfg.output_dir}: the folder of the candidates. Set it to another one.")
+        raise UserError(f"output_dir={cfg.output_dir}: the folder of the candidates. Set it to another folder.")
     # build
     checkpoint = resolve_checkpoint(cfg.checkpoint)
     reranker: Reranker = instantiate(cfg.reranker, checkpoint=str(checkpoint))

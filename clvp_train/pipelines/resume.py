@@ -197,11 +197,11 @@ def _run_of(path: Path) -> tuple[Path | None, Path | None]:
     if path.is_dir():
         return path, None
     if not path.exists():
-        raise UserError(f"resume={path}: not found. Give auto, a run folder, or a .ckpt.")
+        raise UserError(f"resume={path}: not found. Set it to auto, a run folder, or a .ckpt.")
     if path.parent.name == CHECKPOINTS:
         return path.parent.parent, path
     if not is_intact_archive(path):
-        raise UserError(f"resume={path}: corrupt or not a checkpoint. Give another one, or a run folder.")
+        raise UserError(f"resume={path}: corrupt or not a checkpoint. Set it to another one, or to a run folder.")
     return None, path
 
 
@@ -224,7 +224,7 @@ def _own_overrides(run: Path, checkpoint: Path) -> list[str]:
         return [str(override) for override in yaml.safe_load((run / OVERRIDES).read_text(encoding="utf-8")) or ()]
     except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise UserError(
-            f"{run / OVERRIDES}: cannot be read ({error}). Give a folder that train.py has written."
+            f"{run / OVERRIDES}: cannot be read ({error}). Set resume to a run folder of train.py."
         ) from None
 
 

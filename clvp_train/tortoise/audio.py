@@ -59,7 +59,9 @@ def load_audio(
     name = name or ("<bytes>" if isinstance(source, bytes) else str(source))
     samples_NC, rate, declared, header = _read(source, name)
     if rate not in SAMPLE_RATES:
-        raise UserError(f"audio file {name}: a sample rate of {rate} Hz. Correct its header, or remove it.")
+        raise UserError(
+            f"audio file {name}: has a sample rate of {rate} Hz. Correct its header, or remove it from the corpus."
+        )
     if problem := _cut_short(len(samples_NC), declared, rate, header):
         raise UserError(f"audio file {name}: cut short ({problem}). Copy it again, or remove it from the corpus.")
     seconds = len(samples_NC) / rate
@@ -118,14 +120,16 @@ def _mono(samples_NC: np.ndarray, name: str, warn: Callable[[str], None]) -> tor
     channels_CN = np.ascontiguousarray(samples_NC.T)  # the extremes of a column would take many times as long
     low_C, high_C = channels_CN.min(axis=1), channels_CN.max(axis=1)
     if not (np.isfinite(low_C).all() and np.isfinite(high_C).all()):
-        raise UserError(f"audio file {name}: samples that are NaN or infinite. Export it again, or remove it.")
+        raise UserError(
+            f"audio file {name}: contains NaN or infinite samples. Export it again, or remove it from the corpus."
+        )
     if (peak := max(high_C.max(), -low_C.min())) > MAX_PEAK:
         raise UserError(
-            f"audio file {name}: samples up to {peak:.0f}, but full scale is 1. Scale them to [-1, 1], or remove it."
+            f"audio file {name}: has samples up to {peak:.0f}, but full scale is 1. Scale it to [-1, 1], or remove it."
         )
     is_live_C = high_C - low_C >= SILENT_SWING
     if not is_live_C.any():
-        raise UserError(f"audio file {name}: silent. Remove it from the corpus.")
+        raise UserError(f"audio file {name}: is silent. Remove it from the corpus.")
     if not is_live_C.all():
         silent = ", ".join(str(channel + 1) for channel in np.flatnonzero(~is_live_C))
         warn(f"audio file {name}: silent channels left out ({silent})")

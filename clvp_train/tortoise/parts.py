@@ -34,8 +34,8 @@ class TortoiseParts:
         num_codes = self.autoregressive.start_speech
         if self.dvae is not None and self.dvae.config.num_tokens != num_codes:
             raise UserError(
-                f"the DVAE has {self.dvae.config.num_tokens} codes and the AR {num_codes}. Use a DVAE and an AR that were "
-                "trained together."
+                f"tortoise: the DVAE has {self.dvae.config.num_tokens} codes and the AR {num_codes}. Use a DVAE and an AR "
+                "that were trained together."
             )
 
     def to(self, device: str, dtype: Dtype) -> "TortoiseParts":

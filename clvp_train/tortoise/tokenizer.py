@@ -167,7 +167,7 @@ def train_custom_tokenizer(texts: Iterable[str], vocab_size: int = 255) -> PreTr
         raise UserError("corpus: the texts have no letters. Use a corpus with texts.")
     if len(letters) + 2 > vocab_size:
         raise UserError(
-            f"vocab_size={vocab_size}: too few for {len(letters)} different letters and 2 special tokens. Set it to more than "
+            f"vocab_size={vocab_size}: too few for {len(letters)} different letters and 2 special tokens. Set it to at least "
             f"{len(letters) + 2}."
         )
     trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[STOP, UNKNOWN], show_progress=False)

@@ -91,7 +91,9 @@ def _read_dvae(folder: Path) -> DiscreteVAE:
     try:
         dvae = DiscreteVAE(DVAEConfig(**_read_json(file)))
     except TypeError as error:
-        raise UserError(f"{file}: not a configuration of a DVAE: {error}") from None
+        raise UserError(
+            f"{file}: not a configuration of a DVAE ({error}). Copy it again from the original checkpoint."
+        ) from None
     load_weights(dvae, read_weights(folder), _misfit(folder))
     return dvae
 

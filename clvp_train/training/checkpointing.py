@@ -64,7 +64,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except Exception as error:  # what the unpickler raises depends on the bytes
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
-            f"resume={path}: not a checkpoint of this package ({reason}). Give auto, a run folder, or a .ckpt."
+            f"resume={path}: not a checkpoint of this package ({reason}). Set it to auto, a run folder, or a .ckpt."
         ) from None
     if not isinstance(stored, dict) or not isinstance(stored.get(RUN_KEY), dict):
         raise UserError(

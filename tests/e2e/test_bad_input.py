@@ -39,7 +39,7 @@ def refused(script, overrides, cwd, *words, **settings):
         (["loss._target_=nowhere.Loss"], ["loss._target_=nowhere.Loss", "No module named 'nowhere'"]),
         (["trainer.precision=17"], ["trainer: Precision 17"]),
         (["trainer.val_check_interval=100000"], ["trainer.val_check_interval=100000", "between 1 and the 3 batches"]),
-        (["model.config.text_config.hidden_size=100000"], ["model: larger than the memory"]),
+        (["model.config.text_config.hidden_size=100000"], ["model: does not fit into memory"]),
         (["trainer.devices=0"], ["trainer: ", "devices"]),
         (["trainer=ddp_cpu", "trainer.devices=999"], ["trainer.devices=999", "CPU cores"]),
         (["codes.voices=nowhere"], ["codes.voices=nowhere"]),

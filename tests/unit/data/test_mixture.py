@@ -91,7 +91,7 @@ def test_the_first_complete_folder_is_evaluated_unless_another_is_chosen(mixed):
     assert module.val_names == ["b", "a"] and len(module.val_dataloader()) == 2
     assert mixed().val_names == ["a", "b"] and mixed(eval_pairs="b").val_names == ["b", "a"]
     assert mixed(second={"val": 0}).val_names == ["a"]
-    with pytest.raises(UserError, match="data.eval_pairs=c: no such pairs. Choose one of a, b"):
+    with pytest.raises(UserError, match="data.eval_pairs=c: no pairs with this name. Choose one of a, b"):
         mixed(eval_pairs="c")
 
 

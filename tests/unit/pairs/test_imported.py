@@ -152,7 +152,7 @@ def test_bad_rows_are_skipped_and_listed(make):
             {"columns": Columns(text=None, input_ids="codes")},
             "cannot be read. The first: .*codes: not one list of tokens from 0 to 255",
         ),
-        ({"rows": [*ROWS, ROWS[0] | {"part": "test"}]}, "row 11: the text 'Text number 0.' is in the split test, but"),
+        ({"rows": [*ROWS, ROWS[0] | {"part": "test"}]}, "row 11: the text 'Text number 0.' is in split test, but"),
         ({"rows": [*ROWS, ROWS[0] | {"text": ""}], "bad_rows": "error"}, "row-00000011: .*not a text.*bad_rows=skip"),
     ],
 )

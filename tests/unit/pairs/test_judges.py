@@ -92,7 +92,7 @@ def test_a_judge_needs_recordings_and_a_dvae(tortoise, write_corpus, stored, tmp
     with pytest.raises(UserError, match="utterance 000001: no audio, but codes.judge needs recordings"):
         generate(write_corpus(2), tortoise, ARCodes(VOICES, judge=judge), folder=tmp_path / "pairs")
     generate(write_corpus(2), tortoise, ARCodes(VOICES, judge=RecordingDistance(stored())), folder=tmp_path / "none")
-    assert "no candidate of a shard is in the voice of a recording" in caplog.text
+    assert "no candidate of this shard has a recording of its text in its voice" in caplog.text
     monkeypatch.setattr(tortoise, "dvae", None)
     with pytest.raises(UserError, match="no DVAE"):
         generate(write_corpus(2), tortoise, ARCodes(VOICES, judge=judge), folder=tmp_path / "pairs")

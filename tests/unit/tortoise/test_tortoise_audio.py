@@ -121,7 +121,7 @@ NOISE = np.random.default_rng(0).uniform(-0.3, 0.3, 22_050)
         (sound(with_one(np.nan)), "NaN or infinite"),
         (sound(with_one(np.inf)), "NaN or infinite"),
         (sound(with_one(-np.inf), subtype="DOUBLE"), "NaN or infinite"),
-        (sound(tone(22_050) * 2**15), "samples up to 163"),
+        (sound(tone(22_050) * 2**15), "has samples up to 163"),
         (sound(tone(22_050) * 2**23), "full scale is 1"),
         (sound(tone(22_050) * 255), "full scale is 1"),
         (sound(tone(22_050), rate=1), "sample rate of 1 Hz"),
