@@ -1,4 +1,4 @@
-"""What every corpus reader yields, the checks of a corpus before its first utterance, and reading of text files."""
+"""The base class of corpus readers, which checks a corpus before its first utterance, and reading of text files."""
 
 import gzip
 import os.path
@@ -190,7 +190,7 @@ def absolute(path: str | Path) -> Path:
 
 
 def is_clutter(name: str) -> bool:
-    """Whether a file or folder is hidden, such as `.DS_Store` or a Mac's `._*`, or a Mac's folder of such files."""
+    """Whether a file or folder is hidden, such as `.DS_Store` or `._*`, or macOS's folder of such files."""
     return name.startswith(".") or name == "__MACOSX"
 
 

@@ -41,7 +41,7 @@ class RaggedColumn:
 
 
 class PairDataset(Dataset[Pair]):
-    """The pairs of one split. Takes 33 bytes of memory a pair. A pickled copy maps the files again.
+    """The pairs of one split. Takes 33 bytes of memory per pair. A pickled copy maps the files again.
 
     Args:
         files: as `pairs.arrow_copies` returns them.

@@ -16,7 +16,7 @@ JUDGED = 1  # keeps these random draws apart from those of perturbed copies
 
 
 class JudgedCandidates:
-    """Chooses among the pairs of a text by the quality that a judge gave them. It takes 14 bytes of memory a pair.
+    """Chooses among the pairs of a text by the quality that a judge gave them. It takes 14 bytes of memory per pair.
 
     A recording that nothing judged counts as good as the best judged candidate of its text.
 

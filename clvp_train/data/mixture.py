@@ -22,10 +22,10 @@ GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
 class MixedTextIndex(TextIndex):
-    """The pairs of each distinct text in several folders. Takes 4 bytes of memory a text and folder in addition.
+    """The pairs of each distinct text in several folders. Takes 4 more bytes of memory per text and folder.
 
     Args:
-        merged: the pairs of each text, which are numbered through all folders.
+        merged: the pairs of each text, numbered consecutively over all folders.
         starts_F: the number of the first pair of each folder.
         weights_F: of the folders.
     """

@@ -9,7 +9,7 @@ from clvp_train.corpus import text_key
 
 
 class TextIndex:
-    """The indices of the pairs of each distinct text: 16 bytes a pair, whatever the length of the texts.
+    """The indices of the pairs of each distinct text. Takes 16 bytes of memory per pair.
 
     Args:
         indices_N: int64 indices of pairs, grouped by text.

@@ -1,4 +1,4 @@
-"""A blind comparison of CLVP's pick with a random other candidate, and what listeners answer."""
+"""A blind comparison of CLVP's pick with a random other candidate, and the answers of listeners."""
 
 import csv
 import math

@@ -39,7 +39,7 @@ class Recognizer(ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """What determines the transcripts. Raises UserError if the model cannot be had from the Hub."""
+        """What determines the transcripts. Raises UserError if the model cannot be downloaded."""
 
     @abstractmethod
     def open(self, device: torch.device) -> Transcribe:

@@ -15,8 +15,8 @@ DECODED_AT_ONCE = 64  # candidates whose audio is in memory
 
 
 class ASRJudge(CandidateJudge):
-    """Minus the character error rate of a candidate's transcript, without case and punctuation. The word error rate would give
-    more candidates the same quality.
+    """The negative character error rate of a candidate's transcript, without case and punctuation. The word error rate would
+    give more candidates the same quality.
 
     Args:
         asr: transcribes the candidates, decoded by the DVAE and Griffin-Lim: a model, or a name as in `rerank.asr`.

@@ -34,7 +34,7 @@ class RerankConfig:
 
 @dataclass(frozen=True)
 class EvaluationData:
-    """The same for all checkpoints that are compared."""
+    """The data of an evaluation, the same for all checkpoints that are compared."""
 
     pairs: HeldOut  # one per distinct text
     perturbations: Sequence[PerturbedPairs] = ()  # of `pairs`

@@ -56,7 +56,7 @@ def recording_distances(
     recordings: Mapping[Key, Sequence[int]],
 ) -> np.ndarray:
     """Returns (N,) the distance of each candidate's mel to that of the recording with its key, see `metrics.mel_distances`; NaN
-    without a recording. Both are decoded from codes, so that what the DVAE loses does not count.
+    without a recording. Both are decoded from codes, so that the loss of the DVAE does not count.
 
     Args:
         tortoise: made the codes, and has a DVAE.
@@ -104,8 +104,8 @@ class CandidateJudge(ABC):
 
 @dataclass(eq=False)
 class RecordingDistance(CandidateJudge):
-    """Minus the distance of a candidate's mel to that of a recording of its text in its voice, see `recording_distances`.
-    Candidates in other voices than those of their text's recordings are not judged.
+    """The negative distance of a candidate's log-mel to that of a recording of its text in its voice, see
+    `recording_distances`. Candidates in other voices than those of their text's recordings are not judged.
 
     Attributes:
         recordings: "corpus": the corpus's own recordings, in the voices of its speakers; or codes of recordings, which are kept

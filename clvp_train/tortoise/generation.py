@@ -72,7 +72,7 @@ def draw(
 
 @dataclass
 class _SlotState:
-    """What the host knows about a slot without a synchronisation with the device."""
+    """What is known about a slot on the CPU, without synchronising with the device."""
 
     index: int  # of the prompt
     length: int  # cached positions that the next step attends to

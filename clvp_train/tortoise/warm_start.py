@@ -1,4 +1,4 @@
-"""Embeddings of a CLVP that start from those of a Tortoise, so that similar codes and similar texts start similar.
+"""Initialises the embeddings of a CLVP from those of a Tortoise, so that similar codes and texts have similar embeddings.
 
 Shapes: V vocabulary, C channels of the Tortoise, D hidden size of the CLVP.
 """

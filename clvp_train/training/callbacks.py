@@ -34,7 +34,7 @@ class EMA(WeightAveraging):
 
 
 class ValidationPictures(L.Callback):
-    """Draws recall, ranks, scores and similarities of every validation."""
+    """Logs figures of every validation: recall, retrieval ranks, scores and similarities."""
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, CLVPModule)

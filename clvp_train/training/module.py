@@ -28,7 +28,7 @@ Tower = Literal["text", "speech"]
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How a batch is turned into gradients. Only the two mask settings change what is learned."""
+    """How the gradients of a batch are computed. Only the two mask settings change what is learned."""
 
     chunk_size: int = 32  # rows that an encoder takes at once, sorted by length; 0: the batch with all of its padding
     cached_gradients: bool = False  # needs the memory of one chunk and the embeddings, for one more forward pass

@@ -30,7 +30,7 @@ class TrainingProgress(ProgressBar):
         self._total, self._first_step, self._start = 0, 0, 0.0
 
     def disable(self) -> None:
-        """Called by Lightning on all ranks but the first."""
+        """Called by Lightning on all ranks except rank 0."""
         self._is_enabled = False
 
     def enable(self) -> None:

@@ -20,7 +20,7 @@ STEPS = "number of steps"  # a setting that extends a run
 
 
 class RunState(L.Callback):
-    """Stores the facts of the run and its position in every checkpoint, and resumes at this position.
+    """Stores the settings of the run and its position in every checkpoint, and resumes at this position.
 
     Args:
         fixed: settings that must not change when the run resumes, by the names that a user types; plain values.

@@ -35,7 +35,7 @@ class Throughput:
     def measure(
         self, masks: list[torch.Tensor], world_size: int, dtype: torch.dtype
     ) -> dict[str, torch.Tensor | float]:
-        """The metrics of a step, for all ranks as if they were like this one; none for the first step after `start`.
+        """The metrics of a step, extrapolated from this rank to all; none for the first step after `start`.
 
         Args:
             masks: (B, L) of texts and (B, L) of codes.

@@ -120,7 +120,7 @@ def test_empty_input_gives_an_empty_list(tokenizer):
         (["日本"], [[[1]]], ["text 0 '日本'", "no tokens"]),
         (["日本, 5!"], [[[1]]], ["text 0 '日本, 5!'", "less than half of the letters"]),
         (["a", "b"], [[[1]], []], ["text 1 'b'", "no candidates"]),
-        (["a", "b"], [[[1]]], ["2 texts", "candidates of 1"]),
+        (["a", "b"], [[[1]]], ["2 texts", "candidates: 1 lists"]),
         (["a" * 60], [[[1], []]], ["candidate 1 of text 0 'aaa", "…'", "no codes"]),
         (["a"], [[[1], [2, NUM_CODES]]], ["candidate 1 of text 0 'a'", f"code {NUM_CODES}", f"0 to {NUM_CODES - 1}"]),
         (["a"], [[[-1]]], ["code -1"]),
