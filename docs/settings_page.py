@@ -9,8 +9,8 @@ SETTING = re.compile(r"^( *)([\w@]+):(?: +(.*?))??(?:  # (.*))?$")
 HEAD = """# Settings
 
 Generated from the comments in `conf/`. A group is chosen with `GROUP=NAME`, such as `corpus=ljspeech`, and a setting of it is
-changed with `GROUP.KEY=VALUE`, such as `corpus.root=FOLDER`. `???` has to be set. Types and ranges are checked before anything
-runs.
+changed with `GROUP.KEY=VALUE`, such as `corpus.root=FOLDER`. `???` marks a required setting. Types and ranges are checked
+before any work.
 """
 
 

@@ -65,4 +65,4 @@ def announcing_failure(folder: Path | None) -> Iterator[None]:
 def check_other_ranks() -> None:
     """Raises UserError if another rank has announced that it has failed."""
     if _failure is not None and _failure.exists():
-        raise UserError(f"{_failure.read_text(encoding='utf-8')} Run the same command again when that is corrected.")
+        raise UserError(f"{_failure.read_text(encoding='utf-8')} Fix the cause, and run the same command again.")

@@ -86,4 +86,4 @@ def share_of_srun(rank, folder):
 
 def test_ranks_of_srun_do_not_wait_for_one_that_has_failed(corpora):
     _, second = on_ranks(2, share_of_srun, corpora / "one")
-    assert second == "rank 0 has failed: CUDA out of memory. Run the same command again when that is corrected."
+    assert second == "rank 0 has failed: CUDA out of memory. Fix the cause, and run the same command again."
