@@ -14,7 +14,7 @@ from clvp_train.tortoise import FrozenTortoise
 
 @dataclass(eq=False)
 class LetterCodes(CodeSource):
-    """Stands in for a codec: some codes per letter, as a voice that never varies."""
+    """Stands in for a codec: some codes per letter, the same in every recording."""
 
     codes_per_letter: int = 2
     _: KW_ONLY
