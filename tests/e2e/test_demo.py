@@ -302,4 +302,4 @@ def test_without_gradio(trained, tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['gradio'] = None\n")
     command = ["-m", "clvp_train.demo", f"checkpoint={trained.output / 'model'}"]
     done = execute(command, tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
-    assert done.status == 2 and "pip install clvp-train[demo]" in done.stderr.splitlines()[-1]
+    assert done.status == 2 and 'pip install "clvp-train[demo]"' in done.stderr.splitlines()[-1]
