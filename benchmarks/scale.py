@@ -10,7 +10,6 @@ Run it with PYTHONPATH set to the version to be measured. Prints seconds, and th
 import argparse
 import gc
 import hashlib
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -69,19 +68,19 @@ def read_test_split(args: argparse.Namespace, folder: Path) -> None:
 def measured(name: str, step: Callable[[], object]) -> None:
     """Prints the time of a step, and how much memory its result, and the step at most, add."""
     gc.collect()
-    before, start = resident(), time.perf_counter()
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    before, start = memory(), time.perf_counter()
     result = step()
-    seconds, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    gc.collect()
-    kept = resident() - before
-    print(f"{name}: {seconds:.1f} s, {kept:.0f} MB kept, {max(0, peak - before):.0f} MB at most", flush=True)
+    seconds, after = time.perf_counter() - start, memory()
+    kept, peak = after["RssAnon"] - before["RssAnon"], after["VmHWM"] - before["VmRSS"]
+    print(f"{name}: {seconds:.1f} s, {kept:.0f} MB kept, {peak:.0f} MB at most with mapped files", flush=True)
     del result
 
 
-def resident() -> float:
-    """MB of memory that are not mapped files."""
-    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(fields["RssAnon"].split()[0]) / 1024
+def memory() -> dict[str, float]:
+    """MB by kind, of the kernel's status of this process; RssAnon without mapped files."""
+    lines = [line.split() for line in Path("/proc/self/status").read_text().splitlines()]
+    return {words[0].rstrip(":"): int(words[1]) / 1024 for words in lines if words[-1] == "kB"}
 
 
 def texts(start: int, stop: int) -> list[str]:

@@ -59,14 +59,16 @@ def report_errors(main: Callable[..., Any]) -> Callable[..., Any]:
                 sys.argv[1:] = paths.quote_paths(sys.argv[1:])
                 return main()
         except Stopped as stopped:
-            with suppress(ValueError):  # outside of the main thread
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # see `errors.stopping`
             _print_once(stopped.message)
             sys.exit(stopped.code)
         except (UserError, OmegaConfBaseException, CompactHydraException) as error:
             message = _user_message(error, main)
             if message is None:
                 raise
+        finally:
+            if Stopped.is_exiting:
+                with suppress(ValueError):  # outside of the main thread
+                    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # see `errors.stopping`
         _fail(message)
 
     return wrapped
