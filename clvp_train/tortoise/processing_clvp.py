@@ -111,9 +111,7 @@ class CLVPProcessor(ProcessorMixin):
         inputs = dict[str, torch.Tensor]()
         if text is not None:
             ids = self._text_ids([text] if isinstance(text, str) else text)
-            zeros = (
-                1 if self.padding == "tortoise" else 0
-            )  # rounded up, as `Padding.texts` does, they would be read as text
+            zeros = 1 if self.padding == "tortoise" else 0  # no others, which such a model would read as text
             inputs |= zip(("input_ids", "attention_mask"), pad(ids, multiple=1, zeros=zeros))
         if speech is not None or audio is not None:
             codes = self._encode(audio, sampling_rate) if speech is None else self._speech_ids(_as_list(speech))
@@ -155,7 +153,10 @@ class CLVPProcessor(ProcessorMixin):
         options: dict[str, Any] = {"truncation": False, "padding": False, "return_attention_mask": False}
         codes = list[torch.Tensor]()
         for clip_N in _as_list(audio):
-            samples_N = np.asarray(clip_N, dtype=np.float32)
+            samples_N = np.asarray(clip_N)
+            if samples_N.ndim != 1 or samples_N.dtype.kind != "f":
+                raise ValueError("audio: not mono samples in [-1, 1]. Give one-dimensional floating-point arrays.")
+            samples_N = samples_N.astype(np.float32)
             features = self.feature_extractor(samples_N, sampling_rate=sampling_rate, **options)["input_features"]
             mel_1MF = torch.from_numpy(np.asarray(features))
             codes += self.dvae.codes(mel_1MF, torch.tensor([mel_1MF.shape[-1]]))

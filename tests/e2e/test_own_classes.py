@@ -40,40 +40,32 @@ class Callback(L.Callback):
 
 
 @pytest.fixture
-def own(workplace):
-    """Overrides that run a command with the package `mypkg` on PYTHONPATH."""
+def lib(workplace):
+    """A folder with the package `mypkg`."""
     (workplace / "lib/mypkg").mkdir(parents=True)
     (workplace / "lib/mypkg/__init__.py").write_text(PACKAGE)
     (workplace / "lib/mypkg/broken.py").write_text("import no_such_library\n")
-    return lambda *overrides: run(TRAIN, [*SHORT, *overrides], workplace, PYTHONPATH=f"{workplace / 'lib'}:{ROOT}")
+    return workplace / "lib"
 
 
-def test_the_examples_train_together_outside_of_the_repository(own, workplace):
-    shutil.copytree(ROOT / "examples", workplace / "lib", dirs_exist_ok=True)
+@pytest.fixture
+def own(lib, workplace):
+    """Runs a command with overrides and `mypkg` on PYTHONPATH."""
+    return lambda *overrides: run(TRAIN, [*SHORT, *overrides], workplace, PYTHONPATH=f"{lib}:{ROOT}")
+
+
+def test_the_examples_train_together_outside_of_the_repository(lib, workplace):
+    shutil.copytree(ROOT / "examples", lib, dirs_exist_ok=True)
     captions = enumerate((workplace / "sentences.txt").read_text().splitlines(), 1)
     (workplace / "film.srt").write_text(
         "".join(f"{n}\n00:00:01,000 --> 00:00:02,500\n{text}\n\n" for n, text in captions)
     )
-    own_parts = [
-        "corpus=subtitles",
-        "corpus.path=film.srt",
-        "codes=letters",
-        "loss=margin",
-        "optim=lion",
-        "model=noisy",
-    ]
-    done = own(
-        "--config-dir=lib/conf",
-        *own_parts,
-        "~tortoise.sampling.max_codes",
-        "callbacks=[default,good_enough]",
-        "callbacks.good_enough.value=0",
-        "trainer.max_steps=9",
-        "optim.scheduler={_target_:own_schedule.inverse_sqrt,_partial_:true}",
-        "+callbacks.mine={_target_:mypkg.Callback,file:parts.txt}",
-        "trainer._target_=mypkg.Trainer",
-        "+trainer.note=hello",
-    )
+    parts = ["corpus=subtitles", "corpus.path=film.srt", "codes=letters", "loss=margin", "optim=lion", "model=noisy"]
+    parts += ["callbacks=[default,good_enough]", "callbacks.good_enough.value=0", "trainer._target_=mypkg.Trainer"]
+    parts += ["optim.scheduler={_target_:own_schedule.inverse_sqrt,_partial_:true}", "+trainer.note=hello"]
+    parts += ["+callbacks.mine={_target_:mypkg.Callback,file:parts.txt}", *CORPUS[2:4], *BUDGET, "trainer.max_steps=9"]
+    parts += ["test=false", "hydra.run.dir=run", "--config-dir=lib/conf"]
+    done = run(TRAIN, parts, workplace, PYTHONPATH=f"{lib}:{ROOT}")
     assert done.status == 0, done.stderr
     assert (workplace / "parts.txt").read_text() == "Trainer NoisyCLVP MarginLoss Lion LambdaLR hello"
     assert "val/R@1 has reached 0" in done.stdout and (workplace / "run/model/model.safetensors").exists()

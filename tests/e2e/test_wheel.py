@@ -1,6 +1,5 @@
 """The built wheel, installed outside of the repository: every console script, and a short training."""
 
-import re
 import subprocess
 import sys
 import tomllib
@@ -25,22 +24,40 @@ def installed(tmp_path_factory):
     return python.parent
 
 
-def start(installed, workplace, script, *arguments):
+def execute(installed, workplace, *command):
     settings = environment(workplace, PYTHONPATH="", PYTHONSAFEPATH="1")
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([installed / script, *arguments], cwd=workplace, env=settings, text=True, **pipes)
+    done = subprocess.run(
+        [*command], cwd=workplace, env=settings, capture_output=True, text=True, timeout=TIMEOUT, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# one process for all, as each takes a second for its imports
+HELP = """
+import runpy, sys
+from hydra.core.global_hydra import GlobalHydra
+
+for script in sys.argv[1:]:
+    sys.argv = [script, "--help"]
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as end:
+        assert not end.code, (script, end.code)
+    GlobalHydra.instance().clear()
+    print("\\nend of", script)
+"""
 
 
 def test_every_console_script_has_help(installed, tmp_path):
-    started = {script: start(installed, tmp_path, script, "--help") for script in SCRIPTS}
-    for script, process in started.items():
-        stdout, stderr = process.communicate(timeout=TIMEOUT)
-        assert process.returncode == 0 and len(stdout.splitlines()) > 3, f"{script}: {stderr}"
+    paths = [str(installed / script) for script in SCRIPTS]
+    helps = execute(installed, tmp_path, installed / "python", "-c", HELP, *paths).split("\nend of")
+    assert len(SCRIPTS) >= 9 and len(helps) == len(SCRIPTS) + 1
+    assert all(len(text.splitlines()) > 5 for text in helps[:-1])
 
 
 def test_it_trains_outside_of_the_repository(installed, workplace):
     short = [*CORPUS, *BUDGET, "trainer.max_steps=1", "test=false", "hydra.run.dir=run"]
-    _, stderr = (process := start(installed, workplace, "clvp-train", *short)).communicate(timeout=TIMEOUT)
-    assert process.returncode == 0, stderr
+    execute(installed, workplace, installed / "clvp-train", *short)
     assert (workplace / "run/model/processor_config.json").exists()
-    assert not re.search(re.escape(str(ROOT)), (workplace / "run/config/config.yaml").read_text())
+    assert str(ROOT) not in (workplace / "run/config/config.yaml").read_text()

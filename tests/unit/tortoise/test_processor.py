@@ -91,6 +91,7 @@ def test_a_custom_tokenizer_is_opened_with_its_own_ids(make, sentences, tmp_path
         ({"speech": [CODES[0], [96, 97]]}, "speech 1: codes must be 0 to 95"),
         ({"speech": np.zeros(30)}, "speech 0: not a sequence of codes"),
         ({"audio": np.zeros(9000), "sampling_rate": 16_000}, "sampling rate of 22050"),
+        ({"audio": np.zeros(9000, np.int16), "sampling_rate": 22_050}, "not mono samples in"),
     ],
 )
 def test_bad_input_is_refused(make, inputs, message):
