@@ -19,7 +19,7 @@ from clvp_train.models import resolve_checkpoint
 from clvp_train.pipelines.config import validate
 from clvp_train.pipelines.trust import CALL, check_targets, override_key
 
-DATA = ("pairs", "corpus", "codes", "data.eval_pairs")  # taken together: codes belong to a corpus
+DATA = ("pairs", "corpus", "codes", "data.eval_pairs", "data.val_pairs")  # taken together: codes belong to a corpus
 OTHERS = ("tortoise", "split")
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def with_run_settings(cfg: DictConfig, checkpoint: str) -> DictConfig:
         called = CALL.search(str([_plain(settings, name) for name in taken]))
         if called is not None:
             raise UserError(f"{file}: calls a resolver: {called[0]}. If you trust it, add trust_run_folder=true.")
-        check_targets(changed, cfg, f"{file}: its settings")
+        check_targets(changed, cfg, f"{file}: the settings")
     validate(changed)
     if rank_and_world_size()[0] == 0:
         described = (f"{name}={describe(_plain(settings, name))}" for name in taken)
