@@ -60,9 +60,8 @@ def evaluate_model(data: EvaluationData, embedder: Embedder) -> Evaluation:
         "left_out": data.left_out,
         "confusions": _confusions(data.pairs, text_ND, speech_ND, ranks),
         "example": _example(data.pairs),
+        "sets": {name: _other_set(store, name, per_text) for name in data.others},
     }
-    if data.others:
-        results["sets"] = {name: _other_set(store, name, per_text) for name in data.others}
     scores_NK = None if data.candidates is None else data.candidates.by_text(store.scores(store.candidates))
     if scores_NK is not None:
         results["rerank"] = _reranking(data, scores_NK, per_text)
