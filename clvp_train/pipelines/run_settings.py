@@ -38,6 +38,7 @@ def with_run_settings(cfg: DictConfig, checkpoint: str) -> DictConfig:
         UserError: the settings are damaged, invalid, or name code that is not trusted.
     """
     typed = {override_key(override) for override in HydraConfig.get().overrides.task}
+    typed |= {key.partition("/")[0] for key in typed}  # codes/judge=… chooses codes
     wanted = [name for name in OTHERS if name not in typed]
     wanted += [name for name in DATA if not typed & set(DATA)]
     file = _settings_file(checkpoint)
