@@ -233,4 +233,4 @@ def _record(index: int) -> str:
 
 def _shards(record: dict[str, Any]) -> list[Shard]:
     """The files in a record; those of earlier versions have one."""
-    return [Shard(**shard) for shard in record.get("shards") or ([record["shard"]] if "shard" in record else [])]
+    return [Shard(**shard) for shard in (record["shards"] if "shards" in record else [record["shard"]])]
