@@ -67,32 +67,6 @@ def test_a_model_is_evaluated_on_what_its_run_was_trained_for(trained, model, wo
     metrics, expected = report(workplace / "evaluated"), report(trained.output)
     assert metrics["data"]["fingerprint"] == expected["data"]["fingerprint"]
     assert metrics["text_to_speech"] == expected["text_to_speech"]
-    other = ["corpus=text", "corpus.path=other.txt", "codes.num_candidates=1", "tortoise.sampling.max_codes=8"]
-    lines = (ROOT / "data/nano/sentences.txt").read_text().splitlines()[:30]
-    (workplace / "other.txt").write_text("\n".join(lines))
-    done = run(EVALUATE, [*short, *other], workplace)
-    assert done.status == 0, done.stderr
-    settings = report(workplace / "evaluated")["data"]["settings"]
-    assert settings["tortoise.sampling.max_codes"] == 8, "a setting of the command changes what is taken"
-    assert settings["split.test_percent"] == 20 and report(workplace / "evaluated")["data"]["corpus"] == "other.txt"
-
-
-@pytest.mark.parametrize(
-    ("was", "hostile", "words"),
-    [
-        ("clvp_train.corpus.TextLines", "os.system", "name code: corpus._target_=os.system"),
-        ("path: sentences.txt", "path: ${oc.env:HOME}", "calls a resolver: ${oc.env:"),
-        ("path: sentences.txt", "paht: sentences.txt", "corpus.paht"),
-    ],
-)
-def test_the_settings_of_a_run_name_no_code(trained, workplace, was, hostile, words):
-    shutil.copytree(trained.output / "model", workplace / "sent")
-    file = workplace / "sent/training_config.yaml"
-    assert was in file.read_text()
-    file.write_text(file.read_text().replace(was, hostile))
-    refused(EVALUATE, ["checkpoint=sent"], workplace, "training_config.yaml: damaged or edited")
-    (workplace / "sent/SHA256SUMS").unlink()
-    refused(EVALUATE, ["checkpoint=sent"], workplace, words)
 
 
 def test_checkpoints_are_compared_on_the_same_texts(trained, workplace):
