@@ -64,7 +64,8 @@ def with_run_settings(cfg: DictConfig, checkpoint: str) -> DictConfig:
         check_targets(changed, cfg, f"{file}: the settings")
     validate(changed)
     if rank_and_world_size()[0] == 0:
-        described = (f"{name}={describe(_plain(settings, name))}" for name in taken)
+        values = {name: _plain(settings, name) for name in taken}
+        described = (f"{name}={describe(value)}" for name, value in values.items() if value is not None)
         log.info("taken from %s: %s", file, ", ".join(described))
     return changed
 
