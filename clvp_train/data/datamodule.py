@@ -46,6 +46,8 @@ class CLVPDataModule(L.LightningDataModule):
             have the text.
         eval_pairs: of several folders, the name of the one that is evaluated; None: the first that has a validation and a test
             split.
+        val_pairs: of several folders, the name of the one whose validation selects the best checkpoint; None: that of
+            `eval_pairs` if it has a validation split, else the first that has one.
 
     Attributes:
         mixture: the folders.
@@ -68,6 +70,7 @@ class CLVPDataModule(L.LightningDataModule):
         max_codes: int = 500,
         weights: Mapping[str, float] | None = None,
         eval_pairs: str | None = None,
+        val_pairs: str | None = None,
     ) -> None:
         super().__init__()
         # perturbed copies also take the place of worse candidates that a text does not have
@@ -76,7 +79,8 @@ class CLVPDataModule(L.LightningDataModule):
         self.num_judged_negatives, self.judged_margin = num_judged_negatives, judged_margin
         self.judged_positive_share = judged_positive_share
         self.collate = Collate(max_codes=max_codes)
-        self.mixture = Mixture(pairs if isinstance(pairs, Mapping) else {"pairs": pairs}, weights or {}, eval_pairs)
+        folders = pairs if isinstance(pairs, Mapping) else {"pairs": pairs}
+        self.mixture = Mixture(folders, weights or {}, eval_pairs, val_pairs)
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
         self.loader_settings: dict[str, Any] = {"num_workers": num_workers, "pin_memory": pin_memory}
         self.loader_settings |= {"persistent_workers": num_workers > 0, "worker_init_fn": ignore_signals}
@@ -99,16 +103,17 @@ class CLVPDataModule(L.LightningDataModule):
 
     @property
     def val_names(self) -> list[str]:
-        """The name of each loader of `val_dataloader`: the folders with a validation split, the evaluated one first."""
+        """The name of each loader of `val_dataloader`: the folders with a validation split, the one that selects the best
+        checkpoint first."""
         has_texts = [name for name, splits in self.mixture.splits.items() if splits["val"].text_index]
-        return [self.mixture.evaluated, *(name for name in has_texts if name != self.mixture.evaluated)]
+        return [self.mixture.validated, *(name for name in has_texts if name != self.mixture.validated)]
 
     @cached_property
     def judged(self) -> JudgedCandidates | None:
         """The training pairs by their quality; None if no setting asks for it."""
         if self.num_judged_negatives == 0 and self.judged_positive_share == 1:
             return None
-        qualities = [splits["train"].qualities() for splits in self.mixture.splits.values()]
+        qualities = [self.mixture.splits[name]["train"].qualities() for name in self.mixture.trained]
         texts, quality_N = self.mixture.training_texts, np.concatenate(qualities)
         return JudgedCandidates(texts, quality_N, self.num_judged_negatives, self.judged_margin)
 
@@ -152,7 +157,7 @@ class CLVPDataModule(L.LightningDataModule):
         self.mixture.check_splits()
         found = Findings(batch_findings(self.batch_size, world_size, len(self.mixture.training_texts), self.mixture))
         for split in evaluated:
-            found += split_findings(split, len(self.splits[split].text_index), self.folder)
+            found += self._split_findings(split)
         found.report()
         if self.judged is not None and not self.judged.is_judged_N.any():
             raise UserError(
@@ -169,7 +174,8 @@ class CLVPDataModule(L.LightningDataModule):
         check_same_pairs(str(self.mixture), "; ".join(facts))
 
     def train_dataloader(self) -> DataLoader[Any]:
-        train, (rank, world_size) = [splits["train"] for splits in self.mixture.splits.values()], self._rank()
+        train = [self.mixture.splits[name]["train"] for name in self.mixture.trained]
+        rank, world_size = self._rank()
         items: Dataset[Pair] = MixedPairs(
             [TrainingPairs(pairs, self.negatives, self.seed, self.served_codes) for pairs in train]
         )
@@ -195,7 +201,11 @@ class CLVPDataModule(L.LightningDataModule):
 
     def check_split(self, split: Split) -> None:
         """Raises UserError if a split has no texts, or the test split a single one."""
-        Findings(split_findings(split, len(self.splits[split].text_index), self.folder)).report()
+        Findings(self._split_findings(split)).report()
+
+    def _split_findings(self, split: Split) -> Iterator[str]:
+        name = self.mixture.validated if split == "val" else self.mixture.evaluated
+        return split_findings(split, len(self.mixture.splits[name][split].text_index), self.mixture.folders[name])
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)

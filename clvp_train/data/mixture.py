@@ -85,25 +85,34 @@ class Mixture:
 
     Args:
         folders: by name.
-        weights: by name; 1 by default.
+        weights: by name; 1 by default. A folder with weight 0 is not trained on.
         evaluated: name of the folder that is evaluated; None: the first that has a validation and a test split.
+        validated: name of the folder whose validation split selects the best checkpoint; None: `evaluated` if it has such a
+            split, else the first that has one.
 
     Raises:
-        UserError: a folder has no manifest, the vocabularies differ, or no folder is named `evaluated`.
+        UserError: a folder has no manifest, the vocabularies differ, all weights are 0, or no folder has the given name.
     """
 
     def __init__(
-        self, folders: Mapping[str, Path | str], weights: Mapping[str, float], evaluated: str | None = None
+        self,
+        folders: Mapping[str, Path | str],
+        weights: Mapping[str, float],
+        evaluated: str | None = None,
+        validated: str | None = None,
     ) -> None:
         self.folders = {name: folder if "://" in str(folder) else Path(folder) for name, folder in folders.items()}
         self.weights = {name: float(weights.get(name, 1)) for name in self.folders}
         self.manifests = {name: read_manifest(folder) for name, folder in self.folders.items()}
-        if evaluated is not None and evaluated not in self.folders:
-            names = ", ".join(self.folders)
-            raise UserError(
-                f"data.eval_pairs={evaluated}: no pairs with this name. Choose one of {names}, or null for the first."
-            )
+        for setting, name in (("eval_pairs", evaluated), ("val_pairs", validated)):
+            if name is not None and name not in self.folders:
+                names = ", ".join(self.folders)
+                raise UserError(f"data.{setting}={name}: no pairs with this name. Choose one of {names}, or null for the first.")
         self._evaluated = next(iter(self.folders)) if len(self.folders) == 1 else evaluated
+        self._validated = validated
+        self.trained = [name for name, weight in self.weights.items() if weight > 0]
+        if not self.trained:
+            raise UserError("pairs: all weights are 0. Give the pairs to train on a weight.")
         self._check_vocabularies()
 
     def __str__(self) -> str:
@@ -124,12 +133,22 @@ class Mixture:
         return (both or list(self.folders))[0]
 
     @cached_property
+    def validated(self) -> str:
+        """The name of the folder whose validation split selects the best checkpoint."""
+        if self._validated is not None:
+            return self._validated
+        names = [self.evaluated, *self.folders]
+        return next((name for name in names if self.splits[name]["val"].text_index), self.evaluated)
+
+    @cached_property
     def training_texts(self) -> TextIndex:
         """The training pairs of each distinct text."""
-        train = [splits["train"] for splits in self.splits.values()]
+        train = [self.splits[name]["train"] for name in self.trained]
         if len(train) == 1:
             return train[0].text_index
-        return MixedTextIndex.from_folders([pairs.keys_N for pairs in train], list(self.weights.values()))
+        return MixedTextIndex.from_folders(
+            [pairs.keys_N for pairs in train], [self.weights[name] for name in self.trained]
+        )
 
     def _check_vocabularies(self) -> None:
         (first, known), *others = self.manifests.items()
@@ -145,7 +164,11 @@ class Mixture:
     def check_splits(self) -> None:
         """Raises UserError if a text is in different splits of two folders."""
         parts = [(name, split, pairs) for name, splits in self.splits.items() for split, pairs in splits.items()]
-        keys = [pairs.keys_N[pairs.text_index.first()] for *_, pairs in parts]
+        unused = np.empty(0, dtype=np.int64)  # the training texts of a folder that is not trained on
+        keys = [
+            unused if split == "train" and name not in self.trained else pairs.keys_N[pairs.text_index.first()]
+            for name, split, pairs in parts
+        ]
         part_N = np.repeat(np.arange(len(parts)), [len(keys_U) for keys_U in keys])
         keys_N = np.concatenate(keys)
         order_N = np.argsort(keys_N, kind="stable")

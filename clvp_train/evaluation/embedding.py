@@ -104,6 +104,7 @@ class EmbeddingStore:
         pairs: indices of the texts and of the codes of the held-out pairs.
         perturbations: the same for each of `data.perturbations`.
         candidates: the same for all candidates.
+        others: the same for the pairs of each other folder, by name.
         reference: indices of the reference codes.
     """
 
@@ -126,6 +127,10 @@ class EmbeddingStore:
         if sets is not None:
             texts = self._add_texts([sets.pairs.input_ids[start] for start in sets.starts])
             self.candidates = texts.repeat(sets.sizes), self._add_codes(sets.pairs.codes, sets.pairs.finished)
+        self.others = {
+            name: (self._add_texts(other.input_ids), self._add_codes(other.codes, other.finished))
+            for name, other in data.others.items()
+        }
         reference = data.reference
         self.reference = self._add_codes(reference.codes, reference.finished) if reference else self._add_codes([], [])
         self._text_XD = normalize(embedder.texts(self._texts), dim=-1)

@@ -40,6 +40,7 @@ class EvaluationData:
     perturbations: Sequence[PerturbedPairs] = ()  # of `pairs`
     candidates: CandidateSets | None = None
     judges: Mapping[str, Judge] = field(default_factory=dict)  # of the candidates, by name
+    others: Mapping[str, HeldOut] = field(default_factory=dict)  # of other folders of pairs, by name
     reference: HeldOut | None = None  # the Fréchet distance compares the codes of `pairs` with these
     left_out: dict[str, str] = field(default_factory=dict)  # part of the report: why it is not measured
 
@@ -97,11 +98,24 @@ def prepare(
     if reference is None:
         left_out["Fréchet distance"] = "set reference to a folder of reference pairs, such as codes of recordings"
     else:
-        others = _open_pairs(reference, datamodule, "reference")
-        others.check_split("test")
-        reference_pairs = HeldOut.first_candidates(others.splits["test"], limit)
+        opened = _open_pairs(reference, datamodule, "reference")
+        opened.check_split("test")
+        reference_pairs = HeldOut.first_candidates(opened.splits["test"], limit)
+    others = {
+        name: HeldOut.first_candidates(splits["test"], limit)
+        for name, splits in datamodule.mixture.splits.items()
+        if name != datamodule.mixture.evaluated and len(splits["test"].text_index) > 1
+    }
     left_out |= reranking.left_out
-    return EvaluationData(pairs, perturbations, reranking.candidates, reranking.judges, reference_pairs, left_out)
+    return EvaluationData(
+        pairs,
+        perturbations,
+        reranking.candidates,
+        reranking.judges,
+        others=others,
+        reference=reference_pairs,
+        left_out=left_out,
+    )
 
 
 def read_candidates(datamodule: CLVPDataModule, folder: str, num_texts: int, limit: int | None = None) -> CandidateSets:

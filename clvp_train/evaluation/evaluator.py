@@ -60,6 +60,7 @@ def evaluate_model(data: EvaluationData, embedder: Embedder) -> Evaluation:
         "left_out": data.left_out,
         "confusions": _confusions(data.pairs, text_ND, speech_ND, ranks),
         "example": _example(data.pairs),
+        "sets": {name: _other_set(store, name, per_text) for name in data.others},
     }
     scores_NK = None if data.candidates is None else data.candidates.by_text(store.scores(store.candidates))
     if scores_NK is not None:
@@ -110,6 +111,17 @@ def _retrieval_ranks(text_ND: torch.Tensor, speech_ND: torch.Tensor) -> metrics.
         return metrics.retrieval_ranks(
             text_ND, speech_ND, lambda done, total: progress.update(task, completed=done, total=total)
         )
+
+
+def _other_set(store: EmbeddingStore, name: str, per_text: PerText) -> dict[str, Any]:
+    """Retrieval among the held-out pairs of another folder."""
+    texts, codes = store.others[name]
+    ranks, found = _retrieval_ranks(store.texts(texts), store.speech(codes)), {}
+    for key, words in metrics.DIRECTIONS.items():
+        of_set = _retrieval_per_text(getattr(ranks, key).numpy())
+        found[key] = {"R@1": float(of_set["R@1"].mean()), "interval": metrics.interval(of_set["R@1"])}
+        per_text[f"R@1 of {name}, {words}"] = of_set["R@1"]
+    return {"gallery": len(texts)} | found
 
 
 def _scores(store: EmbeddingStore, perturbed: Sequence[np.ndarray]) -> dict[str, np.ndarray]:

@@ -19,6 +19,7 @@ class HeldOut:
     finished: Sequence[bool]  # False: the AR reached its limit of codes
     voices: Sequence[str]
     log_probabilities: np.ndarray  # in nats, under the AR; NaN if unknown
+    qualities: np.ndarray | None = None  # higher is better; NaN if unknown
 
     @classmethod
     def read(cls, pairs: PairDataset, indices: np.ndarray, limit: int | None = None) -> "HeldOut":
@@ -31,6 +32,7 @@ class HeldOut:
             finished=[item["finished"] for item in items],
             voices=pairs.column("voice", indices),
             log_probabilities=np.array(pairs.column("log_probability", indices), dtype=np.float64),
+            qualities=np.array(pairs.column("quality", indices), dtype=np.float64),
         )
 
     @classmethod

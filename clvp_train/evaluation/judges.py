@@ -17,7 +17,7 @@ from clvp_train.evaluation.held_out import CandidateSets
 from clvp_train.evaluation.text_perturbations import text_of, words_of
 from clvp_train.evaluation.transcripts import transcripts
 from clvp_train.metrics import Judge
-from clvp_train.pairs import read_manifest, read_recordings
+from clvp_train.pairs import IMPORTED, read_manifest, read_recordings
 from clvp_train.pairs.judges import Key, recording_distances
 from clvp_train.pairs.sources import UNKNOWN, check_codes, load_recording
 from clvp_train.tortoise import FrozenTortoise
@@ -47,7 +47,10 @@ def add_judges(
     Raises:
         UserError: the recognizer cannot be opened, or a recording cannot be read.
     """
-    assert data.candidates is not None
+    candidates = data.candidates
+    assert candidates is not None
+    own = judge_by_quality(candidates) if read_manifest(folder).source == IMPORTED else {}
+    data = replace(data, judges=own)
     left_out = {} if recognizer else {WORD_ERRORS: "set rerank.asr to a speech recognition model"}
     if not recordings:
         left_out[MEL_DISTANCE] = (
@@ -59,10 +62,20 @@ def add_judges(
         if reason:
             left_out = {WORD_ERRORS: reason, MEL_DISTANCE: reason} | left_out
         else:
-            judges = {} if recognizer is None else judge_by_asr(data.candidates, tortoise, recognizer, cache_dir)
-            judges |= judge_by_recordings(data.candidates, tortoise, recordings) if recordings else {}
-            data = replace(data, judges=judges)
+            judges = {} if recognizer is None else judge_by_asr(candidates, tortoise, recognizer, cache_dir)
+            judges |= judge_by_recordings(candidates, tortoise, recordings) if recordings else {}
+            data = replace(data, judges=judges | own)
     return replace(data, left_out=data.left_out | left_out)
+
+
+def judge_by_quality(candidates: CandidateSets) -> dict[str, Judge]:
+    """Compares the qualities that were imported with the candidates. Texts whose candidates do not all have one are not
+    judged."""
+    assert candidates.pairs.qualities is not None
+    errors_NK = -candidates.by_text(candidates.pairs.qualities)
+    known_NK = candidates.by_text(np.isfinite(candidates.pairs.qualities))
+    errors_NK[(known_NK == 0).any(axis=1)] = np.nan
+    return {"negative_quality": Judge(errors_NK, np.ones(len(errors_NK)))} if np.isfinite(errors_NK).any() else {}
 
 
 def judge_by_asr(

@@ -9,7 +9,8 @@ import numpy as np
 from clvp_train.metrics.bootstrap import interval
 from clvp_train.metrics.pickers import FOLDS, best_candidate, cross_fitted_weight, picked, rank_correlations
 
-JUDGES = ("word_error_rate", "character_error_rate", "mel_distance")  # the first available one chooses the weight
+# the first available one chooses the weight
+JUDGES = ("word_error_rate", "character_error_rate", "mel_distance", "negative_quality")
 ENOUGH = 0.8  # share of the gain with all candidates that counts as enough
 
 Result = dict[str, Any]  # {"value", "interval"}

@@ -182,7 +182,7 @@ def complete(
         pairs.restore_records()
     else:
         wait_for(lambda: "" if pairs.is_ready() else "the manifest")
-    indices = pairs.unfinished(range(rank, len(pairs.names), world_size))
+    indices = pairs.unfinished(range(rank, pairs.num_shards, world_size))
     if indices:
         prepare()
     if rank != 0:
@@ -192,7 +192,7 @@ def complete(
 
     pairs.start(tokenizer)
     before, started = pairs.tally().num_codes, time.monotonic()
-    count, num_done = len(pairs.names), len(pairs.names) - len(pairs.missing())
+    count, num_done = pairs.num_shards, pairs.num_shards - len(pairs.missing())
     log.info("generating %d shards in %s%s", count, pairs.storage.folder, f", {num_done} done" if num_done else "")
     _make(pairs, indices, num_rows, bad, shards)
     wait_for(lambda: "" if pairs.is_complete() else ", ".join(pairs.missing()[:3]))

@@ -11,7 +11,6 @@ A shard is hashed, and its rows are checked, when it is copied; a copy is hashed
 """
 
 import errno
-import fnmatch
 import hashlib
 import logging
 import os
@@ -29,7 +28,7 @@ from transformers import PreTrainedTokenizerBase
 from clvp_train.errors import UserError
 from clvp_train.io import atomic_write, write_text
 from clvp_train.io.digests import check_digests, file_digest, recording_digests
-from clvp_train.pairs.schema import ADDED, PATTERN, SCHEMA, Manifest, Shard, check_rows, read_manifest
+from clvp_train.pairs.schema import ADDED, SCHEMA, Manifest, Shard, check_rows, read_manifest, shard_index
 from clvp_train.pairs.storage import Storage
 from clvp_train.tortoise.tokenizer import read_saved_tokenizer
 
@@ -124,8 +123,9 @@ def check_complete(storage: Storage, manifest: Manifest) -> None:
     """Raises UserError unless the folder is complete and all shards have their recorded size."""
     sizes = storage.sizes()
     if not manifest.complete:
+        found = {index for name in sizes if (index := shard_index(name)) is not None}
         raise UserError(
-            f"{storage.folder}: incomplete, {len(fnmatch.filter(sizes, PATTERN))} of {manifest.num_shards} shards. "
+            f"{storage.folder}: incomplete, {len(found)} of {manifest.num_shards} shards. "
             "Run the same generate command again."
         )
     for shard in manifest.shards:

@@ -1,6 +1,6 @@
 """The on-disk format of a folder of pairs: Parquet shards and `manifest.json`.
 
-`datasets.load_dataset("FOLDER")` opens the shards, and so does any other reader of Parquet.
+`datasets.load_dataset("FOLDER")` opens them by split, and any other reader of Parquet the single files.
 """
 
 import hashlib
@@ -22,7 +22,9 @@ from clvp_train.pairs.storage import Storage
 MANIFEST = "manifest.json"
 CODES_PER_SECOND = 22_050 / 1024  # of speech, by Tortoise's DVAE
 IMPORTED = "imported"  # `Manifest.source` of `import_pairs`
-PATTERN = "pairs-*.parquet"
+# the files of a shard: one for each split that it has pairs of; "pairs", with all splits, in folders of earlier versions
+FILE_NAME = re.compile(r"(pairs|train|val|test)-(\d{5,})-of-\d{5,}\.parquet")
+MIXED = "pairs"
 SHARD_NAME = re.compile(r"[\w-][\w.-]*\.parquet")  # in the folder itself, not hidden
 SCHEMA = pa.schema(
     {
@@ -44,7 +46,7 @@ ADDED = ("quality",)  # columns that older folders lack, which then are null
 
 @dataclass(frozen=True)
 class Shard:
-    """A written shard, as listed in the manifest."""
+    """A written file, as listed in the manifest."""
 
     name: str
     rows: int
@@ -65,7 +67,7 @@ class Manifest:
     fingerprint: str  # SHA-256 of `settings`
     corpus: str  # name of the corpus
     source: str  # name of the source of the codes: "ar", "dvae", "stored", …
-    num_shards: int
+    num_shards: int  # each with a file for each split that it has pairs of
     text_vocab_size: int
     speech_vocab_size: int
     tortoise: str  # folder or name of the Tortoise that made the codes; "" for codes of another codec
@@ -78,8 +80,14 @@ class Manifest:
     report: dict[str, Any] = field(default_factory=dict)  # see `summary.Tally.report`; empty until complete
 
 
-def shard_name(index: int, count: int) -> str:
-    return f"pairs-{index:05d}-of-{count:05d}.parquet"
+def shard_name(index: int, count: int, split: str = MIXED) -> str:
+    return f"{split}-{index:05d}-of-{count:05d}.parquet"
+
+
+def shard_index(name: str) -> int | None:
+    """The number of the shard that a file belongs to; None for other files."""
+    found = FILE_NAME.fullmatch(name)
+    return int(found[2]) if found else None
 
 
 def write_shard(storage: Storage, name: str, rows: list[dict[str, Any]]) -> tuple[Shard, pa.Table]:

@@ -13,7 +13,7 @@ import yaml
 
 from clvp_train.io.sanitize import escape_markdown
 from clvp_train.models.weight_files import public_name
-from clvp_train.pairs.schema import CODES_PER_SECOND, PATTERN, Manifest
+from clvp_train.pairs.schema import CODES_PER_SECOND, FILE_NAME, MIXED, Manifest
 
 # the Hub's size categories, by their upper bound in rows
 SIZE_CATEGORIES = (
@@ -29,7 +29,7 @@ TEXT = """---
 # Text–code pairs: {corpus}
 
 {origin}
-Open the shards with `datasets.load_dataset("FOLDER")`.
+Open them with `datasets.load_dataset("FOLDER")`.
 
 ```
 {report}
@@ -154,7 +154,7 @@ def card(manifest: Manifest, license: str | None = None, language: str | list[st
         "pretty_name": f"Text–code pairs: {manifest.corpus}",
         "tags": [*(["tortoise-tts"] if manifest.tortoise else []), "clvp", "speech-codes"],
         "size_categories": [next(name for bound, name in SIZE_CATEGORIES if rows < bound)],
-        "configs": [{"config_name": "default", "data_files": PATTERN}],
+        "configs": [{"config_name": "default", "data_files": _data_files(manifest)}],
     }
     present = {name: value for name, value in metadata.items() if value is not None}
     return TEXT.format(
@@ -165,6 +165,15 @@ def card(manifest: Manifest, license: str | None = None, language: str | list[st
         report="\n".join(report_lines(manifest.report)),
         skipped="; `skipped.jsonl` lists the skipped rows" if manifest.report["skipped"] else "",
     )
+
+
+def _data_files(manifest: Manifest) -> str | list[dict[str, str]]:
+    """The files of each split, by the split's usual name on the Hub."""
+    kinds = {found[1] for shard in manifest.shards if (found := FILE_NAME.fullmatch(shard.name))}
+    if MIXED in kinds:  # a folder of an earlier version
+        return f"{MIXED}-*.parquet"
+    names = {"train": "train", "val": "validation", "test": "test"}
+    return [{"split": name, "path": f"{kind}-*.parquet"} for kind, name in names.items() if kind in kinds]
 
 
 def _origin(manifest: Manifest) -> str:

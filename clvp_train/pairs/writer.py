@@ -1,5 +1,7 @@
 """A resumable folder of shards.
 
+A shard has a file for each split, so that other programs do not train on held-out texts by accident.
+
 The manifest is written first, then each shard and, after it, a small record of the shard in `.progress`. Resumed runs and other
 ranks go by the records, because a shard without one may be of any state. At the end the records are joined into the final
 manifest and removed.
@@ -9,6 +11,7 @@ import hashlib
 import logging
 from collections.abc import Iterable
 from dataclasses import asdict, replace
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -21,10 +24,13 @@ from clvp_train.io.digests import read_sealed_json, sealed_json
 from clvp_train.pairs.reader import TOKENIZER, save_tokenizer
 from clvp_train.pairs.schema import (
     MANIFEST,
+    MIXED,
+    SCHEMA,
     Manifest,
     Shard,
     differences,
     read_manifest,
+    shard_index,
     shard_name,
     write_manifest,
     write_shard,
@@ -47,8 +53,16 @@ class PairFolder:
 
     def __init__(self, storage: Storage, manifest: Manifest) -> None:
         self.storage, self.manifest = storage, manifest
-        self.names = [shard_name(index, manifest.num_shards) for index in range(manifest.num_shards)]
-        self._records: dict[int, tuple[Shard, Tally]] = {}
+        self._records: dict[int, tuple[list[Shard], Tally]] = {}
+
+    @property
+    def num_shards(self) -> int:
+        return self.manifest.num_shards
+
+    @cached_property
+    def _is_mixed(self) -> bool:
+        """Whether the folder was begun by an earlier version, which wrote all splits of a shard to one file."""
+        return any(shard_index(name) is not None and name.startswith(MIXED) for name in self.storage.sizes())
 
     def check_same_settings(self, is_cache: bool) -> None:
         """Raises UserError if the folder contains anything but pairs of this manifest.
@@ -92,10 +106,14 @@ class PairFolder:
         if manifest is None or not manifest.complete:
             return
         skipped, sizes = self._read_skipped(), self.storage.sizes()
-        for index, shard in enumerate(manifest.shards):
-            if self._is_intact(shard, sizes):
-                table = pq.read_table(pa.BufferReader(self.storage.read(shard.name)))
-                self._write_record(index, shard, table, skipped.get(index, []))
+        files: dict[int, list[Shard]] = {index: [] for index in range(self.num_shards)}
+        for number, shard in enumerate(manifest.shards):
+            index = shard_index(shard.name)
+            files.setdefault(number if index is None else index, []).append(shard)
+        for index, shards in files.items():
+            if all(self._is_intact(shard, sizes) for shard in shards):
+                tables = [pq.read_table(pa.BufferReader(self.storage.read(shard.name))) for shard in shards]
+                self._write_record(index, shards, tables, skipped.get(index, []))
 
     def start(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Writes tokenizer and manifest, for which other ranks wait."""
@@ -107,20 +125,29 @@ class PairFolder:
         records, sizes = self._read_records(), self.storage.sizes()
         if self.is_complete():  # another rank has just written the last shard
             return set()
-        return {index for index in indices if index not in records or not self._is_intact(records[index][0], sizes)}
+        return {
+            index
+            for index in indices
+            if index not in records or not all(self._is_intact(shard, sizes) for shard in records[index][0])
+        }
 
     def finish(self, index: int, rows: list[dict[str, Any]], skipped: list[dict[str, Any]]) -> None:
-        """Writes a shard, then its record."""
-        shard, table = write_shard(self.storage, self.names[index], rows)
-        self._write_record(index, shard, table, [entry | {"shard": index} for entry in skipped])
+        """Writes the files of a shard, then its record."""
+        by_split: dict[str, list[dict[str, Any]]] = {MIXED: []} if self._is_mixed else {}
+        for row in rows:
+            by_split.setdefault(MIXED if self._is_mixed else row["split"], []).append(row)
+        names = {split: shard_name(index, self.num_shards, split) for split in by_split}
+        written = [write_shard(self.storage, names[split], of_split) for split, of_split in sorted(by_split.items())]
+        shards, tables = [shard for shard, _ in written], [table for _, table in written]
+        self._write_record(index, shards, tables, [entry | {"shard": index} for entry in skipped])
 
     def missing(self) -> list[str]:
         """The names of unfinished shards, by size only."""
         records, sizes = self._read_records(), self.storage.sizes()
         return [
-            name
-            for index, name in enumerate(self.names)
-            if index not in records or sizes.get(name) != records[index][0].bytes
+            shard_name(index, self.num_shards, "*")
+            for index in range(self.num_shards)
+            if index not in records or any(sizes.get(shard.name) != shard.bytes for shard in records[index][0])
         ]
 
     def tally(self) -> Tally:
@@ -133,7 +160,7 @@ class PairFolder:
         Raises:
             UserError: no pair was made, or the folder is not writable.
         """
-        records = [read_sealed_json(self.storage.read(_record(index))) for index in range(len(self.names))]
+        records = [read_sealed_json(self.storage.read(_record(index))) for index in range(self.num_shards)]
         skipped = [entry for record in records for entry in record["skipped"]]
         total = self.tally()
         if not total.pairs:
@@ -142,7 +169,7 @@ class PairFolder:
         if skipped:
             lines = [sealed_json(entry, ensure_ascii=False) + "\n" for entry in skipped]
             self.storage.write(SKIPPED, "".join(lines).encode())
-        shards = tuple(Shard(**record["shard"]) for record in records)
+        shards = tuple(shard for record in records for shard in _shards(record))
         manifest = replace(
             self.manifest, complete=True, shards=shards, report=total.report(codes_per_second, self.manifest.code_rate)
         )
@@ -178,17 +205,20 @@ class PairFolder:
             log.warning("%s: missing or damaged, will be made again", self.storage.path(shard.name))
         return is_intact
 
-    def _write_record(self, index: int, shard: Shard, table: pa.Table, skipped: list[dict[str, Any]]) -> None:
-        record = {"shard": asdict(shard), "tally": vars(Tally.of(table, skipped)), "skipped": skipped}
+    def _write_record(
+        self, index: int, shards: list[Shard], tables: list[pa.Table], skipped: list[dict[str, Any]]
+    ) -> None:
+        tally = Tally.of(pa.concat_tables([SCHEMA.empty_table(), *tables], promote_options="default"), skipped)
+        record = {"shards": [asdict(shard) for shard in shards], "tally": vars(tally), "skipped": skipped}
         self.storage.write(_record(index), sealed_json(record).encode())
 
-    def _read_records(self) -> dict[int, tuple[Shard, Tally]]:
-        """Shard and counts of each finished shard, whichever process wrote it. Each record is read once."""
+    def _read_records(self) -> dict[int, tuple[list[Shard], Tally]]:
+        """Files and counts of each finished shard, whichever process wrote it. Each record is read once."""
         indices = {int(name.removesuffix(".json")) for name in self.storage.sizes(RECORDS) if name.endswith(".json")}
         for index in indices - set(self._records):
             try:
                 record = read_sealed_json(self.storage.read(_record(index)))
-                self._records[index] = Shard(**record["shard"]), Tally.from_json(record["tally"])
+                self._records[index] = _shards(record), Tally.from_json(record["tally"])
             except FileNotFoundError:
                 pass  # rank 0 has joined and removed them meanwhile
             except (ValueError, KeyError, TypeError):
@@ -199,3 +229,8 @@ class PairFolder:
 
 def _record(index: int) -> str:
     return f"{RECORDS}/{index:05d}.json"
+
+
+def _shards(record: dict[str, Any]) -> list[Shard]:
+    """The files in a record; those of earlier versions have one."""
+    return [Shard(**shard) for shard in (record["shards"] if "shards" in record else [record["shard"]])]

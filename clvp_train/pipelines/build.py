@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
-import numpy as np
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.plugins.environments import LightningEnvironment
@@ -65,7 +64,8 @@ def candidates(
     if rerank.pairs is not None:
         return rerank.pairs, ""
     test, mixture = datamodule.splits["test"], datamodule.mixture
-    if datamodule.manifest.source == pairs_.IMPORTED and any(test.column("candidate", np.arange(len(test)))):
+    has_candidates = datamodule.manifest.settings.get("columns.candidate") is not None  # of `import_pairs`
+    if has_candidates and (test.text_index.sizes() > 1).any():
         return str(datamodule.folder), ""
     drawn_by_ar = [name for name, manifest in mixture.manifests.items() if manifest.source == pairs_.ARCodes.name]
     name = next(iter(drawn_by_ar), mixture.evaluated)
@@ -77,10 +77,7 @@ def candidates(
         "Draw candidates with `python -m clvp_train.generate … num_candidates=16` and set rerank.pairs to their folder."
     )
     if not manifest.tortoise:
-        return (
-            None,
-            "the pairs have one candidate per text. Import candidates with columns.candidate=…, see docs/pairs.md.",
-        )
+        return None, "the pairs have one candidate per text. Import candidates with columns.candidate=…."
     if not drawn_by_ar or source is None or source.needs_audio:
         return None, f"the pairs have one candidate per text. {advice}"
     frozen = tortoise()

@@ -124,10 +124,10 @@ def given_pairs(pairs: Any) -> tuple[dict[str, str], dict[str, float]]:
     for folder in folders or [{}]:
         weight, is_folder = folder.get("weight", 1), isinstance(folder.get("path"), str)
         is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
-        if not (is_folder and is_number and weight > 0 and folder.keys() <= {"path", "weight"}):
+        if not (is_folder and is_number and weight >= 0 and folder.keys() <= {"path", "weight"}):
             raise UserError(
                 f"pairs={given}: not folders. Set a folder, a list of folders, or folders by name as in "
-                "{a:A,b:{path:B,weight:2}}, with weights > 0."
+                "{a:A,b:{path:B,weight:2}}, with weights ≥ 0."
             )
     paths = [folder["path"] for folder in folders]
     names = list(map(str, given)) if isinstance(given, dict) else short_names(paths)

@@ -19,7 +19,7 @@ from clvp_train.models import resolve_checkpoint
 from clvp_train.pipelines.config import validate
 from clvp_train.pipelines.trust import CALL, check_targets, override_key
 
-DATA = ("pairs", "corpus", "codes", "data.eval_pairs")  # taken together: codes belong to a corpus
+DATA = ("pairs", "corpus", "codes", "data.eval_pairs", "data.val_pairs")  # taken together: codes belong to a corpus
 OTHERS = ("tortoise", "split")
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ def with_run_settings(cfg: DictConfig, checkpoint: str) -> DictConfig:
         UserError: the settings are damaged, invalid, or name code that is not trusted.
     """
     typed = {override_key(override) for override in HydraConfig.get().overrides.task}
+    typed |= {key.partition("/")[0] for key in typed}  # codes/judge=… chooses codes
     wanted = [name for name in OTHERS if name not in typed]
     wanted += [name for name in DATA if not typed & set(DATA)]
     file = _settings_file(checkpoint)
@@ -60,10 +61,11 @@ def with_run_settings(cfg: DictConfig, checkpoint: str) -> DictConfig:
         called = CALL.search(str([_plain(settings, name) for name in taken]))
         if called is not None:
             raise UserError(f"{file}: calls a resolver: {called[0]}. If you trust it, add trust_run_folder=true.")
-        check_targets(changed, cfg, f"{file}: its settings")
+        check_targets(changed, cfg, f"{file}: the settings")
     validate(changed)
     if rank_and_world_size()[0] == 0:
-        described = (f"{name}={describe(_plain(settings, name))}" for name in taken)
+        values = {name: _plain(settings, name) for name in taken}
+        described = (f"{name}={describe(value)}" for name, value in values.items() if value is not None)
         log.info("taken from %s: %s", file, ", ".join(described))
     return changed
 

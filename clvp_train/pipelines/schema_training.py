@@ -39,6 +39,7 @@ class Data:
     judged_positive_share: float = setting(gt=0, le=1)
     max_codes: int = setting(**MAX_CODES)
     eval_pairs: str | None
+    val_pairs: str | None
 
     @staticmethod
     def conflict(data: Any) -> str | None:

@@ -15,7 +15,7 @@ ROWS = {
     "gain_combined": "score and AR combined − random",
 }
 QUALITIES = ("finished", "log_probability_per_code", *JUDGES)  # of candidates
-NOT_JUDGED = "What re-ranking is worth is not measured: set rerank.asr or rerank.recordings."
+NOT_JUDGED = "What re-ranking is worth is not measured: set rerank.asr or rerank.recordings, or import qualities."
 
 
 def worth(metrics: Metrics) -> str:

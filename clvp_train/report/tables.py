@@ -14,7 +14,7 @@ PERCENTILES = (0, 1, 5, 10, 25, 50, 75, 90, 95, 99, 100)
 
 def tables(metrics: Metrics) -> list[Table]:
     """Returns all tables for the metrics of `evaluation.evaluate_model`."""
-    optional = [retrieval(metrics), perturbations(metrics), *reranking.rerank_tables(metrics)]
+    optional = [retrieval(metrics), sets(metrics), perturbations(metrics), *reranking.rerank_tables(metrics)]
     optional += [scores(metrics), percentiles(metrics), reference(metrics)]
     return [*(table for table in optional if table), *breakdowns(metrics), confusions(metrics)]
 
@@ -65,6 +65,18 @@ def retrieval(metrics: Metrics) -> Table:
     ]
     title = f"Retrieval among {metrics['gallery']} sentences (chance R@1: {metrics['chance_R@1']:.4f})"
     return Table(title, ["", *DIRECTIONS.values()], rows, INTERVALS)
+
+
+def sets(metrics: Metrics) -> Table | None:
+    """R@1 among the held-out pairs of each other folder."""
+    rows = [
+        [name, str(values["gallery"])]
+        + [with_interval(values[key]["R@1"], values[key]["interval"], 3) for key in DIRECTIONS]
+        for name, values in metrics.get("sets", {}).items()
+    ]
+    if not rows:
+        return None
+    return Table("R@1 on other pairs", ["pairs", "texts", *DIRECTIONS.values()], rows, INTERVALS)
 
 
 def perturbations(metrics: Metrics) -> Table | None:

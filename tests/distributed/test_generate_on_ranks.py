@@ -10,6 +10,7 @@ from clvp_train.corpus import TextLines
 from clvp_train.errors import UserError
 from clvp_train.io.slurm import announcing_failure
 from clvp_train.pairs import ARCodes, generate, read_manifest
+from clvp_train.pairs.schema import shard_index
 from clvp_train.tortoise import FrozenTortoise
 from tests.distributed.ranks import on_ranks
 
@@ -40,7 +41,7 @@ def corpora(tmp_path):
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in Path(folder).glob("pairs-*")}
+    return {path.name: path.read_bytes() for path in Path(folder).glob("*.parquet")}
 
 
 TORCHRUN, SRUN = ("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
@@ -61,12 +62,12 @@ def test_two_ranks_repair_a_lost_shard(corpora, lost):
     """A shard of the first rank and one of the second."""
     (folder,) = on_ranks(1, alone, corpora / "one")
     complete = contents(folder)
-    times = {path.name: path.stat().st_mtime_ns for path in Path(folder).glob("pairs-*")}
-    sorted(Path(folder).glob("pairs-*"))[lost].unlink()
+    times = {path.name: path.stat().st_mtime_ns for path in Path(folder).glob("*.parquet")}
+    sorted(Path(folder).glob("train-*"))[lost].unlink()
     assert on_ranks(2, share, TORCHRUN, corpora / "one") == [folder, folder]
     assert contents(folder) == complete and read_manifest(folder).complete
-    kept = [path.name for path in Path(folder).glob("pairs-*") if path.stat().st_mtime_ns == times[path.name]]
-    assert len(kept) == 4
+    kept = [path.name for path in Path(folder).glob("*.parquet") if path.stat().st_mtime_ns == times[path.name]]
+    assert {shard_index(name) for name in kept} == set(range(5)) - {lost}
 
 
 def share_of_srun(rank, folder):

@@ -128,7 +128,13 @@ def _write_codes(inputs: Path, sentences: list[str]) -> None:
     rows = [{"text": text, "codes": codes(text), "speaker": f"s{n % 2}"} for n, text in enumerate(sentences[8:])]
     pq.write_table(pa.Table.from_pylist(rows), inputs / "codes.parquet")
     candidates = [
-        {"text": text, "codes": codes(text), "candidate": number, "log_probability": -2.0 * len(text) - number}
+        {
+            "text": text,
+            "codes": codes(text),
+            "candidate": number,
+            "log_probability": -2.0 * len(text) - number,
+            "quality": -number,
+        }
         for text in sentences[:8]
         for number in range(3)
     ]

@@ -135,6 +135,8 @@ def test_recipe_of_another_codec_needs_no_tortoise(clone, variables):
     assert (manifest.source, manifest.speech_vocab_size, manifest.code_rate) == ("imported", 2048, 12.5)
     (report,) = (folder / "outputs/evaluate").glob("*/report/metrics.json")
     metrics = json.loads(report.read_text())
+    assert metrics["rerank"]["negative_quality"]["best"]["value"] == 0
+    assert metrics["rerank"]["combination"]["judge"] == "negative_quality"
     assert metrics["rerank"]["texts"] == 8 and metrics["gallery"] == manifest.report["pairs"]["test"]
     assert metrics["data"]["fingerprint"] == manifest.fingerprint, "evaluate.py takes the pairs of the run"
     assert pq.read_table(folder / "ranked")["rank"].to_pylist().count(1) == 8

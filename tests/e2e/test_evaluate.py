@@ -57,6 +57,18 @@ def test_a_report_has_all_parts_and_the_terminal_a_summary(trained):
     assert percentile(table, metrics["scores"]["true"]["mean"]) == pytest.approx(50, abs=25)
 
 
+def test_a_model_is_evaluated_on_what_its_run_was_trained_for(trained, model, workplace):
+    short = [model, "rerank.num_texts=0", "perturbations.num_pairs=0", "hydra.run.dir=evaluated"]
+    done = run(EVALUATE, short, workplace)
+    assert done.status == 0, done.stderr
+    assert (
+        "training_config.yaml: " in done.stdout + done.stderr and "TextLines sentences.txt" in done.stdout + done.stderr
+    )
+    metrics, expected = report(workplace / "evaluated"), report(trained.output)
+    assert metrics["data"]["fingerprint"] == expected["data"]["fingerprint"]
+    assert metrics["text_to_speech"] == expected["text_to_speech"]
+
+
 def test_checkpoints_are_compared_on_the_same_texts(trained, workplace):
     best, last = (f"{trained.output}/checkpoints/{name}.ckpt" for name in ("best-step-3", "last"))
     done = evaluate(workplace, f"checkpoint=['{best}','{last}']")

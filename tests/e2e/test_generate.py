@@ -50,7 +50,7 @@ def start_ranks(folder: Path, ranks: list[dict[str, str]]) -> list[Running]:
 
 
 def shards(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.glob("pairs-*")}
+    return {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
 
 
 def manifest_without_speed(folder: Path) -> dict:

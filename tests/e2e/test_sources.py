@@ -44,6 +44,8 @@ def test_mixed_codes_train_and_are_evaluated(trained, cwd):
     assert f"pairs found in outputs/codes/{trained.pairs.name}" in done.stdout, "the pairs of codes=ar"
     assert len(logged(cwd / "run", "val/R@1")) == len(logged(cwd / "run", "val/ar/R@1")) == 1
     metrics = report(cwd / "run")
+    assert metrics["sets"]["ar"]["gallery"] > 1 and 0 <= metrics["sets"]["ar"]["text_to_speech"]["R@1"] <= 1
+    assert "R@1 on other pairs" in (cwd / "run/report/report.md").read_text()
     assert metrics["data"]["codes"] == "stored" and metrics["rerank"]["candidates"] == 3, "candidates of the AR"
     card = (cwd / "run/hub/README.md").read_text()
     assert (
@@ -119,7 +121,7 @@ def test_a_bad_source_is_refused_before_codes_are_drawn(cwd, overrides, words):
     ("pairs", "words"),
     [
         ("pairs=[]", ["pairs=[]", "not folders"]),
-        ("pairs=[a,{path:b,weight:0}]", ["not folders", "weights > 0"]),
+        ("pairs=[a,{path:b,weight:-1}]", ["not folders", "weights ≥ 0"]),
         ("pairs={a:{path:a,weigth:2},b:b}", ["not folders"]),
         ("pairs=[a,nowhere]", ["nowhere", "clvp_train.generate"]),
         (

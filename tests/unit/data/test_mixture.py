@@ -95,6 +95,17 @@ def test_the_first_complete_folder_is_evaluated_unless_another_is_chosen(mixed):
         mixed(eval_pairs="c")
 
 
+def test_a_folder_of_weight_0_is_evaluated_only(mixed):
+    apart = {"a": 1, "b": 0}
+    module = mixed(weights=apart, eval_pairs="b", val_pairs="a")
+    assert module.folder.name == "b" and module.val_names == ["a", "b"] and module.steps_per_epoch == 2
+    assert len({key for batch in drawn(module) for key in batch["key"]}) == 20
+    mixed(second={"extra": ("test 3!",)}, weights=apart).check(1)
+    assert mixed(second={"val": 0}, weights=apart, eval_pairs="b").val_names == ["a"]
+    with pytest.raises(UserError, match="pairs: all weights are 0"):
+        mixed(weights=dict.fromkeys("ab", 0))
+
+
 def test_folders_that_do_not_belong_together_are_refused(mixed, write_pairs):
     with pytest.raises(UserError, match="b: 33 speech tokens, but the pairs in .*a have 32. Use pairs of the same Tor"):
         mixed(second={"speech_vocab_size": 33})

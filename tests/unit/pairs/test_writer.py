@@ -1,13 +1,25 @@
 """Folders that already contain the same pairs, some of them, damaged ones, or something else."""
 
 import shutil
+from dataclasses import replace
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from clvp_train.errors import UserError
-from clvp_train.pairs import ARCodes, copy_tokenizer, generate, read_manifest, read_pairs
+from clvp_train.pairs import (
+    ARCodes,
+    Storage,
+    card,
+    copy_tokenizer,
+    generate,
+    read_manifest,
+    read_pairs,
+    write_manifest,
+)
+from clvp_train.pairs.schema import shard_index, shard_name, write_shard
 from clvp_train.tortoise import FrozenTortoise
 from tests.unit.pairs.conftest import VOICES
 
@@ -35,8 +47,8 @@ def files(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def times(folder, without=None):
-    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.parquet") if path != without}
+def times(folder):
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
 
 
 def lose(shard):
@@ -58,11 +70,12 @@ def flip(shard):
 @pytest.mark.parametrize("number", [1, 4])
 def test_complete_folder_is_repaired(make, folder, caplog, damage, number):
     shard = sorted(folder.glob("*.parquet"))[number]
-    kept, data, report = times(folder, shard), shard.read_bytes(), read_manifest(folder).report
+    others = [name for name in times(folder) if shard_index(name) != shard_index(shard.name)]
+    kept, data, report = times(folder), shard.read_bytes(), read_manifest(folder).report
     damage(shard)
     assert make() == str(folder)
     assert shard.read_bytes() == data and f"{shard}: missing or damaged" in caplog.text
-    assert times(folder, shard) == kept
+    assert all(times(folder)[name] == kept[name] for name in others)
     assert read_manifest(folder).report | {"codes_per_second": 0} == report | {"codes_per_second": 0}
     assert (folder / "skipped.jsonl").read_text().count("\n") == 1 and not (folder / ".progress").exists()
 
@@ -91,15 +104,43 @@ def test_interrupted_folder_is_resumed_and_repaired(make, folder, tortoise, capl
         make()
     monkeypatch.undo()
     manifest = read_manifest(folder)
-    assert not manifest.complete and manifest.settings["codes.shard_size"] == 4 and len(times(folder)) == 4
-    shard = sorted(folder.glob("*.parquet"))[2]
-    kept = times(folder, shard)
+    assert not manifest.complete and manifest.settings["codes.shard_size"] == 4
+    assert {shard_index(name) for name in times(folder)} == set(range(4))
+    shard = sorted(folder.glob("train-*"))[2]
+    kept = {name: time for name, time in times(folder).items() if shard_index(name) != 2}
     damage(shard)
     make()
-    assert f"{shard}: missing or damaged" in caplog.text and kept.items() <= times(folder, shard).items()
+    assert f"{shard}: missing or damaged" in caplog.text and kept.items() <= times(folder).items()
     for file, data in files(folder).items():
         if file.suffix not in (".json", ".md"):  # these contain the speed of the run
             assert data == complete[file]
+
+
+def test_each_split_has_its_files(make, folder, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    splits = datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
+    assert {name: set(split["split"]) for name, split in splits.items()} == {"train": {"train"}, "test": {"test"}}
+    assert sum(map(len, splits.values())) == read_pairs(folder).num_rows == 19
+
+
+def test_a_folder_of_an_earlier_version_keeps_its_layout(make, folder):
+    """A file for each shard, with all splits."""
+    manifest, shards = read_manifest(folder), []
+    for index in range(5):
+        parts = [pq.read_table(file).to_pylist() for file in sorted(folder.glob(f"*-{index:05d}-of-*"))]
+        shards.append(write_shard(Storage(folder), shard_name(index, 5), [row for part in parts for row in part])[0])
+    for file in [*folder.glob("train-*"), *folder.glob("test-*"), *folder.glob("val-*")]:
+        file.unlink()
+    write_manifest(folder, replace(manifest, shards=tuple(shards)))
+    before = files(folder)
+    make()
+    assert files(folder) == before, "is found"
+    (folder / shards[3].name).unlink()
+    make()
+    assert times(folder).keys() == {shard.name for shard in shards} and read_manifest(folder).shards[:3] == tuple(
+        shards[:3]
+    )
+    assert card(read_manifest(folder)).count("data_files: pairs-*.parquet") == 1
 
 
 def test_records_left_by_a_kill_at_the_end_are_removed(make, folder):
