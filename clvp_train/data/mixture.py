@@ -107,7 +107,8 @@ class Mixture:
         for setting, name in (("eval_pairs", evaluated), ("val_pairs", validated)):
             if name is not None and name not in self.folders:
                 names = ", ".join(self.folders)
-                raise UserError(f"data.{setting}={name}: no pairs with this name. Choose one of {names}, or null for the first.")
+                advice = f"Choose one of {names}, or null for the first."
+                raise UserError(f"data.{setting}={name}: no pairs with this name. {advice}")
         self._evaluated = next(iter(self.folders)) if len(self.folders) == 1 else evaluated
         self._validated = validated
         self.trained = [name for name, weight in self.weights.items() if weight > 0]

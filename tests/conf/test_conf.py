@@ -172,7 +172,7 @@ def test_every_file_composes_and_instantiates(pick, tmp_path):
 @pytest.mark.parametrize("root", ROOTS)
 def test_every_command_composes_with_targets_that_fit(root):
     cfg = compose(root)
-    assert check_targets(OmegaConf.to_container(cfg)) >= 1
+    assert check_targets(OmegaConf.to_container(cfg)) >= (root != "export")  # it has no groups
     for group in (groups_of(root) - {"hydra", "experiment", "debug"}) & set(cfg):
         OmegaConf.resolve(cfg[group])
 
