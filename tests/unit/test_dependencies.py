@@ -30,7 +30,7 @@ def test_what_is_imported_is_declared():
     modules = set(imported()) - set(sys.stdlib_module_names) - {"clvp_train"}
     assert {"torch", "numpy", "omegaconf", "gradio"} <= modules
     for module in modules:
-        extra, own = OF_EXTRAS.get(module), {name.lower() for name in packages_distributions()[module]}
+        extra, own = OF_EXTRAS.get(module), names(packages_distributions()[module])
         declared = PROJECT["dependencies"] if extra is None else PROJECT["optional-dependencies"][extra]
         assert own & names(declared), f"{module} of {own} is not declared"
 
