@@ -36,6 +36,7 @@ from clvp_train.tortoise.vocoder import mp3, synthesize
 
 NUM_SAMPLES = 4  # texts to listen to
 HEARD = ("highest score", "drawn first")
+HEARING = {"word_error_rate", "mel_distance"}  # judges that decode the candidates
 
 
 def origin(name: str, model: CLVPModel, datamodule: CLVPDataModule) -> dict[str, Any]:
@@ -67,9 +68,9 @@ def report_page(cfg: DictConfig, name: str, evaluation: Evaluation, data: Evalua
 
 
 def _samples(cfg: DictConfig, evaluation: Evaluation, data: EvaluationData) -> list[Sample]:
-    """Picks that differ from the candidate that was drawn first, which is as good as a random one. Only if there is a judge
-    of the candidates, so that Tortoise has their DVAE."""
-    if evaluation.scores_NK is None or data.candidates is None or not data.judges:
+    """Picks that differ from the candidate that was drawn first, which is as good as a random one. Only if a judge
+    has heard the candidates, so that Tortoise has their DVAE."""
+    if evaluation.scores_NK is None or data.candidates is None or not data.judges.keys() & HEARING:
         return []
     sets, picks_N = data.candidates, best_candidate(evaluation.scores_NK)
     texts = np.flatnonzero(picks_N > 0)[:NUM_SAMPLES].tolist()
