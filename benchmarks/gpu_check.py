@@ -144,12 +144,14 @@ def check_attention(setup: Setup) -> Iterator[Row]:
     layer, config = layer.to(setup.device), layer.self_attn.config
     x_BLD = torch.randn(B, T, config.hidden_size, device=setup.device, requires_grad=True)
     lengths_B = torch.randint(T // 2, T, (B,), device=setup.device)
-    mask = (torch.arange(T, device=setup.device) < lengths_B[:, None])[:, None, None].expand(B, 1, T, T)
-    rotary = rotary_table(config.rotary_dim, T, None, x_BLD.device)
+    mask = (torch.arange(T, device=setup.device) < lengths_B[:, None])[:, None, None]
+    rotary = tuple(
+        table.bfloat16() for table in rotary_table(config.rotary_dim, torch.arange(T, device=setup.device)[None])
+    )
 
     def step(masked: bool) -> None:
         with torch.autocast(setup.device, torch.bfloat16):
-            layer(x_BLD, mask if masked else None, rotary, False)[0].sum().backward()
+            layer(x_BLD, mask if masked else None, rotary, "sdpa", None)[0].sum().backward()
 
     backends = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.MATH]
     for masked in (False, True):

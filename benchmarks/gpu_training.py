@@ -11,6 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,17 @@ from lengths import batch
 from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
+from clvp_train.data.collate import Batch
 from clvp_train.models import CLVPConfig, CLVPModel
 from clvp_train.training import EMA, CLVPModule, OptimConfig, TrainingConfig
+from clvp_train.training.module import host_lengths
+from clvp_train.training.throughput import Throughput, peak_flops
 
-PEAK_FLOPS = 989e12  # of an H100 SXM and an H200, dense bfloat16
 SHAPES = {
     "nano": {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3, "num_attention_heads": 2},
     "full": {"hidden_size": 768, "intermediate_size": 1536, "num_hidden_layers": 20, "num_attention_heads": 12},
 }
 VOCABULARIES = (256, 8192)  # text, speech
-Batch = dict[str, torch.Tensor]
 
 
 @dataclass
@@ -63,7 +65,10 @@ def fit(model: CLVPModel, batches: Sequence[Batch], callbacks: list[L.Callback],
     module = CLVPModule(model, None, OptimConfig(lr=5e-4), len(batches), training)
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     settings = {"devices": 1, "max_epochs": 1, "use_distributed_sampler": False, **quiet, **trainer}
-    L.Trainer(callbacks=callbacks, **settings).fit(module, DataLoader(list(batches), batch_size=None))
+    loader = DataLoader(
+        list(batches), batch_size=None, collate_fn=lambda rows: rows
+    )  # by default arrays become tensors
+    L.Trainer(callbacks=callbacks, **settings).fit(module, loader)
 
 
 def batches(count: int, size: int) -> list[Batch]:
@@ -80,7 +85,7 @@ def check_precision(setup: Setup) -> Iterator[Row]:
     float16 = {"16-mixed": 1.0} if setup.device == "cuda" else {}
     for precision, tolerance in {"32-true": 2e-3, "bf16-mixed": 0.1, **float16}.items():
         for cached in (False, True):
-            recorder, training = Recorder(), TrainingConfig(chunk_size=setup.pick(16, 4), cached_gradients=cached)
+            recorder, training = Recorder(), TrainingConfig(chunk_tokens=setup.pick(2048, 512), cached_gradients=cached)
             fit(build_model("nano"), data, [recorder], training, accelerator=setup.device, precision=precision)
             error = max(abs(a - b) for a, b in zip(recorder.losses, reference.losses, strict=True))
             name = f"losses, {setup.device} {precision}{', cached gradients' if cached else ''} = CPU 32-true"
@@ -97,7 +102,7 @@ class WatchSyncs(L.Callback):
 def check_syncs(setup: Setup) -> Iterator[Row]:
     """Host–device synchronisations in one training step."""
     for cached in (False, True):
-        training = TrainingConfig(chunk_size=16, cached_gradients=cached)
+        training = TrainingConfig(chunk_tokens=2048, cached_gradients=cached)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             fit(
@@ -116,17 +121,6 @@ def check_syncs(setup: Setup) -> Iterator[Row]:
         yield Row(f"synchronisations per step{', cached gradients' if cached else ''}", f"{len(waits)}: {where}")
 
 
-def step_flops(model: CLVPModel, rows: Batch) -> float:
-    """6 per weight and token, and 12 × layers × inner width × length² for attention (https://arxiv.org/abs/2204.02311, B)."""
-    flops = 0.0
-    for tower, mask in ((model.text_model, "text_attention_mask"), (model.speech_model, "speech_attention_mask")):
-        weights = sum(parameter.numel() for parameter in tower.layers.parameters() if parameter.dim() >= 2)
-        lengths_B = rows[mask].sum(dim=1).double()
-        width = tower.config.num_hidden_layers * tower.config.num_attention_heads * tower.config.head_dim
-        flops += (6 * weights * lengths_B.sum() + 12 * width * (lengths_B**2).sum()).item()
-    return flops
-
-
 def measure_step(
     setup: Setup, model: CLVPModel, name: str, callbacks: Sequence[L.Callback] = (), **training: Any
 ) -> Row:
@@ -135,25 +129,30 @@ def measure_step(
     reset_peak()
     settings = {"accelerator": setup.device, "precision": "bf16-mixed"}
     fit(model, data, [recorder, *callbacks], TrainingConfig(**training), **settings)
-    flops = statistics.mean(step_flops(model, rows) for rows in data)
+    flops = statistics.mean(Throughput(model).flops(host_lengths(rows)) for rows in data)
     speed = f"{len(data[0]['input_ids']) / recorder.step:.0f} pairs/s, {recorder.step * 1e3:.0f} ms per step"
+    peak = peak_flops(torch.cuda.get_device_name(), torch.bfloat16) if setup.device == "cuda" else None
+    mfu = f"MFU {flops / recorder.step / peak:.1%}" if peak else "MFU unknown"
     finite = all(loss == loss for loss in recorder.losses)
-    return Row(name, f"{speed}, MFU {flops / recorder.step / PEAK_FLOPS:.1%}, {peak_gib():.1f} GiB", finite)
+    return Row(name, f"{speed}, {mfu}, {peak_gib():.1f} GiB", finite)
 
 
 def check_full_size(setup: Setup) -> Iterator[Row]:
     """The published CLVP, 256 pairs, bf16-mixed."""
     model = build_model(setup.pick("full", "nano"))
-    for chunk_size in setup.pick((32, 64, 128, 256), (2,)):
-        for cached in (False, True):
-            name = f"step, chunk_size {chunk_size}{', cached gradients' if cached else ''}"
-            yield measure_step(setup, model, name, chunk_size=chunk_size, cached_gradients=cached)
-    yield measure_step(setup, model, "step, chunk_size 128, EMA", [EMA()], chunk_size=128)
+    variants = product(setup.pick((16384, 32768, 65536), (512,)), (False, True), (False, True))
+    for chunk_tokens, cached, packed in variants:
+        name = (
+            f"step, chunk_tokens {chunk_tokens}{', cached gradients' if cached else ''}{', packed' if packed else ''}"
+        )
+        settings = {"chunk_tokens": chunk_tokens, "cached_gradients": cached, "packed": packed}
+        yield measure_step(setup, model, name, **settings)
+    yield measure_step(setup, model, "step, EMA", [EMA()])
 
 
 def check_compile(setup: Setup) -> Iterator[Row]:
     start, model = time.perf_counter(), build_model(setup.pick("full", "nano"))
-    yield measure_step(setup, model, "step, chunk_size 128, compiled", chunk_size=128, compile=True)
+    yield measure_step(setup, model, "step, compiled", compile=True)
     yield Row("compilation, included in seven steps", f"{time.perf_counter() - start:.0f} s")
 
 
@@ -166,16 +165,16 @@ def free_port() -> int:
 def run_rank(setup: Setup, rank: int) -> None:
     """One of two processes that share a device: prints its losses of its share of each batch."""
     data, recorder = batches(5, setup.pick(64, 8)), Recorder()
-    data = [{name: tensor[rank::2] for name, tensor in rows.items()} for rows in data]
+    data = [{name: values[rank::2] for name, values in rows.items()} for rows in data]
     strategy = DDPStrategy(process_group_backend="gloo")  # NCCL refuses two ranks on one card
-    training = TrainingConfig(chunk_size=16, cached_gradients=True)
+    training = TrainingConfig(chunk_tokens=2048, cached_gradients=True)
     fit(build_model("nano"), data, [recorder], training, accelerator=setup.device, num_nodes=2, strategy=strategy)
     print(json.dumps(recorder.losses))
 
 
 def check_ddp(setup: Setup) -> Iterator[Row]:
     """Two DDP processes on one device give the losses of one process with the same global batch."""
-    recorder, training = Recorder(), TrainingConfig(chunk_size=16)
+    recorder, training = Recorder(), TrainingConfig(chunk_tokens=2048)
     fit(build_model("nano"), batches(5, setup.pick(64, 8)), [recorder], training, accelerator=setup.device)
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "LOCAL_RANK": "0"}
     command = [

@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import torch
 
+from clvp_train.data.collate import Batch
 from clvp_train.tortoise.padding import pad
 
 CODES_A_SECOND = 22_050 / 1024
@@ -27,17 +29,18 @@ def seconds(corpus: str, number: int, seed: int) -> torch.Tensor:
     return torch.distributions.Gamma(shape, shape / 5.61).sample((number,)).clamp(min=0.3)
 
 
-def batch(corpus: str, size: int, vocabularies: tuple[int, int], seed: int) -> dict[str, torch.Tensor]:
+def batch(corpus: str, size: int, vocabularies: tuple[int, int], seed: int) -> Batch:
     """A training batch of random ids; the speaking rate varies by a tenth."""
     durations_B = seconds(corpus, size, seed)
     draw = torch.Generator().manual_seed(seed)
     rates_B = 1 + 0.1 * torch.randn(size, generator=draw)
     lengths = (durations_B * rates_B * TOKENS_A_SECOND, durations_B * CODES_A_SECOND)
-    found = {}
+    found: Batch = {}
     for name, mask, length_B, limit, vocabulary in (
         ("input_ids", "text_attention_mask", lengths[0], MAX_TEXT, vocabularies[0]),
         ("speech_ids", "speech_attention_mask", lengths[1], MAX_SPEECH, vocabularies[1]),
     ):
         rounded = [min(limit, max(3, math.ceil(length))) for length in length_B.tolist()]
         found[name], found[mask] = pad([torch.randint(1, vocabulary, (length,), generator=draw) for length in rounded])
+        found[mask.replace("attention_mask", "lengths")] = np.array(rounded)
     return found

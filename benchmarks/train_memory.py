@@ -29,7 +29,7 @@ def print_memory(phase: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=512)
-    parser.add_argument("--chunk-size", type=int, default=4)
+    parser.add_argument("--chunk-tokens", type=int, default=864)
     parser.add_argument("--plain", action="store_true", help="without cached gradients")
     parser.add_argument("--layers", type=int, default=20)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="bfloat16: autocast")
@@ -44,7 +44,7 @@ def main() -> None:
     print_memory("imports")
     tower = {"num_hidden_layers": args.layers}  # default dropout of 0.1, as in Tortoise
     model = CLVPModel(CLVPConfig(text_config=tower, speech_config=tower))
-    settings = TrainingConfig(chunk_size=args.chunk_size, cached_gradients=not args.plain)
+    settings = TrainingConfig(chunk_tokens=args.chunk_tokens, cached_gradients=not args.plain)
     module = CLVPModule(model, training=settings).train()
     optimizer = build_optimizer(module, OptimConfig())
     print_memory(f"model of {model.num_parameters() / 1e6:.0f} M parameters")

@@ -21,17 +21,17 @@ from pathlib import Path
 
 import torch
 from lengths import MAX_SPEECH, MAX_TEXT, batch
-from lightning.fabric.utilities.throughput import get_available_flops
 from torch import nn
 from torch.nn import functional
 from transformers import ClvpConfig, ClvpModelForConditionalGeneration
 
+from clvp_train.data.collate import Batch
 from clvp_train.inference.chunked_encoding import computed_positions
 from clvp_train.models import CLVPConfig, CLVPModel
 from clvp_train.models.convert_transformers import transformers_state_dict
 from clvp_train.training import CLVPModule, OptimConfig, TrainingConfig
 from clvp_train.training.optim import build_optimizer
-from clvp_train.training.throughput import Throughput
+from clvp_train.training.throughput import Throughput, peak_flops
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "tests" / "parity"))
@@ -41,7 +41,6 @@ SIZES = {
     "nano": {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3, "num_attention_heads": 2},
     "full": {"hidden_size": 768, "intermediate_size": 1536, "num_hidden_layers": 20, "num_attention_heads": 12},
 }
-Batch = dict[str, torch.Tensor]
 Loss = Callable[[Batch], torch.Tensor]
 
 
@@ -49,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="nano")
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--chunk-size", type=int, default=16)
+    parser.add_argument("--chunk-tokens", type=int, default=2048)
     parser.add_argument("--steps", type=int, default=5, help="timed steps, after one for warm-up")
     parser.add_argument("--corpus", choices=("ljspeech", "libritts"), action="append")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="bfloat16: autocast")
@@ -77,8 +76,8 @@ def model_of(args: argparse.Namespace) -> CLVPModel:
     return CLVPModel(CLVPConfig(**towers, projection_dim=shape["hidden_size"])).to(args.device).train()
 
 
-def ours(args: argparse.Namespace, chunk_size: int, cached: bool = False) -> tuple[nn.Module, Loss]:
-    module = CLVPModule(model_of(args), training=TrainingConfig(chunk_size=chunk_size, cached_gradients=cached)).train()
+def ours(args: argparse.Namespace, chunk_tokens: int, cached: bool = False) -> tuple[nn.Module, Loss]:
+    module = CLVPModule(model_of(args), training=TrainingConfig(chunk_tokens, cached_gradients=cached)).train()
 
     def loss(rows: Batch) -> torch.Tensor:
         text_BD, speech_BD = module.embed(rows)
@@ -151,18 +150,23 @@ def tortoise(args: argparse.Namespace) -> tuple[nn.Module, Loss]:
 
 def padded(rows: Batch) -> Batch:
     """Pads to the lengths that tortoise-tts builds its CLVP for."""
-    found = {}
-    for name, tensor in rows.items():
+    found: Batch = {}
+    for name, tensor in tensors(rows).items():
         limit = MAX_TEXT if name in ("input_ids", "text_attention_mask") else MAX_SPEECH
         found[name] = functional.pad(tensor[:, :limit], (0, max(0, limit - tensor.shape[1])))
     return found
 
 
+def tensors(rows: Batch, device: str = "cpu") -> Batch:
+    """Those of a batch that a model takes, on the device."""
+    return {name: value.to(device) for name, value in rows.items() if isinstance(value, torch.Tensor)}
+
+
 def implementations(args: argparse.Namespace) -> dict[str, tuple[Callable[[], tuple[nn.Module, Loss]], bool]]:
     """For each implementation, a factory, and whether its batches are padded to the fixed lengths."""
     found = {
-        "clvp_train": (lambda: ours(args, args.chunk_size), False),
-        "clvp_train, cached gradients": (lambda: ours(args, args.chunk_size, cached=True), False),
+        "clvp_train": (lambda: ours(args, args.chunk_tokens), False),
+        "clvp_train, cached gradients": (lambda: ours(args, args.chunk_tokens, cached=True), False),
         "(a) our model, padded to the longest": (lambda: ours(args, 0), False),
         "(b) our model, padded to 350 and 430": (lambda: ours(args, 0), True),
         "(c) transformers, padded to the longest": (lambda: theirs(args), False),
@@ -195,7 +199,7 @@ def compare(args: argparse.Namespace, corpus: str) -> None:
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(args.steps + 1):
         rows = batch(corpus, args.batch_size, (256, 8192), seed=number)
-        rows = {name: tensor.to(args.device) for name, tensor in rows.items()}
+        rows |= tensors(rows, args.device)
         for name, (step, fixed) in steps.items():
             value, took = step(padded(rows) if fixed else rows)
             print(f"{corpus}, step {number}, {name}: loss {value:.4f}, {took:.2f} s", file=sys.stderr)
@@ -205,13 +209,14 @@ def compare(args: argparse.Namespace, corpus: str) -> None:
 
 
 def report(args: argparse.Namespace, corpus: str, seconds: dict[str, float], rows: Batch) -> None:
-    masks = [rows["text_attention_mask"], rows["speech_attention_mask"]]
-    tokens = sum(mask.sum().item() for mask in masks)
-    computed = sum(computed_positions(mask, args.chunk_size).item() for mask in masks)
-    longest = sum(mask.numel() for mask in masks)
+    lengths = [rows["text_lengths"], rows["speech_lengths"]]
+    widths = [rows["input_ids"].shape[1], rows["speech_ids"].shape[1]]
+    tokens = int(sum(map(sum, lengths)))
+    computed = sum(computed_positions(each, args.chunk_tokens, width) for each, width in zip(lengths, widths))
+    longest = args.batch_size * sum(widths)
     where = torch.cuda.get_device_name() if args.device.startswith("cuda") else f"{args.threads} CPU threads"
     print(
-        f"\n{corpus}: {args.size}, {args.dtype}, batch {args.batch_size}, chunks of {args.chunk_size}, {where}; "
+        f"\n{corpus}: {args.size}, {args.dtype}, batch {args.batch_size}, chunks of {args.chunk_tokens} tokens, {where}; "
         f"padding {1 - tokens / computed:.0%}; padded to the longest {1 - tokens / longest:.0%}; padded to 350 and 430 "
         f"{1 - tokens / (args.batch_size * (MAX_TEXT + MAX_SPEECH)):.0%}\n\n"
         "| | seconds | pairs/s | tokens/s | speed-up of clvp_train |\n| --- | --- | --- | --- | --- |"
@@ -219,30 +224,19 @@ def report(args: argparse.Namespace, corpus: str, seconds: dict[str, float], row
     for name, took in seconds.items():
         ratio = took / seconds["clvp_train"]
         print(f"| {name} | {took:.2f} | {args.batch_size / took:.0f} | {tokens / took:.0f} | {ratio:.2f} |")
-    peak = get_available_flops(torch.device(args.device), getattr(torch, args.dtype)) if "cuda" in args.device else None
+    peak = peak_flops(torch.cuda.get_device_name(), getattr(torch, args.dtype)) if "cuda" in args.device else None
     if peak:
-        work = Throughput(model_of(args), args.chunk_size).towers
-        flops = sum(
-            6 * weights * mask.sum() + 12 * width * (mask.sum(1).double() ** 2).sum()
-            for mask, (weights, width) in zip(masks, work)
-        )
-        print(
-            f"\nMFU {flops.item() / seconds['clvp_train'] / peak:.1%}, "
-            f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
-        )
+        flops = Throughput(model_of(args)).flops(lengths)
+        print(f"\nMFU {flops / seconds['clvp_train'] / peak:.1%}, {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
 
 
 def grow(args: argparse.Namespace) -> None:
     if args.only:
-        model, loss = ours(args, args.chunk_size, cached=args.only == "cached")
+        model, loss = ours(args, args.chunk_tokens, cached=args.only == "cached")
         step = stepper(args, model, loss)
         for number in range(2):
-            step(
-                {
-                    name: rows.to(args.device)
-                    for name, rows in batch("ljspeech", args.batch_size, (256, 8192), number).items()
-                }
-            )
+            rows = batch("ljspeech", args.batch_size, (256, 8192), number)
+            step(rows | tensors(rows, args.device))
         peak = torch.cuda.max_memory_allocated() / 1024 if args.device.startswith("cuda") else None
         print(round((peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 1024))
         return
@@ -250,7 +244,7 @@ def grow(args: argparse.Namespace) -> None:
     for times in (1, 4, 16):
         row = []
         for kind in ("plain", "cached"):
-            names = ("size", "chunk_size", "dtype", "device", "threads")
+            names = ("size", "chunk_tokens", "dtype", "device", "threads")
             settings = [f"--{name.replace('_', '-')}={getattr(args, name)}" for name in names]
             settings += ["--grow", f"--batch-size={times * args.batch_size}", f"--only={kind}"]
             done = subprocess.run([sys.executable, __file__, *settings], capture_output=True, text=True)

@@ -3,6 +3,8 @@
 PYTHONPATH=examples python train.py --config-dir examples/conf model=noisy
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -16,8 +18,8 @@ class NoisyCLVP(CLVPModel):
         super().__init__(config)
         self.noise = noise
 
-    def get_speech_features(self, speech_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        embeds_BP = super().get_speech_features(speech_ids, attention_mask)
+    def get_speech_features(self, speech_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
+        embeds_BP = super().get_speech_features(speech_ids, attention_mask, **kwargs)
         if not self.training:
             return embeds_BP
         return embeds_BP + self.noise * embeds_BP.std(1, keepdim=True) * torch.randn_like(embeds_BP)

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 
 from clvp_train.tortoise.padding import Padding
 
-Batch = dict[str, torch.Tensor]
+Batch = dict[str, Any]  # tensors, and arrays that stay on the host, see `Collate`
 
 
 class Pair(TypedDict):
@@ -30,13 +30,16 @@ class Collate(Padding):
     The batch has "input_ids" and "text_attention_mask" (B, T), "speech_ids" and "speech_attention_mask" (B, S); "key" and
     "text" (B,) if the pairs have them; "negative_ids" and "negative_attention_mask" (M, S) if they have negatives, those of a
     pair in consecutive rows; "qualities" (B, 1 + K) float32 if they have them. S may differ between codes and negatives.
+
+    "text_lengths", "speech_lengths" (B,) and "negative_lengths" (M,) are NumPy arrays of the real positions of each row, so
+    that they stay on the host when the batch goes to a device, which need not be asked for them.
     """
 
     def __call__(self, pairs: Sequence[Pair]) -> Batch:
         input_ids, text_mask = self.texts([pair["input_ids"] for pair in pairs])
         finished = [pair["finished"] for pair in pairs]
         speech_ids, speech_mask = self.speech([pair["speech_ids"] for pair in pairs], finished)
-        batch = {
+        batch: Batch = {
             "input_ids": input_ids,
             "text_attention_mask": text_mask,
             "speech_ids": speech_ids,
@@ -51,4 +54,5 @@ class Collate(Padding):
             batch["negative_ids"], batch["negative_attention_mask"] = self.speech(*zip(*negatives))
         if "qualities" in pairs[0]:
             batch["qualities"] = torch.tensor([pair["qualities"] for pair in pairs])
-        return batch
+        masks = [name for name in batch if name.endswith("_attention_mask")]
+        return batch | {name.replace("attention_mask", "lengths"): batch[name].sum(1).numpy() for name in masks}

@@ -85,7 +85,8 @@ class _EmbeddingModule(L.LightningModule):
 
     def test_step(self, batch: Any, batch_index: int) -> None:
         rows_B, ids_BL, mask_BL = batch
-        self._parts.append((rows_B, self.module.project(self.tower, ids_BL, mask_BL)))
+        with self.module.full_precision():
+            self._parts.append((rows_B, self.module.project(self.tower, ids_BL, mask_BL)))
 
     def on_test_epoch_end(self) -> None:
         self._parts = [tuple(gather(torch.cat(parts)) for parts in zip(*self._parts))]  # type: ignore[list-item]

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from transformers import PreTrainedTokenizerBase
 
 from clvp_train.errors import UserError
-from clvp_train.inference.chunked_encoding import encode_in_chunks
+from clvp_train.inference.chunked_encoding import default_chunk_tokens, encode_in_chunks
 from clvp_train.metrics import percentile, read_score_table, weight_of
 from clvp_train.models import CLVPModel, load_clvp, move_to_device, resolve_checkpoint
 from clvp_train.tortoise.generation import Candidate
@@ -42,7 +42,7 @@ class Reranker:
         model: is put into eval mode, and changed to use attention masks, whatever its padding.
         tokenizer: of texts; None if all texts are given as token ids.
         score_table: of `metrics.score_table`; None for rankings without percentiles.
-        chunk_size: sequences that an encoder processes at once, sorted by length.
+        chunk_tokens: positions that an encoder processes at once, see `encode_in_chunks`; None: a default by device.
         max_codes: for a model with padding "tortoise": the length that codes are padded to.
         source: name of the model in messages.
         log_probability_weight: candidates are ranked by score + weight × log-probability per code under the AR, if all of a
@@ -57,7 +57,7 @@ class Reranker:
         model: CLVPModel,
         tokenizer: PreTrainedTokenizerBase | None = None,
         score_table: dict[str, Any] | None = None,
-        chunk_size: int = 32,
+        chunk_tokens: int | None = None,
         max_codes: int = 500,
         source: str = "the model",
         log_probability_weight: float = 0.0,
@@ -72,7 +72,8 @@ class Reranker:
         # tortoise-tts scores pairs one by one and unpadded; a batch with masks gives the same scores
         config.text_config.padding = config.speech_config.padding = "mask"
         self.model, self.tokenizer, self.score_table = model.eval(), tokenizer, score_table
-        self.chunk_size, self.source, self.log_probability_weight = chunk_size, source, log_probability_weight
+        self.chunk_tokens = default_chunk_tokens(model.device) if chunk_tokens is None else chunk_tokens
+        self.source, self.log_probability_weight = source, log_probability_weight
 
     @classmethod
     def from_pretrained(
@@ -80,7 +81,7 @@ class Reranker:
         checkpoint: str | Path,
         tokenizer: str | Path | None = None,
         device: str = "cpu",
-        chunk_size: int = 32,
+        chunk_tokens: int | None = None,
         max_codes: int = 500,
         log_probability_weight: float | str | None = None,
     ) -> "Reranker":
@@ -90,7 +91,7 @@ class Reranker:
             checkpoint: as in `models.load_clvp`: the `model` folder of a run, a Hub id, a .ckpt, a `clvp2.pth`.
             tokenizer: folder with the tokenizer of texts; None: the one in the checkpoint's folder, if there is one.
             device: of the model.
-            chunk_size, max_codes: as above.
+            chunk_tokens, max_codes: as above.
             log_probability_weight: as above; None: 0; "stored": the one in the score table, which an evaluation with a judge
                 has chosen.
 
@@ -104,7 +105,7 @@ class Reranker:
         table = read_score_table(path)
         weight, model = weight_of(log_probability_weight, table, checkpoint), load_clvp(path)
         move_to_device(model, device)
-        return cls(model, reader, table, chunk_size, max_codes, f"checkpoint={checkpoint}", weight)
+        return cls(model, reader, table, chunk_tokens, max_codes, f"checkpoint={checkpoint}", weight)
 
     def rank(self, texts: Sequence[Text], candidates: Sequence[Sequence[Candidate | Ids]]) -> list[Ranking]:
         """Ranks the candidates of each text.
@@ -217,7 +218,7 @@ class Reranker:
             device = self.model.device
             return encode(ids.to(device), None if mask is None else mask.to(device))
 
-        embeds_XD = encode_in_chunks(on_device, ids_XL, mask_XL, self.chunk_size)
+        embeds_XD = encode_in_chunks(on_device, ids_XL, mask_XL, self.chunk_tokens)
         return normalize(embeds_XD.cpu().double(), dim=-1)
 
     def _ranking(self, scores: np.ndarray, per_code: np.ndarray) -> Ranking:

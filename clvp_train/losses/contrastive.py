@@ -65,8 +65,9 @@ class SymmetricContrastiveLoss(nn.Module):
         B, scale = len(text_embeds_BD), logit_scale.exp()
         speech_KD = gather_speech(speech_embeds_BD, negative_embeds_MD)
         directions = (text_embeds_BD, speech_KD), (speech_embeds_BD, gather(text_embeds_BD))
+        keys = gather_keys(keys_B)
         sums, hits = zip(
-            *(sum_over_rows(cross_entropy, *direction, scale, keys_B, self.chunk_size) for direction in directions)
+            *(sum_over_rows(cross_entropy, *direction, scale, keys, self.chunk_size) for direction in directions)
         )
         return ContrastiveOutput(sum(sums) / (2 * B), sum(hits) / (2 * B))
 
@@ -75,6 +76,11 @@ def gather_speech(speech_embeds_BD: torch.Tensor, negative_embeds_MD: torch.Tens
     """(K, D) the codes of all ranks, then their hard negatives, if there are any."""
     speech_ND = gather(speech_embeds_BD)
     return speech_ND if negative_embeds_MD is None else torch.cat([speech_ND, gather(negative_embeds_MD)])
+
+
+def gather_keys(keys_B: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """(B,) keys of this rank's rows and (N,) those of all ranks."""
+    return None if keys_B is None else (keys_B, gather(keys_B))
 
 
 def cross_entropy(logits_CK: torch.Tensor, match_C: torch.Tensor, ignored_CK: torch.Tensor | None) -> torch.Tensor:
@@ -88,7 +94,7 @@ def sum_over_rows(
     rows_BD: torch.Tensor,
     columns_KD: torch.Tensor,
     scale: torch.Tensor,
-    keys_B: torch.Tensor | None,
+    keys: tuple[torch.Tensor, torch.Tensor] | None,
     chunk_size: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the sum of a loss over this rank's rows, and the number of rows whose match scores highest.
@@ -100,12 +106,12 @@ def sum_over_rows(
         rows_BD: this rank's embeddings.
         columns_KD: what they are scored against: the matches of all ranks' rows in order of ranks, then hard negatives.
         scale: factor on cosine similarities.
-        keys_B: int64; rows with equal keys are not negatives of each other. None: all keys differ.
+        keys: of `gather_keys`; rows with equal keys are not negatives of each other. None: all keys differ.
         chunk_size: rows of logits in memory at once.
     """
     B, (rank, _) = len(rows_BD), rank_and_world_size()
     match_B = torch.arange(rank * B, (rank + 1) * B, device=rows_BD.device)
-    keys_N = None if keys_B is None else gather(keys_B)
+    keys_B, keys_N = keys or (None, None)
     of_chunk = partial(_sum_over_chunk, row_loss, columns_KD, scale, keys_N)
     if chunk_size < B:
         of_chunk = partial(checkpoint, of_chunk, use_reentrant=False, preserve_rng_state=False)

@@ -9,16 +9,16 @@ from clvp_train.io.process_rank import rank_and_world_size
 class _GatherWithGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx, local_BD: torch.Tensor) -> torch.Tensor:
-        parts = [torch.empty_like(local_BD) for _ in range(rank_and_world_size()[1])]
-        dist.all_gather(parts, local_BD.contiguous())
-        return torch.cat(parts)
+        gathered = local_BD.new_empty(rank_and_world_size()[1] * len(local_BD), *local_BD.shape[1:])
+        dist.all_gather_into_tensor(gathered, local_BD.contiguous())
+        return gathered
 
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
         # every rank's loss depends on this rank's rows, so their gradient is the sum over ranks
-        gradient, (rank, world_size) = gradient.contiguous(), rank_and_world_size()
-        dist.all_reduce(gradient)
-        return gradient.chunk(world_size)[rank]
+        own = gradient.new_empty(len(gradient) // rank_and_world_size()[1], *gradient.shape[1:])
+        dist.reduce_scatter_tensor(own, gradient.contiguous())
+        return own
 
 
 def gather(local_BD: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from clvp_train.losses.contrastive import ContrastiveOutput, gather_speech, sum_over_rows
+from clvp_train.losses.contrastive import ContrastiveOutput, gather_keys, gather_speech, sum_over_rows
 
 
 class SigmoidLoss(nn.Module):
@@ -34,7 +34,8 @@ class SigmoidLoss(nn.Module):
         """As `SymmetricContrastiveLoss.forward`; pairs of rows with equal keys are left out. `accuracy` is that of the
         texts."""
         speech_KD = gather_speech(speech_embeds_BD, negative_embeds_MD)
-        total, hits = sum_over_rows(self._binary, text_embeds_BD, speech_KD, logit_scale.exp(), keys_B, self.chunk_size)
+        keys, scale = gather_keys(keys_B), logit_scale.exp()
+        total, hits = sum_over_rows(self._binary, text_embeds_BD, speech_KD, scale, keys, self.chunk_size)
         return ContrastiveOutput(total / len(text_embeds_BD), hits / len(text_embeds_BD))
 
     def _binary(self, logits_CK: torch.Tensor, match_C: torch.Tensor, ignored_CK: torch.Tensor | None) -> torch.Tensor:

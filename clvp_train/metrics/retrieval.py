@@ -16,7 +16,10 @@ from clvp_train.io.process_rank import rank_and_world_size
 
 PRIMARY = "val/R@1"  # the default of primary_metric in conf/train.yaml
 DIRECTIONS = {"text_to_speech": "text → speech", "speech_to_text": "speech → text"}  # key: display name
-ROWS, COLUMNS = 512, 2048  # of a tile: 4 MiB of scores, which fit into the CPU caches
+ROWS, COLUMNS = 512, 2048  # of a tile on a CPU: 4 MiB of scores, which fit into its caches
+DEVICE_SCORES = (
+    2**26
+)  # of a tile on another device, 256 MiB: a block of complete rows, so that the host waits once for each
 SIGMAS = 8  # rounding errors up to so many standard deviations are resolved exactly
 DENSE = 1 / 16  # if a larger share of a tile is ambiguous, all of it is recomputed in float64
 MAX_LABELS = 20  # rows of a breakdown
@@ -130,13 +133,22 @@ def by_quartile(values_N: np.ndarray, ranks: RetrievalRanks) -> list[dict[str, A
 def _count_tiles(text_ND: torch.Tensor, speech_ND: torch.Tensor, on_tile: Callable[[int, int], None]) -> "_Counts":
     """Counts the tiles of this process."""
     size, counts = len(text_ND), _Counts(text_ND, speech_ND)
-    tiles = [(row, column) for row in range(0, size, ROWS) for column in range(0, size, COLUMNS)]
+    rows, columns = tile_shape(size, text_ND.device)
+    tiles = [(row, column) for row in range(0, size, rows) for column in range(0, size, columns)]
     rank, world_size = rank_and_world_size()
     own_tiles = tiles[rank::world_size]
     for done, (row, column) in enumerate(own_tiles, start=1):
-        counts.add(slice(row, row + ROWS), slice(column, column + COLUMNS))
+        counts.add(slice(row, row + rows), slice(column, column + columns))
         on_tile(done, len(own_tiles))
     return counts
+
+
+def tile_shape(size: int, device: torch.device) -> tuple[int, int]:
+    """Rows and columns of the scores that are in memory at a time."""
+    if device.type == "cpu":
+        return ROWS, COLUMNS
+    columns = min(size, DEVICE_SCORES)
+    return max(1, min(size, DEVICE_SCORES // columns)), columns
 
 
 class _Counts:
@@ -163,11 +175,13 @@ class _Counts:
         """Counts a tile."""
         text_CD, speech_KD = self.text_ND[rows], self.speech_ND[columns]
         scores_CK = _without_own(text_CD @ speech_KD.T, rows, columns)
+        better, ambiguous = [], []
         for direction, queries in enumerate((rows, columns)):
-            above_Q, below_Q = self.above_N[queries], self.below_N[queries]
-            better_Q = _count_above(scores_CK, above_Q, direction)
-            ambiguous_Q = _count_above(scores_CK, below_Q, direction) - better_Q
-            num_ambiguous = int(ambiguous_Q.sum())
+            better.append(_count_above(scores_CK, self.above_N[queries], direction))
+            ambiguous.append(_count_above(scores_CK, self.below_N[queries], direction) - better[-1])
+        nums_ambiguous = torch.stack([ambiguous_Q.sum() for ambiguous_Q in ambiguous]).tolist()  # one read for both
+        for direction, (queries, num_ambiguous) in enumerate(zip((rows, columns), nums_ambiguous)):
+            better_Q, ambiguous_Q = better[direction], ambiguous[direction]
             if num_ambiguous > DENSE * scores_CK.numel():  # an untrained model: recompute the tile
                 exact_CK = _without_own(text_CD.double() @ speech_KD.double().T, rows, columns)
                 better_Q = _count_above(exact_CK, self.own_N[queries] + self.equal, direction)

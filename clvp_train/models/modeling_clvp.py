@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -108,26 +109,71 @@ def eager_attention(
     return (probs_BHLL @ v_BHLK).transpose(1, 2), probs_BHLL
 
 
-def rotary_table(rotary_dim: int, length: int, mask_BL: Tensor | None, device: torch.device) -> tuple[Tensor, Tensor]:
-    """cos and sin of the rotary angles, (1 or B, 1, L, R) float32.
+class Packed(NamedTuple):
+    """Where the rows of a packed sequence are, for `packed_attention`."""
 
-    Positions count from the first one that is not padding: values are rotated too, so outputs depend on absolute positions
-    and left padding would change them otherwise. Gaps in a mask keep their positions.
+    bounds: Tensor  # (rows + 1,) int32: the start of each row, and the end of the last
+    longest: int  # length of a row at most
+
+
+def packed_attention(
+    module: nn.Module, q_BHLK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor, packed: Packed, scaling: float, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """Attention within each row of one packed sequence (B = 1). Returns (1, L, H, K) outputs."""
+    if q_BHLK.is_cuda:
+        from torch.nn.attention.varlen import varlen_attn
+
+        q_LHK, k_LHK, v_LHK = (x_BHLK[0].transpose(0, 1) for x_BHLK in (q_BHLK, k_BHLK, v_BHLK))
+        bounds, longest = packed
+        out_LHK = varlen_attn(q_LHK, k_LHK, v_LHK, bounds, bounds, longest, longest, scale=scaling)
+        return cast(Tensor, out_LHK)[None], None
+    # CPUs have no kernel for it, this is slow there
+    row_L = torch.bucketize(torch.arange(q_BHLK.shape[2], dtype=torch.int32), packed.bounds[1:], right=True)
+    out_BHLK = F.scaled_dot_product_attention(q_BHLK, k_BHLK, v_BHLK, row_L[:, None] == row_L, scale=scaling)
+    return out_BHLK.transpose(1, 2), None
+
+
+def positions(length: int, mask_BL: Tensor | None, device: torch.device) -> Tensor:
+    """(1 or B, L) positions that rotary angles belong to.
+
+    They count from the first one that is not padding: values are rotated too, so outputs depend on absolute positions and left
+    padding would change them otherwise. Gaps in a mask keep their positions.
     """
-    # computed in each forward: a buffer would be rounded by `.to(torch.bfloat16)` and lost on the meta device
-    inverse_frequency = 1.0 / (10000 ** (torch.arange(0, rotary_dim, 2, device=device).float() / rotary_dim))
     position_BL = torch.arange(length, device=device)[None]
-    if mask_BL is not None:
-        position_BL = position_BL - mask_BL.int().argmax(-1, keepdim=True)
-    angle = position_BL[:, None, :, None].float() * inverse_frequency
-    angle = torch.cat((angle, angle), dim=-1)
-    return angle.cos(), angle.sin()
+    return position_BL if mask_BL is None else position_BL - mask_BL.int().argmax(-1, keepdim=True)
 
 
-def _rotate(x_BHLK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    head, tail = x_BHLK.split((cos.shape[-1], x_BHLK.shape[-1] - cos.shape[-1]), dim=-1)
+def rotary_table(rotary_dim: int, position_BL: Tensor) -> tuple[Tensor, Tensor]:
+    """cos and sin of the rotary angles, (B, L, 1, 1, R) float32, as `_rotate` needs them: the first R / 2 sines negated."""
+    # computed in each forward: a buffer would be rounded by `.to(torch.bfloat16)` and lost on the meta device
+    dims = torch.arange(0, rotary_dim, 2, device=position_BL.device)
+    angle = position_BL[:, :, None, None, None].float() * (1.0 / (10000 ** (dims.float() / rotary_dim)))
+    return torch.cat((angle, angle), dim=-1).cos(), torch.cat((-angle, angle), dim=-1).sin()
+
+
+def _rotate(x_BL3HK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    head, tail = x_BL3HK.split((cos.shape[-1], x_BL3HK.shape[-1] - cos.shape[-1]), dim=-1)
     first, second = head.chunk(2, dim=-1)
-    return torch.cat((head * cos + torch.cat((-second, first), dim=-1) * sin, tail), dim=-1)
+    return torch.cat((torch.addcmul(head * cos, torch.cat((second, first), dim=-1), sin), tail), dim=-1)
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    """What a linear layer returns for `x`."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+class LayerWeights(NamedTuple):
+    """Weights and biases of the linear layers of an encoder layer, in the dtype of the computation: see `layer_weights`."""
+
+    qkv: tuple[Tensor, Tensor | None]  # of the three projections, one below the other
+    out: tuple[Tensor, Tensor | None]
+    fc1: tuple[Tensor, Tensor | None]
+    fc2: tuple[Tensor, Tensor | None]
+
+
+def _linear(layer: nn.Module, x: Tensor, weights: tuple[Tensor, Tensor | None] | None) -> Tensor:
+    return layer(x) if weights is None else F.linear(x, *weights)
 
 
 def _residual_std(config: TowerConfig) -> float:
@@ -164,28 +210,36 @@ class CLVPAttention(nn.Module):
         self.out_proj.init_std = _residual_std(config)  # type: ignore[assignment]
 
     def forward(
-        self, x_BLD: Tensor, mask: Tensor | None, rotary: tuple[Tensor, Tensor] | None, eager: bool
+        self,
+        x_BLD: Tensor,
+        mask: Tensor | Packed | None,
+        rotary: tuple[Tensor, Tensor] | None,
+        implementation: str,
+        weights: LayerWeights | None,
     ) -> tuple[Tensor, Tensor | None]:
-        shape = (*x_BLD.shape[:-1], -1, self.head_dim)
-        q_BHLK, k_BHLK, v_BHLK = (
-            project(x_BLD).view(shape).transpose(1, 2) for project in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        if weights is None:
+            qkv = torch.cat([project(x_BLD) for project in (self.q_proj, self.k_proj, self.v_proj)], dim=-1)
+        else:
+            qkv = F.linear(x_BLD, *weights.qkv)
+        qkv_BL3HK = qkv.view(*x_BLD.shape[:-1], 3, -1, self.head_dim)
         if rotary is not None:
-            cos, sin = (table.to(q_BHLK.dtype) for table in rotary)
-            q_BHLK, k_BHLK, v_BHLK = (_rotate(x, cos, sin) for x in (q_BHLK, k_BHLK, v_BHLK))
-        implementation = "eager" if eager else self.config._attn_implementation
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
-        dropout = self.config.attention_dropout if self.training else 0.0
+            qkv_BL3HK = _rotate(qkv_BL3HK, *rotary)
         # on CPUs bfloat16 attention is no faster, and its backward pass over short sequences is 4 times as slow
-        dtype = q_BHLK.dtype
-        widen = dtype == torch.bfloat16 and q_BHLK.device.type == "cpu" and implementation == "sdpa"
+        dtype = qkv_BL3HK.dtype
+        widen = dtype == torch.bfloat16 and x_BLD.device.type == "cpu" and implementation == "sdpa"
         if widen:
-            q_BHLK, k_BHLK, v_BHLK = q_BHLK.float(), k_BHLK.float(), v_BHLK.float()
+            qkv_BL3HK = qkv_BL3HK.float()
+        q_BHLK, k_BHLK, v_BHLK = (x_BLHK.transpose(1, 2) for x_BLHK in qkv_BL3HK.unbind(2))
+        attend: Any = packed_attention
+        if not isinstance(mask, Packed):
+            attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
+        dropout = self.config.attention_dropout if self.training else 0.0
         with torch.autocast("cpu", enabled=False) if widen else nullcontext():
             out_BLHK, probs_BHLL = attend(
                 self, q_BHLK, k_BHLK, v_BHLK, mask, scaling=self.scaling, dropout=dropout, is_causal=False
             )
-        return self.out_proj(out_BLHK.flatten(2).to(dtype)), probs_BHLL
+        out_BLD = out_BLHK.flatten(2).to(dtype)
+        return _linear(self.out_proj, out_BLD, weights.out if weights else None), probs_BHLL
 
 
 class CLVPGate(nn.Module):
@@ -196,8 +250,8 @@ class CLVPGate(nn.Module):
         self.proj = nn.Linear(config.hidden_size, 2 * config.intermediate_size)
         self.activation = ACT2FN[config.hidden_act]
 
-    def forward(self, x_BLD: Tensor) -> Tensor:
-        value_BLF, gate_BLF = self.proj(x_BLD).chunk(2, dim=-1)
+    def forward(self, x_BLD: Tensor, weights: LayerWeights | None) -> Tensor:
+        value_BLF, gate_BLF = _linear(self.proj, x_BLD, weights.fc1 if weights else None).chunk(2, dim=-1)
         return value_BLF * self.activation(gate_BLF)
 
 
@@ -209,8 +263,8 @@ class CLVPMLP(nn.Module):
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
         self.fc2.init_std = _residual_std(config)  # type: ignore[assignment]
 
-    def forward(self, x_BLD: Tensor) -> Tensor:
-        return self.fc2(self.dropout(self.fc1(x_BLD)))
+    def forward(self, x_BLD: Tensor, weights: LayerWeights | None) -> Tensor:
+        return _linear(self.fc2, self.dropout(self.fc1(x_BLD, weights)), weights.fc2 if weights else None)
 
 
 class CLVPEncoderLayer(GradientCheckpointingLayer):
@@ -222,11 +276,31 @@ class CLVPEncoderLayer(GradientCheckpointingLayer):
         self.mlp = CLVPMLP(config)
 
     def forward(
-        self, x_BLD: Tensor, mask: Tensor | None, rotary: tuple[Tensor, Tensor] | None, eager: bool
+        self,
+        x_BLD: Tensor,
+        mask: Tensor | Packed | None,
+        rotary: tuple[Tensor, Tensor] | None,
+        implementation: str,
+        weights: LayerWeights | None,
     ) -> tuple[Tensor, Tensor | None]:
-        attended_BLD, probs_BHLL = self.self_attn(self.input_rmsnorm(x_BLD), mask, rotary, eager)
+        attended_BLD, probs_BHLL = self.self_attn(self.input_rmsnorm(x_BLD), mask, rotary, implementation, weights)
         x_BLD = x_BLD + attended_BLD
-        return x_BLD + self.mlp(self.post_attention_rmsnorm(x_BLD)), probs_BHLL
+        return x_BLD + self.mlp(self.post_attention_rmsnorm(x_BLD), weights), probs_BHLL
+
+    def weights(self, dtype: torch.dtype) -> LayerWeights | None:
+        attention, mlp = self.self_attn, self.mlp
+        linears = (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj, mlp.fc1.proj, mlp.fc2)
+        if any(type(linear) is not nn.Linear for linear in linears):
+            return None
+
+        def one(tensors: Any) -> Tensor:
+            return (tensors[0] if len(tensors) == 1 else torch.cat(tensors)).to(dtype)
+
+        def joined(*layers: nn.Linear) -> tuple[Tensor, Tensor | None]:
+            weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+            return one(weights), None if biases[0] is None else one(biases)
+
+        return LayerWeights(joined(*linears[:3]), *(joined(linear) for linear in linears[3:]))
 
 
 class CLVPPreTrainedModel(PreTrainedModel):
@@ -265,8 +339,23 @@ class _CLVPEncoder(CLVPPreTrainedModel):
         self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
 
+    def layer_weights(self) -> list[LayerWeights | None]:
+        """The weights of each layer as `forward` takes them: q, k and v as one matrix, all cast to the dtype of autocast.
+
+        With cached gradients or several chunks of a batch this is done once instead of once for each. They are differentiable,
+        and valid until the parameters change. None for a layer with another kind of linear layer, such as an adapter.
+        """
+        dtype = _compute_dtype(self.token_embedding.weight)
+        return [layer.weights(dtype) for layer in self.layers]
+
     def _encode(
-        self, ids_BL: Tensor, mask_BL: Tensor | None, output_attentions: bool | None, output_hidden_states: bool | None
+        self,
+        ids_BL: Tensor,
+        mask_BL: Tensor | None,
+        output_attentions: bool | None,
+        output_hidden_states: bool | None,
+        layer_weights: Sequence[LayerWeights | None] | None,
+        packed: tuple[int, int] | None,
     ) -> BaseModelOutputWithPooling:
         config = self.config
         output_attentions = config.output_attentions if output_attentions is None else output_attentions
@@ -276,21 +365,35 @@ class _CLVPEncoder(CLVPPreTrainedModel):
                 f"{type(self).__name__}: the mask has shape {tuple(mask_BL.shape)} and the ids {tuple(ids_BL.shape)}. "
                 "Pass one 0 or 1 for each id."
             )
-        x_BLD = self.token_embedding(ids_BL)
         mask_BL = None if mask_BL is None or config.padding == "tortoise" else mask_BL.bool()
+        position_BL, shape, index_L = positions(ids_BL.shape[1], mask_BL, ids_BL.device), ids_BL.shape, None
+        if packed is not None and mask_BL is not None:
+            # real positions first, in order; without a wait for their number
+            index_L = (~mask_BL).flatten().argsort(stable=True)[: packed[0]]
+            ids_BL, position_BL = (values_BL.flatten()[index_L][None] for values_BL in (ids_BL, position_BL))
+        x_BLD = self.token_embedding(ids_BL)
         rotary = None
         if config.use_rotary_embedding:
-            rotary = rotary_table(cast(int, config.rotary_dim), ids_BL.shape[1], mask_BL, x_BLD.device)
-        eager = bool(output_attentions) and config._attn_implementation != "eager"
-        mask = self._attention_mask(x_BLD, mask_BL, eager)
+            cos, sin = rotary_table(cast(int, config.rotary_dim), position_BL)
+            rotary = cos.to(_compute_dtype(x_BLD)), sin.to(_compute_dtype(x_BLD))
+        implementation = self._implementation(x_BLD, bool(output_attentions))
+        if index_L is None or packed is None or mask_BL is None:
+            mask = self._attention_mask(x_BLD, mask_BL, implementation)
+        else:  # what is not real, because of gaps, is a last row
+            ends_B = mask_BL.sum(1).cumsum(0)
+            bounds = torch.cat((ends_B.new_zeros(1), ends_B, ends_B.new_full((1,), len(index_L))))
+            mask = Packed(bounds.int(), packed[1])
         hidden_states, attentions = [x_BLD], []
-        for layer in self.layers:
-            x_BLD, probs_BHLL = layer(x_BLD, mask, rotary, eager)
+        for layer, weights in zip(self.layers, layer_weights or [None] * len(self.layers)):
+            x_BLD, probs_BHLL = layer(x_BLD, mask, rotary, implementation, weights)
             if output_hidden_states:
                 hidden_states.append(x_BLD)
             if output_attentions:
                 attentions.append(probs_BHLL)
-        x_BLD = hidden_states[-1] = self.final_layer_norm(x_BLD)
+        x_BLD = self.final_layer_norm(x_BLD)
+        if index_L is not None:
+            x_BLD = x_BLD.new_zeros(shape.numel(), x_BLD.shape[-1]).index_copy(0, index_L, x_BLD[0]).unflatten(0, shape)
+        hidden_states[-1] = x_BLD
         return BaseModelOutputWithPooling(
             last_hidden_state=x_BLD,
             pooler_output=self._summarise(x_BLD, mask_BL),
@@ -298,11 +401,20 @@ class _CLVPEncoder(CLVPPreTrainedModel):
             attentions=tuple(attentions) if output_attentions else None,
         )
 
-    def _attention_mask(self, x_BLD: Tensor, mask_BL: Tensor | None, eager: bool) -> Any:
-        if eager:
-            logger.warning_once(f"{self.config._attn_implementation} returns no attentions: using eager attention.")
-        if mask_BL is None or eager:
-            return None if mask_BL is None else mask_BL[:, None, None]
+    def _implementation(self, x_BLD: Tensor, output_attentions: bool) -> str:
+        """The attention that computes this: the configured one unless it cannot."""
+        configured = cast(str, self.config._attn_implementation)
+        if output_attentions and configured != "eager":
+            logger.warning_once(f"{configured} returns no attentions: using eager attention.")
+            return "eager"
+        # flash attention has no float32, in which a model that was trained with it is validated
+        return "sdpa" if "flash_attention" in configured and _compute_dtype(x_BLD).itemsize > 2 else configured
+
+    def _attention_mask(self, x_BLD: Tensor, mask_BL: Tensor | None, implementation: str) -> Any:
+        if mask_BL is None:
+            return None
+        if implementation in ("eager", "sdpa"):
+            return mask_BL[:, None, None]
         # without the skip, nothing waits for the device to learn whether the mask is all ones; pass None if nothing is padded
         return create_bidirectional_mask(
             config=self.config, inputs_embeds=x_BLD, attention_mask=mask_BL, allow_is_bidirectional_skip=False
@@ -334,6 +446,8 @@ class CLVPTextModel(_CLVPEncoder):
         attention_mask: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        layer_weights: Sequence[LayerWeights | None] | None = None,
+        packed: tuple[int, int] | None = None,
     ) -> BaseModelOutputWithPooling:
         """Encodes texts. As in all models here, `return_dict=False` gives a plain tuple without the fields that are None.
 
@@ -344,6 +458,10 @@ class CLVPTextModel(_CLVPEncoder):
             output_attentions: also return the probabilities, (B, H, T, T) per layer, computed by eager attention.
             output_hidden_states: also return the embeddings and the output of each layer, (B, T, D) each; the last one is
                 `last_hidden_state`.
+            layer_weights: of `layer_weights()`, to use instead of the layers' own.
+            packed: compute the real positions only, as one sequence: how many positions to compute, which may be more than are
+                real, and the length of the longest row at most, or all positions if the mask has gaps. Needs a mask; without
+                attention dropout, hidden states and attentions. On CUDA in 16 bits.
 
         Returns:
             `last_hidden_state` (B, T, D), after the final norm, and `pooler_output` (B, D), its summary.
@@ -351,7 +469,7 @@ class CLVPTextModel(_CLVPEncoder):
         Raises:
             ValueError: the mask and the ids have different shapes.
         """
-        return self._encode(input_ids, attention_mask, output_attentions, output_hidden_states)
+        return self._encode(input_ids, attention_mask, output_attentions, output_hidden_states, layer_weights, packed)
 
 
 class CLVPSpeechModel(_CLVPEncoder):
@@ -369,9 +487,11 @@ class CLVPSpeechModel(_CLVPEncoder):
         attention_mask: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        layer_weights: Sequence[LayerWeights | None] | None = None,
+        packed: tuple[int, int] | None = None,
     ) -> BaseModelOutputWithPooling:
         """Encodes (B, S) speech codes; otherwise as `CLVPTextModel.forward`."""
-        return self._encode(speech_ids, attention_mask, output_attentions, output_hidden_states)
+        return self._encode(speech_ids, attention_mask, output_attentions, output_hidden_states, layer_weights, packed)
 
 
 def _projection(config: TowerConfig, width: int) -> nn.Linear:
@@ -468,13 +588,15 @@ class CLVPModel(CLVPPreTrainedModel):
         """Sets the embedding of the text tokens."""
         self.text_model.set_input_embeddings(value)
 
-    def get_text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """(B, T) text tokens -> (B, P), projected and not normalised."""
-        return self.text_projection(self.text_model(input_ids, attention_mask, return_dict=True).pooler_output)
+    def get_text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
+        """(B, T) text tokens -> (B, P), projected and not normalised; more arguments as in `CLVPTextModel.forward`."""
+        text = self.text_model(input_ids, attention_mask, return_dict=True, **kwargs)
+        return self.text_projection(text.pooler_output)
 
-    def get_speech_features(self, speech_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """(B, S) speech codes -> (B, P), projected and not normalised."""
-        return self.speech_projection(self.speech_model(speech_ids, attention_mask, return_dict=True).pooler_output)
+    def get_speech_features(self, speech_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
+        """(B, S) speech codes -> (B, P), projected and not normalised; more arguments as in `CLVPSpeechModel.forward`."""
+        speech = self.speech_model(speech_ids, attention_mask, return_dict=True, **kwargs)
+        return self.speech_projection(speech.pooler_output)
 
     @can_return_tuple
     def forward(

@@ -155,12 +155,12 @@ def evaluate_checkpoints(
         run: of the training that this evaluation belongs to; None: found by the names.
     """
     trainer = build.evaluation_trainer(cfg)
-    chunk_size = cfg.training.chunk_size if "training" in cfg else cfg.chunk_size
+    chunk_tokens = cfg.training.chunk_tokens if "training" in cfg else cfg.chunk_tokens
     evaluations = []
     for name, load in models.items():
         model = load()
         build.match_padding_and_vocabulary(model, datamodule, f"checkpoint={name}")
-        module = CLVPModule(model, training=TrainingConfig(chunk_size=chunk_size)).eval()
+        module = CLVPModule(model, training=TrainingConfig(chunk_tokens=chunk_tokens)).eval()
         embedder = Embedder(module, trainer, datamodule.collate, datamodule.eval_batch_size)
         evaluations.append(evaluate_model(data, embedder))
         if trainer.is_global_zero:

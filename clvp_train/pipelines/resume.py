@@ -31,6 +31,7 @@ from clvp_train.pipelines.trust import OWN, check_overrides, check_targets, over
 from clvp_train.training.checkpointing import LAST, RUN_KEY, newest_complete, read_checkpoint, resume_hint
 
 OVERRIDES = "config/overrides.yaml"  # Hydra's, in a run folder
+REMOVED = ("training.chunk_size",)  # settings of earlier versions that changed no result
 LENGTH = ("trainer.max_epochs", "trainer.max_steps")  # what extends a finished run
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,8 @@ def resolve_resume(cfg: DictConfig) -> Start:
     checkpoint = _intact_checkpoint(run, named)
     stored = _own_overrides(run, checkpoint)
     check_overrides(stored, run, cfg.trust_run_folder)
-    own = [override for override in stored if override_key(override) not in typed.keys() | set(OWN)]
+    ignored = typed.keys() | {*OWN, *REMOVED}
+    own = [override for override in stored if override_key(override) not in ignored]
     overrides = [*own, *typed.values()]
     resumed = hydra.compose(HydraConfig.get().job.config_name, overrides)
     expand_paths(resumed)

@@ -51,7 +51,7 @@ class Root:
     trust_run_folder: bool
     pairs: Any  # one or several folders, see `data.given_pairs`
     reference: str | None
-    chunk_size: int = setting(ge=0)
+    chunk_tokens: int | None = setting(ge=0)
     num_candidates: int | None = setting(ge=1, le=MAX_CANDIDATES)
     output_dir: str | None
     format: str = setting(choices=("tortoise", "transformers", "torch"))
@@ -225,7 +225,7 @@ class Reranker:
     _target_: ClassVar[str] = "clvp_train.Reranker.from_pretrained"
     tokenizer: str | None
     device: str
-    chunk_size: int = setting(ge=1)
+    chunk_tokens: int | None = setting(ge=1)
     max_codes: int = setting(**MAX_CODES)
     log_probability_weight: Any  # a number or "stored"; checked by the re-ranker
 

@@ -75,17 +75,21 @@ class ModelConfig:
 @dataclass(kw_only=True)
 class Training:
     _target_: ClassVar[str] = "clvp_train.training.TrainingConfig"
-    chunk_size: int = setting(ge=0)
+    chunk_tokens: int | None = setting(ge=0)
     cached_gradients: bool
     gradient_checkpointing: bool
     compile: bool
+    packed: bool | None
+    max_skipped_steps: int | None = setting(ge=0)
     text_mask_percentage: float = setting(ge=0, lt=1, why="despite its name in Tortoise it is a share")
     voice_mask_percentage: float = setting(ge=0, lt=1, why="despite its name in Tortoise it is a share")
 
     @staticmethod
     def conflict(training: Any) -> str | None:
-        if training.cached_gradients and training.chunk_size == 0:
-            return "cached_gradients=true needs chunks. Set training.chunk_size to 1 or more."
+        if training.packed and training.compile:
+            return "packed=true does not work with compile=true. Set one of them."
+        if training.cached_gradients and training.chunk_tokens == 0:
+            return "cached_gradients=true needs chunks. Set training.chunk_tokens to 1 or more, or to null."
         return None
 
 
@@ -192,3 +196,12 @@ class Trainer:
     default_root_dir: Any = setting(None, only=None, instead="set hydra.run.dir")
     enable_autolog_hparams: bool = True
     model_registry: str | None = None
+
+    @staticmethod
+    def conflict(trainer: Any) -> str | None:
+        if trainer.precision in ("bf16-true", "16-true"):
+            return (
+                f"precision={trainer.precision}: weights of 16 bits round small updates away, so that the temperature never "
+                "moves. Set trainer.precision=bf16-mixed."
+            )
+        return None

@@ -5,11 +5,13 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from matplotlib.figure import Figure
 from PIL.Image import Image
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from clvp_train.metrics import mean_of_directions
 from clvp_train.report import FigureData, draw, png, table_lines, tables
@@ -26,11 +28,31 @@ class EMA(WeightAveraging):
     """
 
     def __init__(self, decay: float = 0.999) -> None:
-        def ema(averaged, current, num_averaged) -> None:
-            n = int(num_averaged)
-            get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averaged, current, num_averaged)
+        super().__init__(use_buffers=False)
+        self.decay = decay
 
-        super().__init__(use_buffers=False, multi_avg_fn=ema)
+    def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self._average_model = _Average(module, self.decay)
+
+    def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert self._average_model is not None
+        self._average_model.module.to(module.device)  # the module is there now; the counter stays on the host
+
+
+class _Average(AveragedModel):
+    """Updated in place on the device of the weights, without a read from it."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        n, weights = int(self.n_averaged), list[torch.Tensor](self.module.parameters())
+        share = 1 - min(self.decay, (1 + n) / (10 + n)) if n else 1.0
+        torch._foreach_lerp_(weights, list[torch.Tensor](model.parameters()), share)
+        self.n_averaged += 1
 
 
 class ValidationPictures(L.Callback):

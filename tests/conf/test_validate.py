@@ -76,11 +76,11 @@ def test_the_defaults_are_valid(composed):
         ("seed=4294967296", "≥ 0 and ≤ 4294967295"),
         ("data.num_hard_negatives=100000", "≤ 1000"),
         ("codes.ar.num_candidates=100000000", "≤ 10000"),
-        ("training.chunk_size=100000000000000000000", "≥ 0"),
+        ("training.chunk_tokens=100000000000000000000", "≥ 0"),
         ("optim.lr=.inf", "a number ≥ 0 (got inf)"),
         ("trainer.accumulate_grad_batches=0", "≥ 1"),
         ("trainer.check_val_every_n_epoch=0", "≥ 1 or null"),
-        ("training.chunk_size=-1", "≥ 0"),
+        ("training.chunk_tokens=-1", "≥ 0"),
         ("training.voice_mask_percentage=15", "< 1"),
         ("training.compile=sometimes", "true or false"),
         ("optim.lr=abc", "optim.lr must be a number ≥ 0 (got abc)"),
@@ -134,7 +134,7 @@ def test_each_alternative_of_a_group_has_its_schema(composed, group, setting):
 
 def test_combinations_of_settings(composed):
     assert "at most 100 together" in errors(composed(), "split.test_percent=90 split.val_percent=20")
-    assert "needs chunks" in errors(composed(), "training.cached_gradients=true training.chunk_size=0")
+    assert "needs chunks" in errors(composed(), "training.cached_gradients=true training.chunk_tokens=0")
 
 
 def test_all_findings_are_in_one_error(composed):

@@ -263,7 +263,7 @@ def test_bad_settings_and_broken_files(model, trained, tmp_path):
     )
     refused([*base, "output_dir=memory://out"], tmp_path, "output_dir=memory://out", "local folder")
     refused([*base, "checkpoint=none.ckpt"], tmp_path, "none.ckpt")
-    refused([*base, "reranker.chunk_size=0"], tmp_path, "reranker.chunk_size")
+    refused([*base, "reranker.chunk_tokens=0"], tmp_path, "reranker.chunk_tokens")
     (checkpoint,) = trained.output.glob("checkpoints/best-*.ckpt")
     shutil.copy(checkpoint, tmp_path / "best.ckpt")
     refused([*base, "checkpoint=best.ckpt"], tmp_path, "a.parquet: no column 'input_ids'", "Set reranker.tokenizer")

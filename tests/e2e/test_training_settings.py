@@ -27,8 +27,8 @@ def column(output, name):
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["training.cached_gradients=true", "training.chunk_size=5"],
-        ["training.chunk_size=0"],
+        ["training.cached_gradients=true", "training.chunk_tokens=100"],
+        ["training.chunk_tokens=0"],
         ["training.gradient_checkpointing=true"],
         ["loss.chunk_size=7"],
     ],

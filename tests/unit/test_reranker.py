@@ -59,10 +59,10 @@ def one_at_a_time(model, text_ids, candidate, padding):
 
 
 @pytest.mark.parametrize("padding", ["mask", "tortoise"])
-@pytest.mark.parametrize("chunk_size", [1, 3, 64])
-def test_scores_equal_those_of_one_pair_at_a_time(tokenizer, padding, chunk_size):
+@pytest.mark.parametrize("chunk_tokens", [1, 48, 2048])
+def test_scores_equal_those_of_one_pair_at_a_time(tokenizer, padding, chunk_tokens):
     alone, sets = make_model(padding), drawn()
-    reranker = Reranker(make_model(padding), tokenizer, TABLE, chunk_size, MAX_CODES)
+    reranker = Reranker(make_model(padding), tokenizer, TABLE, chunk_tokens, MAX_CODES)
     rankings = reranker.rank(TEXTS, sets)
     assert len(rankings) == 4
     for text, candidates, ranking in zip(TEXTS, sets, rankings):
@@ -88,7 +88,7 @@ def test_scores_do_not_depend_on_other_texts_and_ids_equal_strings(tokenizer):
 
 def test_the_first_of_equal_candidates_ranks_first(tokenizer):
     same, other = [7] * 20, [3, 250, 9]
-    (ranking,) = Reranker(make_model(), tokenizer, chunk_size=1).rank(["It is."], [[other, same, same, other, same]])
+    (ranking,) = Reranker(make_model(), tokenizer, chunk_tokens=1).rank(["It is."], [[other, same, same, other, same]])
     assert ranking.order in ((0, 3, 1, 2, 4), (1, 2, 4, 0, 3))
     assert len(set(ranking.scores)) == 2
 

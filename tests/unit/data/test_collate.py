@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -40,7 +41,10 @@ def test_texts_and_codes_are_padded_independently():
         "speech_ids": (2, 24),
         "speech_attention_mask": (2, 24),
         "text": (2,),
+        "text_lengths": (2,),
+        "speech_lengths": (2,),
     }
+    assert batch["text_lengths"].tolist() == [3, 10] and isinstance(batch["speech_lengths"], np.ndarray)
     assert batch["speech_attention_mask"].sum(dim=1).tolist() == [20, 2] and batch["text"].tolist() == [7, 4]
 
 

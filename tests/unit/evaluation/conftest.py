@@ -74,5 +74,5 @@ def trainer(tmp_path) -> L.Trainer:
 
 @pytest.fixture
 def embedder(model, trainer) -> Embedder:
-    module = CLVPModule(model, training=TrainingConfig(chunk_size=4)).eval()
+    module = CLVPModule(model, training=TrainingConfig(chunk_tokens=64)).eval()
     return Embedder(module, trainer, Collate(), batch_size=5)

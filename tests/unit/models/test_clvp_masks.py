@@ -47,6 +47,13 @@ def test_sdpa_and_eager_agree(batch, make_model):
     assert (outputs[0].speech_embeds - outputs[1].speech_embeds).abs().max() <= 1e-5
 
 
+def test_flash_attention_leaves_float32_to_sdpa(batch, make_model):
+    expected, model = (make_model("sdpa") for _ in range(2))
+    model.config.speech_config._attn_implementation = "flash_attention_2"
+    outputs = [each(**batch, speech_attention_mask=MASK).speech_embeds for each in (expected, model)]
+    assert torch.equal(*outputs)
+
+
 def test_attentions_asked_of_sdpa_honour_the_mask(model, batch):
     tower = model.speech_model(batch["speech_ids"], MASK, output_attentions=True)
     for attention in tower.attentions:

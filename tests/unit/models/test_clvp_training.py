@@ -38,6 +38,25 @@ def test_checkpointing_recomputes_and_gives_the_same_gradients(make_model, batch
         assert torch.allclose(actual[name], gradient, atol=1e-6), name
 
 
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+@pytest.mark.parametrize("bias", [False, True])
+def test_prepared_weights_give_the_same_embeddings_and_gradients(make_model, batch, bias, dtype):
+    model = make_model(use_attention_bias=bias, dropout=0.0, attention_dropout=0.0).train()
+
+    def run(prepare):
+        model.zero_grad()
+        with torch.autocast("cpu", dtype, enabled=dtype is not None):
+            weights = model.text_model.layer_weights() if prepare else None
+            embeds = model.get_text_features(batch["input_ids"], layer_weights=weights)
+        embeds.float().square().sum().backward()
+        return embeds.float(), *(weight.grad.clone() for weight in model.text_model.layers[0].parameters())
+
+    for prepared, own in zip(run(True), run(False), strict=True):
+        assert (prepared - own).norm() <= (1e-5 if dtype is None else 3e-2) * own.norm()
+    model.text_model.layers[1].self_attn.q_proj = type("Adapter", (nn.Linear,), {})(128, 128)
+    assert [weights is None for weights in model.text_model.layer_weights()] == [False, True]
+
+
 def test_dropout_acts_in_training_only(make_model, batch):
     for fields in ({"attention_dropout": 0.5, "dropout": 0.0}, {"attention_dropout": 0.0, "dropout": 0.5}):
         model = make_model(**fields)

@@ -66,13 +66,46 @@ def test_training_on_one_batch_brings_the_loss_down(model, batches, trainer_sett
     assert losses.found[-1] < 0.1 * losses.found[0]
 
 
-@pytest.mark.parametrize("chunk_size", [0, 1, 4, 100])
-def test_embeddings_are_unit_vectors_and_no_chunk_size_changes_them(model, batches, chunk_size):
-    text, speech = CLVPModule(model.eval(), training=TrainingConfig(chunk_size=chunk_size)).eval().embed(batches[0])
+@pytest.mark.parametrize("chunk_tokens", [0, 1, 16, 1000])
+def test_embeddings_are_unit_vectors_and_no_size_of_chunks_changes_them(model, batches, chunk_tokens):
+    text, speech = CLVPModule(model.eval(), training=TrainingConfig(chunk_tokens)).eval().embed(batches[0])
     output = model(**{key: value for key, value in batches[0].items() if key != "text"})
     torch.testing.assert_close(text, output.text_embeds, atol=1e-5, rtol=0)
     torch.testing.assert_close(speech, output.speech_embeds, atol=1e-5, rtol=0)
     torch.testing.assert_close(text.norm(dim=1), torch.ones(6))
+
+
+def without_attention_dropout(model):
+    for tower in (model.config.text_config, model.config.speech_config):
+        tower.attention_dropout = 0.0
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("has_gaps", [False, True])
+@pytest.mark.parametrize("kind", ["mean", "first", "last"])
+def test_packed_rows_have_the_embeddings_and_gradients_of_padded_rows(model, kind, has_gaps, cached):
+    model.config.speech_config.summary_type = kind
+    without_attention_dropout(model)
+    lengths = [9, 1, 17, 4, 1, 8]
+    mask = torch.arange(24) < torch.tensor(lengths)[:, None]
+    if has_gaps:
+        mask[0, 3:5] = mask[2, 1:9] = mask[5, 0] = False
+    ids = torch.randint(1, 40, mask.shape, generator=torch.Generator().manual_seed(0))
+
+    def run(packed):
+        model.zero_grad()
+        module = CLVPModule(model, training=TrainingConfig(20, packed=packed, cached_gradients=cached)).double().eval()
+        embeds = module.project("speech", ids, mask, lengths, has_gaps)
+        (embeds * torch.arange(1.0, 7.0)[:, None]).sum().backward()
+        return embeds, *(parameter.grad.clone() for parameter in model.speech_model.parameters())
+
+    for packed, padded in zip(run(True), run(False), strict=True):
+        torch.testing.assert_close(packed, padded, atol=1e-9, rtol=1e-9)
+
+
+def test_packed_rows_with_attention_dropout_are_refused(model):
+    with pytest.raises(UserError, match=r"training.packed=true: .*attention_dropout=0"):
+        CLVPModule(model, training=TrainingConfig(packed=True))
 
 
 def test_metrics_are_those_of_all_texts_whatever_their_order_and_doubles(model, batches, trainer_settings):
@@ -131,7 +164,7 @@ def test_hard_negatives_are_embedded_beside_the_codes(model, batches):
         "negative_ids": torch.nn.functional.pad(other["speech_ids"], (0, 8)),
         "negative_attention_mask": torch.nn.functional.pad(other["speech_attention_mask"], (0, 8)),
     }
-    module = CLVPModule(model, training=TrainingConfig(chunk_size=5)).eval()
+    module = CLVPModule(model, training=TrainingConfig(chunk_tokens=40)).eval()
     text, speech = module.embed(batch | negatives)
     assert (len(text), len(speech)) == (6, 12)
     expected = torch.cat([module.embed(batch)[1], module.embed(other)[1]])
@@ -228,3 +261,30 @@ def test_a_checkpoint_opens_without_pickled_code_and_gives_the_same_embeddings(
     assert torch.equal(expected[0], found[0]) and torch.equal(expected[1], found[1])
     rounded = [torch.as_tensor(part.logit_scale) for part in (model, loaded)]
     assert torch.equal(*rounded) and rounded[0].item() != pytest.approx(2.6592, abs=1e-6), "trained"
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_settable_number_of_steps_in_a_row_is_skipped(model, batches, trainer_settings, precision, caplog):
+    class Spoil(L.Callback):
+        def __init__(self, steps):
+            self.steps, self.weights = steps, []
+
+        def on_train_batch_start(self, trainer, module, batch, batch_index):
+            self.weights.append(model.text_projection.weight.detach().clone())
+            with torch.no_grad():
+                model.logit_scale.fill_(float("nan") if trainer.global_step in self.steps else 1.0)
+
+    def fit(steps):
+        spoil, module = Spoil(steps), CLVPModule(model, total_steps=9, training=TrainingConfig(max_skipped_steps=2))
+        L.Trainer(max_steps=8, precision=precision, callbacks=[spoil], **trainer_settings).fit(module, loader(batches))
+        return [torch.equal(a, b) for a, b in zip(spoil.weights, spoil.weights[1:])]
+
+    assert fit({2, 3, 5}) == [False, False, True, True, False, True, False]
+    assert caplog.text.count("step skipped") == 3 and "epoch 1, batch 1" in caplog.text
+    with pytest.raises(UserError, match=r"step 4\), step 3 in a row.*max_skipped_steps"):
+        fit({2, 3, 4})
+
+
+def test_weights_of_16_bits_are_refused(model, batches, trainer_settings):
+    with pytest.raises(UserError, match="bf16-true.*Set trainer.precision=bf16-mixed"):
+        L.Trainer(precision="bf16-true", **trainer_settings).fit(CLVPModule(model), loader(batches))

@@ -35,11 +35,11 @@ def as_served(pair):
     return text[None], codes[None]
 
 
-@pytest.mark.parametrize("chunk_size", [0, 2, 32])
-def test_a_batch_is_embedded_as_each_pair_is_served_alone(served, chunk_size):
+@pytest.mark.parametrize("chunk_tokens", [0, 48, 2048])
+def test_a_batch_is_embedded_as_each_pair_is_served_alone(served, chunk_tokens):
     with torch.no_grad():
         alone = [served(*as_served(pair)) for pair in pairs()]
-        module = CLVPModule(served, training=TrainingConfig(chunk_size=chunk_size)).eval()
+        module = CLVPModule(served, training=TrainingConfig(chunk_tokens)).eval()
         text, speech = module.embed(Collate("tortoise", MAX_CODES)(pairs()))
     torch.testing.assert_close(text, torch.cat([output.text_embeds for output in alone]), atol=1e-5, rtol=0)
     torch.testing.assert_close(speech, torch.cat([output.speech_embeds for output in alone]), atol=1e-5, rtol=0)
