@@ -51,9 +51,8 @@ def test_prepared_weights_give_the_same_embeddings_and_gradients(make_model, bat
         embeds.float().square().sum().backward()
         return embeds.float(), *(weight.grad.clone() for weight in model.text_model.layers[0].parameters())
 
-    tolerance = {"atol": 1e-5, "rtol": 1e-4} if dtype is None else {"atol": 2e-2, "rtol": 5e-2}
     for prepared, own in zip(run(True), run(False), strict=True):
-        torch.testing.assert_close(prepared, own, **tolerance)
+        assert (prepared - own).norm() <= (1e-5 if dtype is None else 3e-2) * own.norm()
     model.text_model.layers[1].self_attn.q_proj = type("Adapter", (nn.Linear,), {})(128, 128)
     assert [weights is None for weights in model.text_model.layer_weights()] == [False, True]
 
