@@ -14,8 +14,8 @@ Lengths = Sequence[int] | np.ndarray
 Encoder = Callable[..., torch.Tensor]
 
 MULTIPLE = 8  # lengths of chunks are rounded up to it, which limits the number of shapes
-# on a GPU as many as take about as long to compute as the launches of their kernels: estimated for 20 layers of width 768 from the
-# times of full-size steps in benchmarks/RESULTS.md
+# on a GPU as many as take about as long to compute as the launches of their kernels: estimated for 20 layers of width 768 from
+# the times of full-size steps in benchmarks/RESULTS.md
 CPU_TOKENS, GPU_TOKENS = 2048, 32768
 # a further chunk is worth its launches where it saves this share of `chunk_tokens`
 OVERHEAD = 1 / 24

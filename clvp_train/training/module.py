@@ -165,8 +165,8 @@ class CLVPModule(L.LightningModule):
 
     @property
     def is_packed(self) -> bool:
-        """Whether the encoders compute no padding, here and now: the kernel needs 16 bits, which validation does not use, and a GPU
-        of the Ampere generation or later."""
+        """Whether the encoders compute no padding, here and now: the kernel needs 16 bits, which validation does not use, and
+        a GPU of the Ampere generation or later."""
         kind, setting = self.device.type, self.settings.packed
         has_kernel = kind == "cuda" and torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind).itemsize == 2
         has_kernel = has_kernel and torch.cuda.get_device_capability(self.device) >= (8, 0)
