@@ -23,7 +23,7 @@ from clvp_train.models import load_clvp, weights_digest
 from clvp_train.models.loading import CONFIG_KEY, MODEL_PREFIX
 from clvp_train.pairs import MANIFEST, TOKENIZER, Manifest, Progress, Storage, open_tokenizer, read_manifest, read_pairs
 from clvp_train.pairs.writer import RECORDS, SKIPPED, PairFolder
-from clvp_train.pipelines import evaluate, rerank, resume
+from clvp_train.pipelines import evaluation_report, rerank, resume
 from clvp_train.report import METRICS_FILE, read_metrics, write_metrics
 from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.tokenizer import read_custom_tokenizer, read_saved_tokenizer, train_custom_tokenizer
@@ -132,7 +132,7 @@ def _write_run(run: Path, tokenizer: Any) -> CLVPModel:
     with recording_digests(run / REPORT):
         write_metrics(metrics, run / REPORT)
     for folder in (MODEL, REPORT):
-        evaluate.write_score_table(metrics, run / folder)
+        evaluation_report.write_score_table(metrics, run / folder)
     state = {f"{MODEL_PREFIX}{name}": tensor for name, tensor in model.state_dict().items()}
     stored = {CONFIG_KEY: config.to_dict(), "state_dict": state, "global_step": 3, "epoch": 1}
     for name in ("last.ckpt", "best-step=3.ckpt"):
