@@ -146,7 +146,7 @@ def test_a_model_that_knows_other_codes_than_the_pairs(trained, workplace):
 
 
 def test_a_damaged_shard_is_named_where_it_cannot_be_made_again_and_made_again_where_it_can(workplace):
-    (shard,) = workplace.glob("outputs/codes/sentences-txt-ar-*/*.parquet")
+    (shard,) = workplace.glob("outputs/codes/sentences-txt-ar-*/train-*.parquet")
     shard.write_bytes(shard.read_bytes()[:1000])
     shutil.rmtree(shard.parent / ".arrow", ignore_errors=True)
     refused(TRAIN, [f"pairs={shard.parent}", *BUDGET], workplace, shard.name, "run the same generate command again")

@@ -215,12 +215,13 @@ def test_a_single_text_is_refused(model, workplace):
 
 
 def test_texts_with_a_single_candidate_are_counted(model, workplace):
-    from clvp_train.pairs import read_manifest
+    from clvp_train.pairs import read_manifest, read_pairs
     from tests.unit.pairs_folder import write_folder
 
     assert run(GENERATE, [*CANDIDATES, "num_candidates=3", "output_dir=complete"], workplace).status == 0
-    (shard,) = (workplace / "complete").glob("*.parquet")
-    rows = [row for row in pq.read_table(shard).to_pylist() if row["candidate"] == 0 or int(row["id"]) % 2]
+    rows = [
+        row for row in read_pairs(workplace / "complete").to_pylist() if row["candidate"] == 0 or int(row["id"]) % 2
+    ]
     manifest = read_manifest(workplace / "complete")
     write_folder(
         workplace / "broken",
