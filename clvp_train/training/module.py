@@ -309,19 +309,18 @@ class CLVPModule(L.LightningModule):
         """Keeps the optimiser from applying gradients that are not finite. Raises UserError after too many in a row."""
         self._skipped_in_a_row += 1
         has_scaler, limit = self.trainer.precision == "16-mixed", self.settings.max_skipped_steps
-        where = (
-            f"the gradients of epoch {self.current_epoch}, batch {self._batch_index} are not finite "
-            f"(loss {float(self._outputs['train/loss']):.4g}, step {self.global_step})"
-        )
+        place = f"epoch {self.current_epoch}, batch {self._batch_index}"
+        loss = f"loss {float(self._outputs['train/loss']):.4g}, step {self.global_step}"
         if self._skipped_in_a_row > (SKIPPED_BY_LOSS_SCALE * has_scaler if limit is None else limit):
             raise UserError(
-                f"training has diverged: {where}, step {self._skipped_in_a_row} in a row. Nothing of this batch was applied or "
-                "saved; lower optim.lr, or inspect the batch. training.max_skipped_steps skips such batches."
+                f"training has diverged: the gradients of {place} are not finite ({loss}), {self._skipped_in_a_row} in a row. "
+                "Nothing of this batch was applied or saved; lower optim.lr, or inspect the batch. training.max_skipped_steps "
+                "skips such batches."
             )
         if has_scaler:  # it skips the step and lowers its scale
-            log.info("step skipped to find a loss scale: %s", where)
+            log.info("step skipped to find a loss scale: %s, %s", place, loss)
             return
-        log.warning("step skipped: %s", where)
+        log.warning("step skipped: the gradients of %s are not finite (%s)", place, loss)
         for parameter in self.parameters():
             parameter.grad = None
 

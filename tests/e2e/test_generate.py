@@ -189,7 +189,7 @@ def test_default_folder_is_named_by_corpus_and_fingerprint(undisturbed, tmp_path
     write_lines(tmp_path)
     done = run(GENERATE, [*SETTINGS, "output_dir=null", "paths.codes=kept"], tmp_path)
     assert done.status == 0, done.stderr
-    (folder,) = (tmp_path / "kept").iterdir()
+    (folder,) = (tmp_path / "kept").glob("[!.]*")
     assert folder.name == f"lines-txt-ar-{read_manifest(folder).fingerprint[:12]}"
     assert done.stdout.splitlines()[-1] == f"pairs: kept/{folder.name}"
     assert shards(folder) == shards(undisturbed.folder)

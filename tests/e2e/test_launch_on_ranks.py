@@ -36,7 +36,7 @@ class Training(L.Callback):
             report("training")
 
 class Waiting(TextLines):
-    def _rows(self):
+    def __init__(self, path):
         report("waiting")
         time.sleep(600)
 """

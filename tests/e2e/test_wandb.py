@@ -81,7 +81,8 @@ def test_tables_pictures_and_the_model_are_in_the_run(twice):
     (model,) = [artifact for artifact in of_kind(after, "artifact") if artifact.type == "model"]
     assert model.name == f"model-{(twice / 'logs/wandb_id').read_text().strip()}"
     files = {entry.path: Path(entry.local_path) for entry in model.manifest.contents}
-    assert files == {file.name: file for file in (twice / "model").iterdir()}
+    written = [file for file in (twice / "model").rglob("*") if file.is_file()]
+    assert files == {file.relative_to(twice / "model").as_posix(): file for file in written}
 
 
 def test_no_key_is_in_the_run_folder(twice):

@@ -143,7 +143,7 @@ def test_several_nodes_need_a_launcher_whose_command_is_printed(typed, tmp_path)
 
 
 def test_strategies_that_start_processes_themselves(typed):
-    with pytest.raises(UserError, match="trainer.strategy=ddp_spawn.*Set ddp"):
+    with pytest.raises(UserError, match="trainer.strategy=ddp_spawn.*Set it to ddp"):
         on_all_ranks(wanted(devices=2, strategy="ddp_spawn"), "ddp_spawn")
 
 

@@ -52,9 +52,7 @@ def test_data_tortoise_and_splits_are_those_of_the_run(taken, caplog):
     assert cfg.corpus.root == "LJSpeech-1.1" and cfg.codes.path.endswith("data/codes.parquet")
     assert (cfg.tortoise.name_or_path, cfg.tortoise.device) == ("mine", "cpu"), "a single setting changes what is taken"
     assert cfg.split == {"test_percent": 20, "val_percent": 0} and cfg.data.batch_size != 7
-    assert "training_config.yaml: pairs=null, corpus=corpus.LJSpeech LJSpeech-1.1" in caplog.text.replace(
-        "tortoise=", ""
-    )
+    assert "training_config.yaml: " in caplog.text and "corpus=corpus.LJSpeech LJSpeech-1.1, codes=" in caplog.text
 
 
 @pytest.mark.parametrize("given", ["corpus=text", "codes=dvae", "pairs=mine", "+codes@codes.more=stored"])

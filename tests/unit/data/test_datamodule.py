@@ -75,7 +75,8 @@ def test_training_has_keys_and_negatives_and_evaluation_has_texts(write_pairs):
     module = CLVPDataModule(write_pairs(), batch_size=8, num_hard_negatives=3)
     batch, evaluated = (next(iter(loader)) for loader in (module.train_dataloader(), *module.val_dataloader()))
     assert len(set(batch["key"].tolist())) == 8 and len(batch["negative_ids"]) == 24
-    assert evaluated.keys() == batch.keys() - {"key", "negative_ids", "negative_attention_mask"} | {"text"}
+    negatives = {"negative_ids", "negative_attention_mask", "negative_lengths"}
+    assert evaluated.keys() == batch.keys() - negatives - {"key"} | {"text"}
 
 
 def test_all_loaders_use_the_padding(write_pairs):
