@@ -40,7 +40,7 @@ def plan_chunks(lengths_B: Lengths, chunk_tokens: int, width: int, packed: bool 
 
     Args:
         lengths_B: of the rows, in any order.
-        chunk_tokens: positions of a chunk, padding included; a longer row is a chunk of its own. 0: all rows in one chunk with
+        chunk_tokens: positions of a chunk, padding included; a longer row is a separate chunk. 0: all rows in one chunk with
             all of their padding.
         width: positions of the padded batch.
         packed: padding costs nothing, so that chunks need not have rows of similar length.

@@ -232,8 +232,8 @@ class CLVPModule(L.LightningModule):
         self._log_on_host(metrics)
 
     def _log_on_host(self, metrics: dict[str, float]) -> None:
-        """Lightning would put numbers on the device, from which progress and loggers read them again, those of its own bar
-        (`prog_bar`) in every step."""
+        """Logs numbers as tensors on the host. Lightning would copy plain numbers to the device, and loggers and progress bars
+        would wait for the device to read them."""
         for name, value in metrics.items():
             self.log(name, torch.tensor(value, dtype=torch.float32))
 
