@@ -43,6 +43,7 @@ class EvaluationData:
     others: Mapping[str, HeldOut] = field(default_factory=dict)  # of other folders of pairs, by name
     reference: HeldOut | None = None  # the Fréchet distance compares the codes of `pairs` with these
     left_out: dict[str, str] = field(default_factory=dict)  # part of the report: why it is not measured
+    matches_voices: bool = False  # the texts of `pairs` are voices, see `pairs.Manifest.matches_voices`
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Reranking:
 def check_inputs(datamodule: CLVPDataModule, suite: PerturbationSuite, reference: str | None = None) -> None:
     """Raises what `prepare` would raise, without reading the texts."""
     datamodule.check_split("test")
-    if suite.num_pairs:
+    if suite.num_pairs and not datamodule.manifest.matches_voices:
         open_tokenizer(datamodule.folder)
     if reference is not None:
         _open_pairs(reference, datamodule, "reference").check_split("test")
@@ -87,6 +88,8 @@ def prepare(
     perturbations, reference_pairs = [], None
     if suite.num_pairs == 0:
         left_out["perturbations"] = "perturbations.num_pairs=0"
+    elif datamodule.manifest.matches_voices:
+        left_out["perturbations"] = "the pairs match voices, which they do not change"
     else:
         tokenizer = open_tokenizer(datamodule.folder)
         perturbations = [
@@ -115,6 +118,7 @@ def prepare(
         others=others,
         reference=reference_pairs,
         left_out=left_out,
+        matches_voices=datamodule.manifest.matches_voices,
     )
 
 

@@ -59,9 +59,11 @@ def evaluate_model(data: EvaluationData, embedder: Embedder) -> Evaluation:
         "perturbations": _detection(data.perturbations, perturbed, scores["true"], per_text),
         "left_out": data.left_out,
         "confusions": _confusions(data.pairs, text_ND, speech_ND, ranks),
-        "example": _example(data.pairs),
+        "example": _example(data.pairs, data.matches_voices),
         "sets": {name: _other_set(store, name, per_text) for name in data.others},
     }
+    if data.matches_voices:
+        _add_wrong_voice_detection(results, ranks)
     scores_NK = None if data.candidates is None else data.candidates.by_text(store.scores(store.candidates))
     if scores_NK is not None:
         results["rerank"] = _reranking(data, scores_NK, per_text)
@@ -225,7 +227,18 @@ def _confusions(
     ]
 
 
-def _example(pairs: HeldOut) -> dict[str, Any]:
-    """The shortest pair and the codes of another text of similar length, for the usage example of a model card."""
+def _add_wrong_voice_detection(results: dict[str, Any], ranks: metrics.RetrievalRanks) -> None:
+    """Adds, for each direction, how often the own voice scores higher than another one."""
+    for key in metrics.DIRECTIONS:
+        ranks_N = getattr(ranks, key).numpy()
+        wins_N = 1 - (ranks_N - 1) / (len(ranks_N) - 1)
+        results[key][metrics.WRONG_VOICE] = float(wins_N.mean())
+        results["intervals"][key][metrics.WRONG_VOICE] = metrics.interval(wins_N)
+
+
+def _example(pairs: HeldOut, matches_voices: bool) -> dict[str, Any]:
+    """The shortest pair and the codes of another text of similar length, for the usage example of a model card. A voice is
+    represented by the codes of a reference."""
     first, second = np.argsort([len(codes) for codes in pairs.codes], kind="stable")[:2]
-    return {"text": pairs.texts[first], "candidates": [pairs.codes[row].tolist() for row in (first, second)]}
+    text = pairs.input_ids[first].tolist() if matches_voices else pairs.texts[first]
+    return {"text": text, "candidates": [pairs.codes[row].tolist() for row in (first, second)]}

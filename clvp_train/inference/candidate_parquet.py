@@ -2,9 +2,9 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,16 +18,33 @@ from clvp_train.inference.reranker import Reranker
 from clvp_train.pairs.sources import MAX_WARNINGS
 from clvp_train.pairs.storage import Storage
 
-ADDED = {"score": pa.float64(), "percentile": pa.float64(), "combined_score": pa.float64(), "rank": pa.int32()}
+ADDED = {
+    "score": pa.float64(),
+    "percentile": pa.float64(),
+    "voice_score": pa.float64(),
+    "combined_score": pa.float64(),
+    "rank": pa.int32(),
+}
 OPTIONAL = ("finished", "log_probability")
+References = Mapping[str, Sequence[torch.Tensor]]  # codes of clips by voice, (S,) each
 TYPES: dict[str, tuple[Callable[[pa.DataType], bool], str]] = {  # of other columns than ids
     "text": (lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind), "strings"),
     "finished": (pa.types.is_boolean, "booleans"),
     "log_probability": (pa.types.is_floating, "floating-point numbers"),
+    "voice": (lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind), "strings"),
 }
 SOURCE_KEY = b"clvp_train.rerank"  # metadata of a written file: what its contents depend on, as JSON
 log = logging.getLogger(__name__)
 ROWS_SCORED, ROWS_COPIED = 1024, 8192  # at once
+
+
+class Scores(NamedTuple):
+    """What candidates are ranked by."""
+
+    scores_N: np.ndarray  # cosine similarities of text and codes, float64; NaN for bad rows
+    per_code_N: np.ndarray  # log-probabilities per code under the AR; NaN if unknown
+    voice_N: np.ndarray  # similarities to the reference clips of the voice; NaN without any
+    texts_N: np.ndarray  # numbers of the texts, the same for equal texts
 
 
 class CandidateFile:
@@ -36,13 +53,14 @@ class CandidateFile:
     Args:
         path: has columns `speech_ids`, `text` or `input_ids`, and optionally `finished` and `log_probability`.
         reranker: scores the candidates. If the file has both, its tokenizer reads `text`; without one `input_ids` are used.
+        references: codes of clips of each voice, which the column `voice` names; None: voices are not compared.
 
     Raises:
         UserError: the file cannot be read, lacks a column, or already has one of `ADDED`.
     """
 
-    def __init__(self, path: Path, reranker: Reranker) -> None:
-        self.path, self.reranker = path, reranker
+    def __init__(self, path: Path, reranker: Reranker, references: References | None = None) -> None:
+        self.path, self.reranker, self.references = path, reranker, references
         try:
             with pq.ParquetFile(path) as file:
                 self.schema, self.num_rows = file.schema_arrow, file.metadata.num_rows
@@ -52,9 +70,8 @@ class CandidateFile:
         self.text_column = "text" if reads_text else "input_ids"
         self._check_columns()
 
-    def scores(self, on_candidate: Callable[[int], None]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns (N,) scores, float64, NaN for bad rows; (N,) log-probabilities per code under the AR, NaN if unknown; and
-        (N,) text numbers, the same for equal texts.
+    def scores(self, on_candidate: Callable[[int], None]) -> Scores:
+        """Scores all candidates.
 
         A bad row has no text, no codes, or ids that the model does not know. It is logged.
 
@@ -65,9 +82,10 @@ class CandidateFile:
             UserError: all rows are bad.
         """
         scores_N, texts_N = np.full(self.num_rows, np.nan), np.empty(self.num_rows, dtype=np.int64)
-        per_code_N = np.full(self.num_rows, np.nan)
+        per_code_N, voice_N = np.full(self.num_rows, np.nan), np.full(self.num_rows, np.nan)
         numbers, bad, num_padded = dict[Any, int](), list[UserError](), 0
         optional = [name for name in OPTIONAL if name in self.schema.names]
+        optional += [] if self.references is None else ["voice"]
         for start, batch in self._batches(ROWS_SCORED, [self.text_column, "speech_ids", *optional]):
             keys = [_key(text) for text in batch[self.text_column]]
             texts_N[start : start + len(batch)] = [numbers.setdefault(key, len(numbers)) for key in keys]
@@ -83,13 +101,18 @@ class CandidateFile:
             if "log_probability" in optional:
                 values = batch["log_probability"].to_numpy(zero_copy_only=False)[list(rows)]
                 per_code_N[good] = values / (lengths + finished)  # the stop token counts as a code
+            if self.references is not None:
+                voices = batch["voice"].take(pa.array(rows)).to_pylist()
+                clips = [self.references.get(voice, ()) for voice in voices]
+                voice_N[good] = self.reranker.voice_scores(clips, speech, finished.tolist())
             stored = pc.list_value_length(batch["speech_ids"]).to_numpy(zero_copy_only=False)[list(rows)]
             num_padded += int((stored > lengths).sum())
             for length in lengths.tolist():
                 on_candidate(length)
         self._report(bad, num_padded)
-        per_code_N[np.isnan(scores_N)] = 0.0  # a bad row does not make its text one with unknown log-probabilities
-        return scores_N, per_code_N, texts_N
+        for values_N in (per_code_N, voice_N):
+            values_N[np.isnan(scores_N)] = 0.0  # a bad row does not make its text one with unknown values
+        return Scores(scores_N, per_code_N, voice_N, texts_N)
 
     def _pairs(
         self, keys: list[Any], codes: pa.Array, start: int, bad: list[UserError]
@@ -168,11 +191,13 @@ class CandidateFile:
         for name, missing in (("speech_ids", "'speech_ids'"), (self.text_column, "'text' or 'input_ids'")):
             if name not in names:
                 raise UserError(f"{self.path}: no column {missing} (columns: {', '.join(names) or 'none'}). Add it.")
+        if self.references is not None and "voice" not in names:
+            raise UserError(f"{self.path}: no column 'voice', which names the references. Add it, or set references=null.")
         for name in ADDED:
             if name in names:
                 raise UserError(f"{self.path}: already has a column '{name}'. Rename or remove it.")
         for field in self.schema:
-            if field.name in (self.text_column, "speech_ids", *OPTIONAL):
+            if field.name in (self.text_column, "speech_ids", *OPTIONAL, *([] if self.references is None else ["voice"])):
                 self._check_type(field)
 
     def _check_type(self, field: pa.Field) -> None:

@@ -33,6 +33,7 @@ class Ranking:
     scores: tuple[float, ...]  # cosine similarity of the text and each candidate, in the given order
     percentiles: tuple[float, ...] | None  # percentage of matched pairs with a lower score; None without a score table
     combined_scores: tuple[float, ...] | None = None  # `Reranker.combined`, which `order` is by; None: by `scores`
+    voice_scores: tuple[float, ...] | None = None  # similarity of each candidate to the reference clips; None without any
 
 
 class Reranker:
@@ -47,6 +48,9 @@ class Reranker:
         source: name of the model in messages.
         log_probability_weight: candidates are ranked by score + weight × log-probability per code under the AR, if all of a
             text carry one. 0: by the score alone.
+        voice: re-ranker of a model of voices, which was trained on pairs of `import_pairs` with match=voice; None: there is
+            none.
+        voice_weight: candidates are ranked by score + weight × voice score, if there is `voice` and a text has references.
 
     Raises:
         UserError: the model lacks the codes that its padding needs.
@@ -61,6 +65,8 @@ class Reranker:
         max_codes: int = 500,
         source: str = "the model",
         log_probability_weight: float = 0.0,
+        voice: "Reranker | None" = None,
+        voice_weight: float = 1.0,
     ) -> None:
         config = model.config
         self.num_codes, needed = config.speech_config.vocab_size, 1 + max(SILENCE_CODE, *SILENCE_TAIL)
@@ -74,6 +80,7 @@ class Reranker:
         self.model, self.tokenizer, self.score_table = model.eval(), tokenizer, score_table
         self.chunk_tokens = default_chunk_tokens(model.device) if chunk_tokens is None else chunk_tokens
         self.source, self.log_probability_weight = source, log_probability_weight
+        self.voice, self.voice_weight = voice, voice_weight
 
     @classmethod
     def from_pretrained(
@@ -84,6 +91,8 @@ class Reranker:
         chunk_tokens: int | None = None,
         max_codes: int = 500,
         log_probability_weight: float | str | None = None,
+        voice: str | Path | None = None,
+        voice_weight: float = 1.0,
     ) -> "Reranker":
         """Loads a checkpoint with its tokenizer and score table.
 
@@ -94,6 +103,8 @@ class Reranker:
             chunk_tokens, max_codes: as above.
             log_probability_weight: as above; None: 0; "stored": the one in the score table, which an evaluation with a judge
                 has chosen.
+            voice: checkpoint of a model of voices; None: there is none.
+            voice_weight: as above.
 
         Raises:
             UserError: the checkpoint, tokenizer or device does not exist, or is corrupt, or there is no such weight.
@@ -105,9 +116,21 @@ class Reranker:
         table = read_score_table(path)
         weight, model = weight_of(log_probability_weight, table, checkpoint), load_clvp(path)
         move_to_device(model, device)
-        return cls(model, reader, table, chunk_tokens, max_codes, f"checkpoint={checkpoint}", weight)
+        of_voices = None if voice is None else cls.from_pretrained(voice, None, device, chunk_tokens, max_codes)
+        if of_voices is not None and of_voices.num_codes != model.config.speech_config.vocab_size:
+            raise UserError(
+                f"voice={voice}: {of_voices.num_codes} speech codes, but checkpoint={checkpoint} has "
+                f"{model.config.speech_config.vocab_size}. Use a model of voices that was trained on the same codes."
+            )
+        name = f"checkpoint={checkpoint}"
+        return cls(model, reader, table, chunk_tokens, max_codes, name, weight, of_voices, voice_weight)
 
-    def rank(self, texts: Sequence[Text], candidates: Sequence[Sequence[Candidate | Ids]]) -> list[Ranking]:
+    def rank(
+        self,
+        texts: Sequence[Text],
+        candidates: Sequence[Sequence[Candidate | Ids]],
+        references: Sequence[Sequence[Ids]] | None = None,
+    ) -> list[Ranking]:
         """Ranks the candidates of each text.
 
         Args:
@@ -115,24 +138,31 @@ class Reranker:
             candidates: one or more for each text: codes (S,), as tortoise-tts pads them or without padding, or results of
                 `FrozenTortoise.candidates`. Plain codes count as finished: ended by the AR before its limit. They carry no
                 log-probability.
+            references: for each text the codes of zero or more clips of the voice that it should be spoken in, each (S,);
+                None: there are none.
 
         Returns:
             One ranking per text.
 
         Raises:
-            UserError: a text without tokens or candidates, ids that the model does not know, or strings without a tokenizer.
+            UserError: a text without tokens or candidates, ids that the model does not know, strings without a tokenizer, or
+                references without a model of voices.
         """
-        if len(texts) != len(candidates):
-            raise UserError(
-                f"candidates: {len(candidates)} lists, but there are {len(texts)} texts. Give one list of candidates per text."
-            )
+        for name, lists in (("candidates", candidates), ("references", references)):
+            if lists is not None and len(lists) != len(texts):
+                raise UserError(
+                    f"{name}: {len(lists)} lists, but there are {len(texts)} texts. Give one list of {name} per text."
+                )
+        if references is not None and self.voice is None:
+            raise UserError("references: there is no model of voices to compare them with. Set voice to one.")
         text_ids, speech_ids, finished = list[torch.Tensor](), list[torch.Tensor](), list[bool]()
-        per_code = list[float]()
-        for number, (text, of_text) in enumerate(zip(texts, candidates)):
+        per_code, clips = list[float](), list[list[torch.Tensor]]()
+        for number, (text, of_text, of_voice) in enumerate(zip(texts, candidates, references or [()] * len(texts))):
             name = _text_name(number, text)
             if not len(of_text):
                 raise UserError(f"{name}: no candidates. Give at least one.")
             text_ids += [self.text_ids(text, name)] * len(of_text)
+            clips += [[self.speech_ids(clip, f"reference of {name}") for clip in of_voice]] * len(of_text)
             for index, candidate in enumerate(of_text):
                 drawn = candidate if isinstance(candidate, Candidate) else None
                 codes = cast(Ids, candidate) if drawn is None else drawn.codes
@@ -142,8 +172,8 @@ class Reranker:
         if not len(texts):
             return []
         ends = np.cumsum([len(of_text) for of_text in candidates])[:-1]
-        scores, added = (np.split(x, ends) for x in (self.scores(text_ids, speech_ids, finished), np.array(per_code)))
-        return [self._ranking(scores_K, added_K) for scores_K, added_K in zip(scores, added)]
+        scores_N, voice_N = self.scores(text_ids, speech_ids, finished), self.voice_scores(clips, speech_ids, finished)
+        return [self._ranking(*of_text) for of_text in zip(*(np.split(x, ends) for x in (scores_N, per_code, voice_N)))]
 
     def text_ids(self, text: Text, name: str) -> torch.Tensor:
         """Returns (T,) token ids of a text, which messages call `name`.
@@ -196,22 +226,58 @@ class Reranker:
         speech_XD = self._embed(self.model.get_speech_features, *padded)
         return (texts_XD[text_of_N] * speech_XD[speech_of_N]).sum(dim=1).numpy()
 
+    def voice_scores(
+        self, references: Sequence[Sequence[torch.Tensor]], speech: Sequence[torch.Tensor], finished: Sequence[bool]
+    ) -> np.ndarray:
+        """Returns (N,) the mean cosine similarity of each candidate with its reference clips; NaN where there are none.
+
+        Args:
+            references: (S,) codes each, of `speech_ids`, for each candidate.
+            speech, finished: as in `scores`.
+        """
+        if self.voice is None:
+            return np.full(len(speech), np.nan)
+        rows_X = np.repeat(np.arange(len(speech)), [len(clips) for clips in references])
+        scores_X = self.voice.scores(
+            [clip for clips in references for clip in clips],
+            [speech[row] for row in rows_X.tolist()],
+            [finished[row] for row in rows_X.tolist()],
+        )
+        counts_N = np.bincount(rows_X, minlength=len(speech))
+        sums_N = np.bincount(rows_X, scores_X, minlength=len(speech))
+        return np.divide(sums_N, counts_N, out=np.full(len(speech), np.nan), where=counts_N > 0)
+
+    @property
+    def combines(self) -> bool:
+        """Whether candidates may be ranked by more than their score."""
+        return bool(self.log_probability_weight) or self.voice is not None
+
     def percentiles(self, scores: np.ndarray) -> list[float] | None:
         """Returns the percentage of matched pairs with a lower score; None without a score table."""
         return None if self.score_table is None else [percentile(self.score_table, score) for score in scores.tolist()]
 
-    def combined(self, scores_N: np.ndarray, per_code_N: np.ndarray, texts_N: np.ndarray | int = 0) -> np.ndarray:
-        """Returns (N,) what candidates are ranked by: score + weight × log-probability per code; the score alone for texts with
-        a candidate whose log-probability is unknown.
+    def combined(
+        self,
+        scores_N: np.ndarray,
+        per_code_N: np.ndarray,
+        voice_N: np.ndarray,
+        texts_N: np.ndarray | int = 0,
+    ) -> np.ndarray:
+        """Returns (N,) what candidates are ranked by: score + weight × log-probability per code + weight × voice score. What is
+        unknown for a candidate counts for none of its text.
 
         Args:
             scores_N: of `scores`.
             per_code_N: log-probabilities per code under the AR; NaN if unknown.
+            voice_N: of `voice_scores`.
             texts_N: the number of each candidate's text; by default all are of one text.
         """
         texts_N = np.broadcast_to(texts_N, scores_N.shape)
-        is_known_N = ~np.isin(texts_N, texts_N[np.isnan(per_code_N)])
-        return scores_N + np.where(is_known_N, self.log_probability_weight * per_code_N, 0.0)
+        combined_N = scores_N.copy()
+        for weight, values_N in ((self.log_probability_weight, per_code_N), (self.voice_weight, voice_N)):
+            is_known_N = ~np.isin(texts_N, texts_N[np.isnan(values_N)])
+            combined_N += np.where(is_known_N, weight * values_N, 0.0)
+        return combined_N
 
     def _embed(self, encode: Callable[..., torch.Tensor], ids_XL: torch.Tensor, mask_XL: torch.Tensor) -> torch.Tensor:
         def on_device(ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -221,13 +287,14 @@ class Reranker:
         embeds_XD = encode_in_chunks(on_device, ids_XL, mask_XL, self.chunk_tokens)
         return normalize(embeds_XD.cpu().double(), dim=-1)
 
-    def _ranking(self, scores: np.ndarray, per_code: np.ndarray) -> Ranking:
-        percentiles, combined = self.percentiles(scores), self.combined(scores, per_code)
+    def _ranking(self, scores: np.ndarray, per_code: np.ndarray, voice: np.ndarray) -> Ranking:
+        percentiles, combined = self.percentiles(scores), self.combined(scores, per_code, voice)
         return Ranking(
             tuple(np.argsort(-combined, kind="stable").tolist()),
             tuple(scores.tolist()),
             None if percentiles is None else tuple(percentiles),
-            tuple(combined.tolist()) if self.log_probability_weight else None,
+            tuple(combined.tolist()) if self.combines else None,
+            None if np.isnan(voice).any() else tuple(voice.tolist()),
         )
 
     def _tensor(self, ids: Ids, kind: str, name: str) -> torch.Tensor:

@@ -7,6 +7,7 @@ from clvp_train.metrics.reranking import JUDGES, CandidateScores, Judge, picked_
 from clvp_train.metrics.retrieval import (
     DIRECTIONS,
     PRIMARY,
+    WRONG_VOICE,
     RetrievalRanks,
     by_label,
     by_quartile,
@@ -36,6 +37,7 @@ __all__ = [
     "LOG_PROBABILITY_WEIGHT",
     "PRIMARY",
     "SCORE_TABLE_FILE",
+    "WRONG_VOICE",
     "CandidateScores",
     "Interval",
     "Judge",

@@ -16,6 +16,7 @@ from clvp_train.io.process_rank import rank_and_world_size
 
 PRIMARY = "val/R@1"  # the default of primary_metric in conf/train.yaml
 DIRECTIONS = {"text_to_speech": "text → speech", "speech_to_text": "speech → text"}  # key: display name
+WRONG_VOICE = "wrong-voice detection"  # share of other voices that score lower
 ROWS, COLUMNS = 512, 2048  # of a tile on a CPU: 4 MiB of scores, which fit into its caches
 DEVICE_SCORES = (
     2**26

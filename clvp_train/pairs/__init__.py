@@ -7,7 +7,7 @@ from clvp_train.pairs.dvae import DVAECodes
 from clvp_train.pairs.generate import Plan, generate, make_plan
 from clvp_train.pairs.imported import import_pairs
 from clvp_train.pairs.importer import Columns, Importer
-from clvp_train.pairs.judges import CandidateJudge, RecordingDistance, read_recordings
+from clvp_train.pairs.judges import CandidateJudge, RecordingDistance, read_recordings, recordings_digest
 from clvp_train.pairs.progress import Progress
 from clvp_train.pairs.reader import (
     TOKENIZER,
@@ -71,6 +71,7 @@ __all__ = [
     "read_pairs",
     "read_recordings",
     "read_shard",
+    "recordings_digest",
     "report_lines",
     "write_manifest",
 ]

@@ -93,9 +93,10 @@ def _check_head(rows: list[Numbered], importer: Importer) -> None:
     if not rows:
         raise UserError("source.name: no rows. Choose another source.")
     good, errors = [], []
+    read = importer.read if importer.match == "voice" else importer.convert  # a single row has no reference
     for row in rows:
         try:
-            good += importer.convert([row], BadRows("error", "Check columns.…, codec.… and tokenizer."))
+            good += read([row], BadRows("error", "Check columns.…, codec.… and tokenizer."))
         except UserError as error:
             errors.append(error)
     if 2 * len(errors) > len(rows):

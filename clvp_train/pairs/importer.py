@@ -1,8 +1,9 @@
 """Rows of a table of texts and codes as rows of pairs."""
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, asdict, dataclass
-from typing import Any
+from dataclasses import KW_ONLY, asdict, dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +16,10 @@ from clvp_train.pairs.sources import NO_CODES, UNKNOWN, BadRows, Policy, Rows, h
 from clvp_train.tortoise.tokenizer import tokenizer_digest
 
 ALGORITHM = 1  # increment it when equal inputs give other pairs than before
-BAD_VALUE, NO_TEXT = "bad value", "no text"  # kinds of skipped rows
+BAD_VALUE, NO_TEXT, NO_REFERENCE = "bad value", "no text", "no reference"  # kinds of skipped rows
 SPLITS: dict[str, Split] = {"train": "train", "val": "val", "validation": "val", "valid": "val", "dev": "val"}
 SPLITS |= {"test": "test", "eval": "test"}
+Match = Literal["text", "voice"]
 Numbered = tuple[int, tuple[str, dict[str, Any]]]  # a row: its number from 0, where it is, its cells by column
 
 
@@ -72,7 +74,9 @@ class Importer:
 
     Attributes:
         columns, codec: what the rows mean.
-        tokenizer: of the texts.
+        tokenizer: of the texts; of codes, see `code_tokenizer`, if `match` is "voice".
+        match: what codes are matched with. "text": the text of their utterance. "voice": a reference, the codes of another
+            utterance of their speaker in the same shard. The speaker then takes the place of the text.
         test_percent, val_percent: shares of texts in the test and validation splits, unless there is a column of splits.
         bad_rows: "skip" leaves out and lists what cannot become a pair; "error" stops.
         shard_size: rows per shard; a kill loses at most one shard of work.
@@ -82,10 +86,17 @@ class Importer:
     codec: Codec
     tokenizer: PreTrainedTokenizerBase
     _: KW_ONLY
+    match: Match = "text"
     test_percent: float = 5.0
     val_percent: float = 3.0
     bad_rows: Policy = "skip"
     shard_size: int = 4096
+
+    def __post_init__(self) -> None:
+        if self.match == "voice" and self.columns.speaker is None:
+            raise UserError("columns.speaker=null: match=voice needs speakers. Set it to the name of their column.")
+        if self.match == "voice":
+            object.__setattr__(self, "columns", replace(self.columns, text=self.columns.speaker, input_ids=None))
 
     def settings(self) -> dict[str, Any]:
         """What determines the pairs besides the table."""
@@ -97,10 +108,16 @@ class Importer:
             "shard_size": self.shard_size,
             "split.test_percent": float(self.test_percent),
             "split.val_percent": float(self.val_percent),
+            **({"match": self.match} if self.match != "text" else {}),  # folders of earlier versions have none
         }
 
     def convert(self, numbered: Sequence[Numbered], bad: BadRows) -> Rows:
         """The rows that can become pairs; others are added to `bad`. Raises UserError if it does not skip any."""
+        rows = self.read(numbered, bad)
+        return self._with_references(rows, bad) if self.match == "voice" else self._with_tokens(rows, bad)
+
+    def read(self, numbered: Sequence[Numbered], bad: BadRows) -> Rows:
+        """The rows that can be read, before they are matched."""
         rows = []
         for number, (where, cells) in numbered:
             given = _plain(cells[self.columns.id]) if self.columns.id else None
@@ -109,6 +126,9 @@ class Importer:
                 rows.append(self._row(id_, cells))
             except BadCell as error:
                 bad.add(id_, error.kind, f"{where}: {error}")
+        return rows
+
+    def _with_tokens(self, rows: Rows, bad: BadRows) -> Rows:
         texts = list(dict.fromkeys(row["text"] for row in rows))
         ids_of = {}
         if self.columns.input_ids is None and texts:
@@ -119,6 +139,19 @@ class Importer:
             if has_tokens(self.tokenizer, row["input_ids"], Utterance(row["id"], row["text"], None), bad):
                 good.append(row)
         return good
+
+    def _with_references(self, rows: Rows, bad: BadRows) -> Rows:
+        """Adds to each row the codes of the next row of the same voice, to the last those of the first."""
+        of_voice = defaultdict[str, Rows](list)
+        for row in rows:
+            of_voice[row["voice"]].append(row)
+        for same in of_voice.values():
+            for row, reference in zip(same, same[1:] + same[:1]):
+                row["input_ids"] = reference["speech_ids"]
+            if len(same) == 1:
+                reason = f"no other utterance of {row['voice']!r} in the same shard. Add some, or raise shard_size"
+                bad.add(row["id"], NO_REFERENCE, reason)
+        return [row for row in rows if len(of_voice[row["voice"]]) > 1]
 
     def _row(self, id_: str, cells: dict[str, Any]) -> dict[str, Any]:
         columns = self.columns
@@ -134,13 +167,20 @@ class Importer:
             column = getattr(columns, name)
             if column and (value := _plain(cells.get(column))) not in (None, ""):
                 row[name] = _number(column, kind, value)
-        speaker = _plain(cells.get(columns.speaker)) if columns.speaker else None
-        row["voice"] = UNKNOWN if speaker in (None, "") else clean_text(str(speaker))
+        row["voice"] = self._speaker(cells) or UNKNOWN
         return row
+
+    def _speaker(self, cells: dict[str, Any]) -> str:
+        """The name, or "" if there is none."""
+        speaker = _plain(cells.get(self.columns.speaker)) if self.columns.speaker else None
+        return "" if speaker is None else clean_text(str(speaker))
 
     def text_and_split(self, cells: dict[str, Any]) -> tuple[str, Split]:
         """Raises ValueError if the row has none."""
-        if self.columns.text is None:
+        text: Any
+        if self.match == "voice":
+            text = self._speaker(cells)
+        elif self.columns.text is None:
             text = self.tokenizer.decode(self._ids(cells).tolist(), skip_special_tokens=True)
         else:
             text = _plain(cells[self.columns.text])

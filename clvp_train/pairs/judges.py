@@ -49,6 +49,12 @@ def read_recordings(path: str, setting: str, alternatives: str = "a folder of pa
         ) from None
 
 
+def recordings_digest(path: str) -> str:
+    """What identifies the codes that `read_recordings` reads."""
+    place = Path(path).expanduser()
+    return read_manifest(place).fingerprint if place.is_dir() else file_digest(place)
+
+
 def recording_distances(
     tortoise: FrozenTortoise,
     codes: Sequence[Sequence[int]],
@@ -124,11 +130,7 @@ class RecordingDistance(CandidateJudge):
         return self.recordings == FROM_CORPUS
 
     def settings(self) -> dict[str, Any]:
-        path = Path(self.recordings).expanduser()
-        if self.needs_audio:
-            digest = FROM_CORPUS
-        else:
-            digest = read_manifest(path).fingerprint if path.is_dir() else file_digest(path)
+        digest = FROM_CORPUS if self.needs_audio else recordings_digest(self.recordings)
         return {"codes.judge": type(self).__name__, "codes.judge.recordings": digest}
 
     def check(self, tortoise: FrozenTortoise) -> None:

@@ -79,6 +79,11 @@ class Manifest:
     code_rate: float = CODES_PER_SECOND  # codes per second of speech
     report: dict[str, Any] = field(default_factory=dict)  # see `summary.Tally.report`; empty until complete
 
+    @property
+    def matches_voices(self) -> bool:
+        """Whether the texts are voices, and the text tokens codes of other utterances, see `importer.Importer.match`."""
+        return self.settings.get("match") == "voice"
+
 
 def shard_name(index: int, count: int, split: str = MIXED) -> str:
     return f"{split}-{index:05d}-of-{count:05d}.parquet"

@@ -109,7 +109,7 @@ def recordings(cfg: DictConfig, datamodule: CLVPDataModule, rerank: RerankConfig
 
 def check_tokenizer(checkpoint: str, datamodule: CLVPDataModule) -> None:
     """Raises UserError if a folder or Hub id of `save_pretrained` holds another tokenizer than the pairs were made with."""
-    if Path(checkpoint).is_file():
+    if Path(checkpoint).is_file() or datamodule.manifest.matches_voices:
         return
     folder = resolve_folder(checkpoint)
     if not (folder / "tokenizer_config.json").exists():

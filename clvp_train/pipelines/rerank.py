@@ -2,12 +2,14 @@
 
 import hashlib
 import logging
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
@@ -17,7 +19,7 @@ from clvp_train.inference.reranker import Reranker
 from clvp_train.io.digests import file_digest
 from clvp_train.models import resolve_checkpoint
 from clvp_train.models.weight_files import weight_files
-from clvp_train.pairs import MANIFEST, Progress, Storage, read_manifest
+from clvp_train.pairs import MANIFEST, Progress, Storage, read_manifest, read_recordings, recordings_digest
 from clvp_train.pairs.reader import REMEDY
 
 SOURCES = {  # what determines the contents of a written file: display name
@@ -25,8 +27,12 @@ SOURCES = {  # what determines the contents of a written file: display name
     "tokenizer": "reranker.tokenizer",
     "max_codes": "reranker.max_codes",
     "log_probability_weight": "reranker.log_probability_weight",
+    "voice": "reranker.voice",
+    "voice_weight": "reranker.voice_weight",
+    "references": "references",
     "candidates": "the candidates",
 }
+CLIPS_PER_VOICE = 16  # references that a candidate is compared with
 MAX_PRINTED, MAX_CANDIDATES = 20, 1000  # texts whose picks are printed, and candidates of each
 log = logging.getLogger(__name__)
 
@@ -41,10 +47,11 @@ def rerank(cfg: DictConfig) -> None:
     # build
     checkpoint = resolve_checkpoint(cfg.checkpoint)
     reranker: Reranker = instantiate(cfg.reranker, checkpoint=str(checkpoint))
-    files = [CandidateFile(path, reranker) for path in paths]
+    references = None if cfg.references is None else _references(cfg.references, reranker)
+    files = [CandidateFile(path, reranker, references) for path in paths]
     # run: files of an interrupted run are kept
     storage.sweep()
-    source = _source(checkpoint, cfg.reranker, reranker.log_probability_weight)
+    source = _source(checkpoint, cfg, reranker.log_probability_weight)
     digests = _digests(paths)
     finished = _finished_files(folder, digests, source)
     remaining = [file for file in files if file.path.name not in finished]
@@ -89,14 +96,29 @@ def _output(folder: str) -> Storage:
     return storage
 
 
-def _source(checkpoint: Path, settings: DictConfig, weight: float) -> dict[str, Any]:
-    """Identifies what determines the scores, apart from the candidates."""
+def _references(path: str, reranker: Reranker) -> dict[str, list[torch.Tensor]]:
+    """The codes of up to `CLIPS_PER_VOICE` clips of each voice."""
+    if reranker.voice is None:
+        raise UserError(f"references={path}: there is no model of voices to compare with. Set reranker.voice to one.")
+    table, clips = read_recordings(path, "references"), defaultdict[str, list[torch.Tensor]](list)
+    for voice, codes in zip(table["voice"].to_pylist(), table["speech_ids"]):
+        if len(clips[voice]) < CLIPS_PER_VOICE and len(codes):
+            clips[voice].append(reranker.speech_ids(codes.values.to_numpy(), f"references={path}: a clip of {voice}"))
+    return clips
+
+
+def _source(checkpoint: Path, cfg: DictConfig, weight: float) -> dict[str, Any]:
+    """Identifies what determines the scores, apart from the candidates. Files of earlier versions lack what is null."""
+    settings, has_voice = cfg.reranker, cfg.reranker.voice is not None
     tokenizer = settings.tokenizer
     return {
         "checkpoint": _digest(checkpoint),
         "tokenizer": None if tokenizer is None else _digest(Path(tokenizer)),
         "max_codes": settings.max_codes,
-        "log_probability_weight": weight or None,  # files of earlier versions have none
+        "log_probability_weight": weight or None,
+        "voice": _digest(resolve_checkpoint(settings.voice)) if has_voice else None,
+        "voice_weight": settings.voice_weight if has_voice else None,
+        "references": None if cfg.references is None else recordings_digest(cfg.references),
     }
 
 
@@ -134,13 +156,14 @@ def _finished_files(folder: Path, digests: dict[str, str], source: dict[str, Any
 def _rerank_file(
     file: CandidateFile, reranker: Reranker, storage: Storage, source: dict[str, Any], progress: Progress
 ) -> None:
-    scores_N, per_code_N, texts_N = file.scores(progress.candidate)
-    percentiles, combined_N = reranker.percentiles(scores_N), reranker.combined(scores_N, per_code_N, texts_N)
+    scores_N, per_code_N, voice_N, texts_N = file.scores(progress.candidate)
+    percentiles, combined_N = reranker.percentiles(scores_N), reranker.combined(scores_N, per_code_N, voice_N, texts_N)
     missing, is_bad_N = pa.nulls(len(scores_N), pa.float64()), np.isnan(scores_N)
     columns = {
         "score": pa.array(scores_N, mask=is_bad_N),
         "percentile": missing if percentiles is None else pa.array(np.array(percentiles), pa.float64(), mask=is_bad_N),
-        **({"combined_score": pa.array(combined_N, mask=is_bad_N)} if reranker.log_probability_weight else {}),
+        **({"voice_score": pa.array(voice_N, mask=np.isnan(voice_N) | is_bad_N)} if reranker.voice else {}),
+        **({"combined_score": pa.array(combined_N, mask=is_bad_N)} if reranker.combines else {}),
         "rank": pa.array(ranks_in_text(combined_N, texts_N), pa.int32(), mask=is_bad_N),
     }
     file.write(storage, columns, source)

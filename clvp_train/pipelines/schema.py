@@ -51,6 +51,7 @@ class Root:
     trust_run_folder: bool
     pairs: Any  # one or several folders, see `data.given_pairs`
     reference: str | None
+    references: str | None
     chunk_tokens: int | None = setting(ge=0)
     num_candidates: int | None = setting(ge=1, le=MAX_CANDIDATES)
     output_dir: str | None
@@ -73,6 +74,7 @@ class ImportPairs(Root):
     """Settings of `import_pairs` outside of groups."""
 
     name: str | None
+    match: str = setting(choices=("text", "voice"))
     tokenizer: str
     bad_rows: str = setting(choices=("skip", "error"))
     shard_size: int = setting(ge=1)
@@ -227,6 +229,8 @@ class Reranker:
     device: str
     chunk_tokens: int | None = setting(ge=1)
     max_codes: int = setting(**MAX_CODES)
+    voice: str | None
+    voice_weight: float = setting(ge=0)
     log_probability_weight: Any  # a number or "stored"; checked by the re-ranker
 
 

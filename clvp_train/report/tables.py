@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from clvp_train.metrics import DIRECTIONS, JUDGES, KINDS
+from clvp_train.metrics import DIRECTIONS, JUDGES, KINDS, WRONG_VOICE
 from clvp_train.report import reranking
 from clvp_train.report.table import INTERVALS, Metrics, Table, number, print_table, with_interval
 
@@ -42,9 +42,11 @@ def headline(metrics: Metrics) -> dict[str, str]:
     """Returns the most important numbers by their names."""
     recalls = " / ".join(f"{metrics[key]['R@1']:.3f}" for key in DIRECTIONS)
     shown = {
-        f"R@1 among {metrics['gallery']} ({' / '.join(DIRECTIONS.values())})": recalls,
+        f"R@1 among {metrics['gallery']} ({' / '.join(_directions(metrics))})": recalls,
         "AUC, matched vs. mismatched": f"{metrics['scores']['mismatched']['auc']:.3f}",
     }
+    if WRONG_VOICE in metrics["text_to_speech"]:
+        shown[WRONG_VOICE] = f"{metrics['text_to_speech'][WRONG_VOICE]:.3f}"
     if metrics["perturbations"]:
         shown["mean detection rate of perturbations"] = f"{_mean_rate(metrics['perturbations']):.3f}"
     for name in (*JUDGES, "finished"):
@@ -63,8 +65,9 @@ def retrieval(metrics: Metrics) -> Table:
         ]
         for name in both[0][0]
     ]
-    title = f"Retrieval among {metrics['gallery']} sentences (chance R@1: {metrics['chance_R@1']:.4f})"
-    return Table(title, ["", *DIRECTIONS.values()], rows, INTERVALS)
+    kind = "voices" if WRONG_VOICE in metrics["text_to_speech"] else "sentences"
+    title = f"Retrieval among {metrics['gallery']} {kind} (chance R@1: {metrics['chance_R@1']:.4f})"
+    return Table(title, ["", *_directions(metrics)], rows, INTERVALS)
 
 
 def sets(metrics: Metrics) -> Table | None:
@@ -163,6 +166,12 @@ def comparison(names: Sequence[str], rows: Sequence[dict[str, Any]]) -> Table:
     ]
     note = f"Differences are paired over texts. {INTERVALS} They do not include the variance between training seeds."
     return Table("Comparison", header, cells, note)
+
+
+def _directions(metrics: Metrics) -> list[str]:
+    """The names of the directions of retrieval."""
+    is_voice = WRONG_VOICE in metrics["text_to_speech"]
+    return [words.replace("text", "voice") if is_voice else words for words in DIRECTIONS.values()]
 
 
 def _size(row: dict[str, Any]) -> str:

@@ -128,6 +128,14 @@ def _fast(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     )
 
 
+def code_tokenizer(num_codes: int) -> PreTrainedTokenizerFast:
+    """Reads speech codes that are written as numbers with spaces in between, such as "12 7 99"."""
+    vocabulary = {str(code): code for code in range(num_codes)} | {UNKNOWN: num_codes}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token=UNKNOWN, pad_token=UNKNOWN)
+
+
 def loses_most_letters(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
     """Whether most letters of a text give no token, or the unknown one, as those of other scripts do in Tortoise's tokenizer.
     What is left, such as punctuation and numbers, does not say what is spoken."""

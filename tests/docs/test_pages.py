@@ -12,6 +12,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from clvp_train import Reranker
+from clvp_train.metrics import WRONG_VOICE
 from clvp_train.pairs import read_manifest
 from tests.docs.adaptations import ADAPTATIONS, adapted
 from tests.docs.blocks import PAGES, PYTHON, SHELL, SHOWN, Block, Command, blocks, commands
@@ -32,11 +34,16 @@ def adapted_text(command: Command) -> str:
     return "\n".join(lines)
 
 
-CODEC = [command for command in COMMANDS if re.search(r"\b(codec=mimi|runs/mimi)\b", "".join(command.lines))]
+CODEC, VOICE = (
+    [command for command in COMMANDS if re.search(pattern, "".join(command.lines))]
+    for pattern in (r"\b(codec=mimi|runs/mimi)\b", r"\b(pairs|runs)/voices\b")
+)
 # a command of several pages runs once
 DISTINCT = list(
     {
-        re.sub(r"\s+#.*", "", adapted_text(command)): command for command in reversed(COMMANDS) if command not in CODEC
+        re.sub(r"\s+#.*", "", adapted_text(command)): command
+        for command in reversed(COMMANDS)
+        if command not in CODEC + VOICE
     }.values()
 )[::-1]
 
@@ -142,6 +149,25 @@ def test_recipe_of_another_codec_needs_no_tortoise(clone, variables):
     assert pq.read_table(folder / "ranked")["rank"].to_pylist().count(1) == 8
     (card,) = (folder / "outputs/push").glob("*/hub/README.md")
     assert "Tortoise's autoregressive" not in card.read_text() and "codec.frame_rate" in card.read_text()
+
+
+def test_recipe_of_voices_trains_on_voices_and_ranks_by_them(clone, variables):
+    folder = clone(" ".join(map(adapted_text, VOICE)))
+    for command in VOICE:
+        status, output = run_in(folder, adapted_text(command), variables)
+        assert status == 0, f"{command.where}: {adapted_text(command)}\n{output}"
+    metrics = json.loads((folder / "runs/voices/report/metrics.json").read_text())
+    status, output = run_in(folder, "python evaluate.py checkpoint=runs/voices/model", variables)
+    assert status == 0 and f"{metrics['text_to_speech'][WRONG_VOICE]:.3f}" in output, output
+    assert metrics["data"]["settings"]["match"] == "voice" and 0 <= metrics["text_to_speech"][WRONG_VOICE] <= 1
+    rows = pq.read_table(folder / "in_voice").to_pylist()
+    reranker = Reranker.from_pretrained(folder / "runs/voices/model")
+    clips = [
+        row for row in pq.read_table(ROOT / "data/nano/voices.parquet").to_pylist() if row["voice"] == rows[0]["voice"]
+    ]
+    scores = [reranker.rank([clip["speech_ids"]], [[rows[0]["speech_ids"]]])[0].scores[0] for clip in clips[:16]]
+    assert rows[0]["voice_score"] == pytest.approx(sum(scores) / 16, abs=1e-5)
+    assert rows[0]["combined_score"] == pytest.approx(rows[0]["score"] + rows[0]["voice_score"])
 
 
 @pytest.mark.parametrize("block", [pytest.param(block, id=f"{block.page}:{block.line}") for block in BLOCKS])

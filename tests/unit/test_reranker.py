@@ -209,6 +209,24 @@ def test_log_probabilities_count_with_a_weight(folder):
     assert ranking.combined_scores == ranking.scores, "one candidate has a log-probability, the others have none"
 
 
+def test_voices_count_where_all_candidates_have_references(tokenizer):
+    sets, voice = drawn(), Reranker(make_model())
+    reranker = Reranker(make_model(), tokenizer, TABLE, voice=voice, voice_weight=0.5)
+    clips = [[[5, 6, 7], [8, 9]], [], [[1] * 9], [[2, 3]]]
+    for candidates, references, ranking in zip(sets, clips, reranker.rank(TEXTS, sets, clips)):
+        scores = [voice.rank([clip], [candidates])[0].scores for clip in references]
+        if references:
+            assert ranking.voice_scores == pytest.approx(np.mean(scores, axis=0), abs=1e-5)
+            assert ranking.combined_scores == pytest.approx(
+                np.array(ranking.scores) + 0.5 * np.mean(scores, axis=0), abs=1e-5
+            )
+            assert ranking.order == tuple(np.argsort(-np.array(ranking.combined_scores)).tolist())
+        else:
+            assert ranking.voice_scores is None and ranking.combined_scores == ranking.scores
+    with pytest.raises(UserError, match="there is no model of voices"):
+        Reranker(make_model(), tokenizer).rank(TEXTS, sets, clips)
+
+
 @pytest.mark.parametrize("weight", ["stored", "some", float("nan")])
 def test_a_weight_that_does_not_exist_is_reported(folder, weight):
     with pytest.raises(UserError, match=f"log_probability_weight={weight}"):

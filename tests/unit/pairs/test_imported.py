@@ -19,7 +19,7 @@ from clvp_train.pairs import (
     read_pairs,
 )
 from clvp_train.pairs.schema import shard_index
-from clvp_train.tortoise.tokenizer import load_tokenizer
+from clvp_train.tortoise.tokenizer import code_tokenizer, load_tokenizer
 from tests.unit.pairs.conftest import DATA
 
 ROWS = [
@@ -113,6 +113,20 @@ def test_given_tokens_are_kept_and_decoded_where_there_is_no_text(make, tokenize
     assert rows[0]["text"] == tokenizer.decode(ROWS[0]["ids"], skip_special_tokens=True)
 
 
+def test_codes_are_matched_with_other_codes_of_their_voice(make):
+    columns = Columns(codes="codes", speaker="name", split=None)
+    folder = make([*ROWS, ROWS[0] | {"name": 7}], columns=columns, tokenizer=code_tokenizer(20), match="voice")
+    rows, manifest = in_order(folder), read_manifest(folder)
+    assert manifest.matches_voices and manifest.text_vocab_size == 21
+    # shards of 4 rows: 0 to 3, 4 to 7, and 8, 9, 10, where every voice has one utterance only
+    assert [row["text"] for row in rows] == ["0", "1"] * 4
+    references = [rows[number]["speech_ids"] for number in (2, 3, 0, 1, 6, 7, 4, 5)]
+    assert [row["input_ids"] for row in rows] == references
+    skipped = [json.loads(line) for line in Path(folder, "skipped.jsonl").read_text().splitlines()]
+    assert [entry["id"] for entry in skipped] == ["row-00000009", "row-00000010", "row-00000011"]
+    assert "no other utterance of '7' in the same shard" in skipped[-1]["reason"]
+
+
 def test_an_interrupted_import_resumes_with_the_same_bytes(make, monkeypatch):
     def shards(folder):
         return {file.name: file.read_bytes() for file in Path(folder).glob("*.parquet")}
@@ -152,6 +166,7 @@ def test_bad_rows_are_skipped_and_listed(make):
     ("settings", "message"),
     [
         ({"columns": Columns(codes="tokens")}, "codes.parquet: no column 'tokens'.*columns: text, codes.*Set columns"),
+        ({"columns": Columns(), "match": "voice"}, "columns.speaker=null: match=voice needs speakers"),
         ({"codec": Codec(2, 50)}, "10 of the first 10 rows cannot be read. The first: .*row 1: .*code 2 is outside"),
         (
             {"columns": Columns(text=None, input_ids="codes")},
