@@ -191,13 +191,16 @@ class CandidateFile:
         for name, missing in (("speech_ids", "'speech_ids'"), (self.text_column, "'text' or 'input_ids'")):
             if name not in names:
                 raise UserError(f"{self.path}: no column {missing} (columns: {', '.join(names) or 'none'}). Add it.")
-        if self.references is not None and "voice" not in names:
-            raise UserError(f"{self.path}: no column 'voice', which names the references. Add it, or set references=null.")
+        needed = () if self.references is None else ("voice",)
+        if needed and "voice" not in names:
+            raise UserError(
+                f"{self.path}: no column 'voice', which names the references. Add it, or set references=null."
+            )
         for name in ADDED:
             if name in names:
                 raise UserError(f"{self.path}: already has a column '{name}'. Rename or remove it.")
         for field in self.schema:
-            if field.name in (self.text_column, "speech_ids", *OPTIONAL, *([] if self.references is None else ["voice"])):
+            if field.name in (self.text_column, "speech_ids", *OPTIONAL, *needed):
                 self._check_type(field)
 
     def _check_type(self, field: pa.Field) -> None:

@@ -33,7 +33,7 @@ class Ranking:
     scores: tuple[float, ...]  # cosine similarity of the text and each candidate, in the given order
     percentiles: tuple[float, ...] | None  # percentage of matched pairs with a lower score; None without a score table
     combined_scores: tuple[float, ...] | None = None  # `Reranker.combined`, which `order` is by; None: by `scores`
-    voice_scores: tuple[float, ...] | None = None  # similarity of each candidate to the reference clips; None without any
+    voice_scores: tuple[float, ...] | None = None  # similarity to the reference clips; None without any
 
 
 class Reranker:

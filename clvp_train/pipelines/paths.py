@@ -20,7 +20,7 @@ from clvp_train.errors import UserError
 # full names of settings; a user's own class that calls its paths so is served as well
 PATHS = (
     *("base", "checkpoint", "candidates", "output_dir", "pairs", "pairs.*", "reference", "report", "resume", "voices"),
-    *("source.name", "tokenizer"),
+    *("references", "reranker.voice", "source.name", "tokenizer"),
     *("*.root", "*.path", "*.folder", "*.dir", "*.subdir", "*.dirpath", "*.save_dir", "*.voices", "*.transcripts"),
     *(
         "*.tokenizer",

@@ -70,7 +70,7 @@ def _pairs(folder: Path, tokenizer: Any, model: Path) -> list[Kind]:
     sorted(lost.glob("*.parquet"))[1].unlink()
     shards, source = sorted(complete.glob("*.parquet")), {"checkpoint": "c", "tokenizer": None, "max_codes": 1}
     digests, reranker = rerank._digests(shards), Reranker.from_pretrained(model)
-    source["log_probability_weight"] = None
+    source |= dict.fromkeys(("log_probability_weight", "voice", "voice_weight", "references"))
     with Progress(30, shown=False) as progress:
         for shard in shards:
             made_of = source | {"candidates": digests[shard.name]}
