@@ -109,7 +109,7 @@ class CLVPModule(L.LightningModule):
         dtype = torch.get_autocast_dtype(self.device.type) if mixed else self.model.dtype
         lengths, positions = host_lengths(batch), self.batch_encoder.count_positions(batch)
         work = self.throughput.measure(lengths, positions, self.trainer.world_size, self.device, dtype)
-        if self.trainer._logger_connector.should_update_logs or self.trainer.is_last_batch:
+        if is_logging_step(self.trainer) or self.trainer.is_last_batch:
             self._log_step(work)
 
     def _log_step(self, work: dict[str, float]) -> None:
@@ -218,6 +218,12 @@ class CLVPModule(L.LightningModule):
         super().optimizer_step(*args, **kwargs)
         with torch.no_grad():
             self.model.logit_scale.clamp_(0.0, MAX_LOG_SCALE)
+
+
+def is_logging_step(trainer: L.Trainer) -> bool:
+    """Whether the step of this batch is logged, by `log_every_n_steps`. Lightning's own callbacks ask like this; `global_step`
+    alone does not tell, as it counts a step of accumulated batches after the last of them."""
+    return trainer._logger_connector.should_update_logs
 
 
 def half_weights(precision: object) -> str:
