@@ -35,8 +35,8 @@ from clvp_train.report import (
 from clvp_train.tortoise.vocoder import mp3, synthesize
 
 NUM_SAMPLES = 4  # texts to listen to
-HEARD = ("highest score", "drawn first")
-HEARING = {"word_error_rate", "mel_distance"}  # judges that decode the candidates
+CLIPS = ("highest score", "drawn first")
+DECODING = {"word_error_rate", "mel_distance"}  # judges that decode the candidates
 
 
 def origin(name: str, model: CLVPModel, datamodule: CLVPDataModule) -> dict[str, Any]:
@@ -62,9 +62,9 @@ def report_page(cfg: DictConfig, name: str, evaluation: Evaluation, data: Evalua
 
 
 def _samples(cfg: DictConfig, evaluation: Evaluation, data: EvaluationData) -> list[Sample]:
-    """Picks that differ from the candidate that was drawn first, which is as good as a random one. Only if a judge
-    has heard the candidates, so that Tortoise has their DVAE."""
-    if evaluation.scores_NK is None or data.candidates is None or not data.judges.keys() & HEARING:
+    """Picks that differ from the candidate that was drawn first, which is as good as a random one. Only if a judge has decoded
+    the candidates: then Tortoise has their DVAE."""
+    if evaluation.scores_NK is None or data.candidates is None or not data.judges.keys() & DECODING:
         return []
     sets, picks_N = data.candidates, best_candidate(evaluation.scores_NK)
     texts = np.flatnonzero(picks_N > 0)[:NUM_SAMPLES].tolist()
@@ -72,7 +72,7 @@ def _samples(cfg: DictConfig, evaluation: Evaluation, data: EvaluationData) -> l
     codes = [sets.pairs.codes[row].tolist() for pair in rows for row in pair]
     clips = iter(mp3(samples) for samples in synthesize(tortoise_of(cfg)(), codes))
     return [
-        Sample(sets.pairs.texts[first], sets.pairs.voices[first], {name: next(clips) for name in HEARD})
+        Sample(sets.pairs.texts[first], sets.pairs.voices[first], {name: next(clips) for name in CLIPS})
         for _, first in rows
     ]
 
