@@ -248,7 +248,8 @@ def trainer(cfg: DictConfig, **settings: Any) -> L.Trainer:
     """The trainer of `cfg.trainer` with further arguments of its constructor."""
     try:
         built: L.Trainer = instantiate(cfg.trainer, **settings)
-        # its handler of SIGTERM would end an evaluation with status 0, and broadcast to ranks that are elsewhere
+        # its handler of SIGTERM would end an evaluation with status 0, and broadcast to ranks that are elsewhere; no setting of
+        # the Trainer leaves it out
         built._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         return built
     except InstantiationException as error:

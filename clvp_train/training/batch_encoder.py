@@ -150,7 +150,8 @@ def mask_tokens(mask_BL: torch.Tensor, share: float) -> torch.Tensor:
 
 def compile_layers(model: CLVPModel, **settings: Any) -> None:
     """Compiles each layer, so that the state dict keeps its keys. `settings` are those of `torch.compile`."""
-    # chunks have many lengths; rows and lengths that are equal by chance must not share a symbol, or each needs a graph
+    # chunks have many lengths; rows and lengths that are equal by chance must not share a symbol, or each needs a graph. torch
+    # has no public switch for it: its own messages name this one
     torch.fx.experimental._config.use_duck_shape = False
     for layer in (*model.text_model.layers, *model.speech_model.layers):
         layer.compile(dynamic=True, **settings)
