@@ -39,7 +39,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from clvp_train.metrics import retrieval_ranks
-from clvp_train.models.modeling_clvp import rotary_table
+from clvp_train.models.modeling_clvp import AttentionContext, rotary_table
 
 STOP_AT = """
 import os, signal
@@ -151,7 +151,7 @@ def check_attention(setup: Setup) -> Iterator[Row]:
 
     def step(masked: bool) -> None:
         with torch.autocast(setup.device, torch.bfloat16):
-            layer(x_BLD, mask if masked else None, rotary, "sdpa", None)[0].sum().backward()
+            layer(x_BLD, AttentionContext(mask if masked else None, rotary, "sdpa"), None)[0].sum().backward()
 
     backends = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.MATH]
     for masked in (False, True):

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from clvp_train.data.collate import Batch
 from clvp_train.models import CLVPConfig, CLVPModel
 from clvp_train.training import EMA, CLVPModule, OptimConfig, TrainingConfig
-from clvp_train.training.module import host_lengths
+from clvp_train.training.batch_encoder import host_lengths
 from clvp_train.training.throughput import Throughput, peak_flops
 
 SHAPES = {

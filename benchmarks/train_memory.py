@@ -50,7 +50,7 @@ def main() -> None:
     print_memory(f"model of {model.num_parameters() / 1e6:.0f} M parameters")
     rows = batch("ljspeech", args.pairs, (256, 8192), seed=0)
     with torch.autocast("cpu", torch.bfloat16, enabled=args.dtype == "bfloat16"):
-        text_BD, speech_BD = module.embed(rows)
+        text_BD, speech_BD = module.batch_encoder.embed(rows)
     print_memory(f"forward of {args.pairs} pairs")
     loss = module.loss(text_BD, speech_BD, model.logit_scale).loss
     loss.backward()

@@ -80,7 +80,7 @@ def ours(args: argparse.Namespace, chunk_tokens: int, cached: bool = False) -> t
     module = CLVPModule(model_of(args), training=TrainingConfig(chunk_tokens, cached_gradients=cached)).train()
 
     def loss(rows: Batch) -> torch.Tensor:
-        text_BD, speech_BD = module.embed(rows)
+        text_BD, speech_BD = module.batch_encoder.embed(rows)
         return module.loss(text_BD, speech_BD, module.model.logit_scale).loss
 
     return module, loss

@@ -90,8 +90,8 @@ class Corpus(ABC):
         """The rows in a fixed order."""
 
     def source_files(self) -> Iterable[str | Path] | None:
-        """The files that determine the corpus: while none of them has another size or modification time, what was read of it
-        before is still true. None: unknown. Override it in the class that defines `_rows`; it is not inherited."""
+        """The files that determine the corpus: what was read of it is reused until the size or modification time of one of them
+        changes. None: unknown. Override it in the class that defines `_rows`; it is not inherited."""
         return None
 
     def skip_check(self) -> None:

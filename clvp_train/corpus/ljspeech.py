@@ -30,7 +30,7 @@ class LJSpeech(LocalCorpus):
 
     The text is the normalised one, or the raw one where the former is missing. Quotes have no special meaning. If the second
     and third column have no words in common in most rows, they are not two forms of a text: id|speaker|text and id|text|x are
-    told apart by their values, see `columns_of`. Ids may have folders, a suffix, or both, as in `wavs/1.wav`.
+    distinguished by their values, see `columns_of`. Ids may have folders, a suffix, or both, as in `wavs/1.wav`.
 
     Attributes:
         root: the folder with `metadata.csv` and `wavs/`.

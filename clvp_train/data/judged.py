@@ -36,11 +36,13 @@ class JudgedCandidates:
         self.text_index, self.num_negatives, self.margin = text_index, num_negatives, margin
         self.text_of_N = np.empty(len(quality_N), dtype=np.int64)
         self.text_of_N[text_index.indices_N] = np.repeat(np.arange(len(text_index)), text_index.sizes())
-        self.is_recording_N = np.isposinf(quality_N)
-        self.quality_N = np.where(self.is_recording_N, np.nan, quality_N)
-        self.is_judged_N = np.isfinite(self.quality_N)
-        best_U = np.fmax.reduceat(self.quality_N[text_index.indices_N], text_index.offsets[:-1])
-        self.quality_N[self.is_recording_N] = best_U[self.text_of_N[self.is_recording_N]]
+        self.is_recording_N = np.isposinf(quality_N)  # as `PairDataset.qualities` marks them
+        self.is_judged_N = np.isfinite(quality_N)
+        judged_N = np.where(self.is_recording_N, np.nan, quality_N)
+        best_U = np.fmax.reduceat(
+            judged_N[text_index.indices_N], text_index.offsets[:-1]
+        )  # NaN: no candidate is judged
+        self.quality_N = np.where(self.is_recording_N, best_U[self.text_of_N], judged_N)
 
     def positives(self, share: float) -> TextIndex:
         """The pairs of each text that are used as positives: its recordings and the best `share` of its judged candidates, at

@@ -55,13 +55,18 @@ class MixedTextIndex(TextIndex):
         Multiples of the golden ratio modulo 1 fill an interval evenly from any start. Over successive turns of a text, and over
         texts in one epoch, the shares of the folders are therefore closer to the weights than those of random draws.
         """
-        counts_BF = self.counts_UF[texts_B]
-        ends_BF = np.cumsum(self.weights_F * (counts_BF > 0), axis=1)
-        position_B = turns_B * GOLDEN_RATIO % 1 * ends_BF[:, -1]
-        folder_B1 = (position_B[:, None] >= ends_BF).sum(axis=1, keepdims=True)
-        count_B = np.take_along_axis(counts_BF, folder_B1, axis=1)[:, 0]
-        before_B = np.take_along_axis(np.cumsum(counts_BF, axis=1), folder_B1, axis=1)[:, 0] - count_B
-        return self.indices_N[self.offsets[texts_B] + before_B + turns_B % count_B]
+        counts_BF, row_B = self.counts_UF[texts_B], np.arange(len(texts_B))
+        folder_B = self._choose_folders(counts_BF > 0, turns_B)
+        # the pairs of a text are sorted by folder
+        count_B, end_B = counts_BF[row_B, folder_B], np.cumsum(counts_BF, axis=1)[row_B, folder_B]
+        first_B = self.offsets[texts_B] + end_B - count_B
+        return self.indices_N[first_B + turns_B % count_B]
+
+    def _choose_folders(self, has_text_BF: np.ndarray, turns_B: np.ndarray) -> np.ndarray:
+        """(B,) folders. Those that have a text divide a line among themselves by weight; a point on it chooses one."""
+        ends_BF = np.cumsum(self.weights_F * has_text_BF, axis=1)
+        point_B = turns_B * GOLDEN_RATIO % 1 * ends_BF[:, -1]
+        return (point_B[:, None] >= ends_BF).sum(axis=1)
 
 
 @dataclass(eq=False)

@@ -6,7 +6,6 @@ import signal
 import threading
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub.repocard import metadata_load
 from hydra.utils import instantiate
@@ -14,7 +13,7 @@ from omegaconf import DictConfig
 
 from clvp_train.demo.session import DemoSession
 from clvp_train.errors import Stopped, UserError
-from clvp_train.hub import TRAINING_CONFIG, read_settings
+from clvp_train.hub import describe, read_settings, settings_file
 from clvp_train.io.sanitize import escape_markdown
 from clvp_train.models import resolve_checkpoint
 
@@ -64,22 +63,10 @@ def training_data(model: Path) -> str:
     Args:
         model: a folder or file with weights.
     """
-    config, card = model / TRAINING_CONFIG, model / "README.md"
-    settings = read_settings(config)
-    if settings:
+    if settings := read_settings(settings_file(model)):
         names = ["pairs"] if settings.get("pairs") else ["corpus", "codes"]
-        return ", ".join(f"{name} {escape_markdown(_describe(settings.get(name)))}" for name in names)
+        return ", ".join(f"{name} {escape_markdown(describe(settings.get(name)))}" for name in names)
+    card = model / "README.md"
     datasets = (metadata_load(card) or {}).get("datasets") if card.is_file() else None
-    return f"data sets {escape_markdown(_describe(datasets))}" if datasets else "unknown"
-
-
-def _describe(node: Any) -> str:
-    """The class and the location of a config node, of each in a list or group of them."""
-    if isinstance(node, list):
-        return ", ".join(map(_describe, node))
-    if not isinstance(node, dict):
-        return str(node)
-    if "_target_" not in node:
-        return _describe(list(node.values()))
-    location = next((f" {node[key]}" for key in ("path", "root", "name") if key in node), "")
-    return str(node["_target_"]).rpartition(".")[2] + location.replace("${paths.data}", "data")
+    datasets = [datasets] if isinstance(datasets, str) else datasets
+    return f"data sets {escape_markdown(', '.join(map(str, datasets)))}" if datasets else "unknown"

@@ -40,7 +40,7 @@ class ASRJudge(CandidateJudge):
     ) -> list[float | None]:
         self._transcribe = self._transcribe or self.asr.open(tortoise.device)
         qualities: list[float | None] = [None] * len(rows)
-        by_length = sorted(range(len(rows)), key=lambda n: len(rows[n]["speech_ids"]))  # is decoded and heard faster
+        by_length = sorted(range(len(rows)), key=lambda n: len(rows[n]["speech_ids"]))  # decoded and transcribed faster
         for start in range(0, len(rows), DECODED_AT_ONCE):
             block = by_length[start : start + DECODED_AT_ONCE]
             transcripts = self._transcribe(synthesize(tortoise, [rows[n]["speech_ids"] for n in block]))

@@ -17,7 +17,7 @@ from clvp_train.data.sampler import EvaluationSampler
 from clvp_train.evaluation.evaluation_data import EvaluationData
 from clvp_train.losses import gather
 from clvp_train.training import CLVPModule
-from clvp_train.training.module import Tower
+from clvp_train.training.batch_encoder import Tower
 
 Sequences = Sequence[np.ndarray]
 Indices = np.ndarray  # (X,) int64, into the texts or the codes of a store
@@ -86,7 +86,7 @@ class _EmbeddingModule(L.LightningModule):
     def test_step(self, batch: Any, batch_index: int) -> None:
         rows_B, ids_BL, mask_BL = batch
         with self.module.full_precision():
-            self._parts.append((rows_B, self.module.project(self.tower, ids_BL, mask_BL)))
+            self._parts.append((rows_B, self.module.batch_encoder.project(self.tower, ids_BL, mask_BL)))
 
     def on_test_epoch_end(self) -> None:
         self._parts = [tuple(gather(torch.cat(parts)) for parts in zip(*self._parts))]  # type: ignore[list-item]

@@ -85,41 +85,43 @@ def prepare(
     """
     datamodule.check_split("test")
     pairs, left_out = HeldOut.first_candidates(datamodule.splits["test"], limit), {}
-    perturbations, reference_pairs = [], None
     if suite.num_pairs == 0:
         left_out["perturbations"] = "perturbations.num_pairs=0"
     elif datamodule.manifest.matches_voices:
         left_out["perturbations"] = "the pairs match voices, which they do not change"
-    else:
-        tokenizer = open_tokenizer(datamodule.folder)
-        perturbations = [
-            *perturb_codes(pairs, suite, limit),
-            *perturb_texts(pairs, suite, lambda text: tokenizer(text)["input_ids"]),
-        ]
-        if reranking.candidates is not None:
-            perturbations += change_voices(pairs, reranking.candidates, suite)
     if reference is None:
         left_out["Fréchet distance"] = "set reference to a folder of reference pairs, such as codes of recordings"
-    else:
-        opened = _open_pairs(reference, datamodule, "reference")
-        opened.check_split("test")
-        reference_pairs = HeldOut.first_candidates(opened.splits["test"], limit)
-    others = {
-        name: HeldOut.first_candidates(splits["test"], limit)
-        for name, splits in datamodule.mixture.splits.items()
-        if name != datamodule.mixture.evaluated and len(splits["test"].text_index) > 1
-    }
-    left_out |= reranking.left_out
     return EvaluationData(
         pairs,
-        perturbations,
+        () if "perturbations" in left_out else _perturbations(datamodule, pairs, suite, reranking, limit),
         reranking.candidates,
         reranking.judges,
-        others=others,
-        reference=reference_pairs,
-        left_out=left_out,
+        others={
+            name: HeldOut.first_candidates(splits["test"], limit)
+            for name, splits in datamodule.mixture.splits.items()
+            if name != datamodule.mixture.evaluated and len(splits["test"].text_index) > 1
+        },
+        reference=None if reference is None else _reference(reference, datamodule, limit),
+        left_out=left_out | reranking.left_out,
         matches_voices=datamodule.manifest.matches_voices,
     )
+
+
+def _perturbations(
+    datamodule: CLVPDataModule, pairs: HeldOut, suite: PerturbationSuite, reranking: Reranking, limit: int | None
+) -> list[PerturbedPairs]:
+    tokenizer = open_tokenizer(datamodule.folder)
+    perturbed = perturb_codes(pairs, suite, limit)
+    perturbed += perturb_texts(pairs, suite, lambda text: tokenizer(text)["input_ids"])
+    if reranking.candidates is not None:
+        perturbed += change_voices(pairs, reranking.candidates, suite)
+    return perturbed
+
+
+def _reference(folder: str, datamodule: CLVPDataModule, limit: int | None) -> HeldOut:
+    opened = _open_pairs(folder, datamodule, "reference")
+    opened.check_split("test")
+    return HeldOut.first_candidates(opened.splits["test"], limit)
 
 
 def read_candidates(datamodule: CLVPDataModule, folder: str, num_texts: int, limit: int | None = None) -> CandidateSets:

@@ -72,10 +72,7 @@ def judge_by_quality(candidates: CandidateSets) -> dict[str, Judge]:
     """Compares the qualities that were imported with the candidates. Texts whose candidates do not all have one are not
     judged."""
     assert candidates.pairs.qualities is not None
-    errors_NK = -candidates.by_text(candidates.pairs.qualities)
-    known_NK = candidates.by_text(np.isfinite(candidates.pairs.qualities))
-    errors_NK[(known_NK == 0).any(axis=1)] = np.nan
-    return {"negative_quality": Judge(errors_NK, np.ones(len(errors_NK)))} if np.isfinite(errors_NK).any() else {}
+    return _of_complete_texts("negative_quality", candidates, -np.asarray(candidates.pairs.qualities))
 
 
 def judge_by_asr(
@@ -140,10 +137,19 @@ def judge_by_recordings(
         UserError: `tortoise` has no such codes.
     """
     codes = [ids.tolist() for ids in candidates.pairs.codes]
-    distances_N = recording_distances(tortoise, codes, _keys(candidates), _recorded_codes(recordings, tortoise))
-    errors_NK, known_NK = candidates.by_text(distances_N), candidates.by_text(np.isfinite(distances_N))
+    distances = recording_distances(tortoise, codes, _keys(candidates), _recorded_codes(recordings, tortoise))
+    return _of_complete_texts("mel_distance", candidates, distances)
+
+
+def _of_complete_texts(name: str, candidates: CandidateSets, errors: np.ndarray) -> dict[str, Judge]:
+    """The judge that gives these errors, without the texts of which a candidate has none; {} if no text remains.
+
+    Args:
+        errors: one for each candidate; NaN or infinite if it has none.
+    """
+    errors_NK, known_NK = candidates.by_text(errors), candidates.by_text(np.isfinite(errors))
     errors_NK[(known_NK == 0).any(axis=1)] = np.nan
-    return {"mel_distance": Judge(errors_NK, np.ones(len(errors_NK)))} if np.isfinite(errors_NK).any() else {}
+    return {name: Judge(errors_NK, np.ones(len(errors_NK)))} if np.isfinite(errors_NK).any() else {}
 
 
 def _keys(candidates: CandidateSets) -> list[Key]:

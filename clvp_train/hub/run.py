@@ -1,5 +1,6 @@
-"""Opens a finished training run: the model and the report of its weights."""
+"""Opens a finished training run: the model, the settings of its training, and the report of its weights."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from clvp_train.errors import UserError
 from clvp_train.io import CHECKPOINTS, MODEL, REPORT
 from clvp_train.io.digests import check_digests
 from clvp_train.metrics import read_score_table
-from clvp_train.models import CLVPModel, load_clvp, weights_digest
+from clvp_train.models import CLVPModel, load_clvp, resolve_checkpoint, weights_digest
 from clvp_train.report import MARKDOWN_FILE, PAGE_FILE, read_metrics
 
 TRAINING_CONFIG = "training_config.yaml"  # in the folder of the model
@@ -53,7 +54,7 @@ def find_trained(checkpoint: str | Path, report: str | Path | None = None) -> Tr
         raise UserError(f"{folder}: no tokenizer there. Copy the files of its Tortoise's tokenizer into the folder.")
     check_digests(folder)
     read_score_table(folder)  # raises for a damaged one
-    settings, model = read_settings(folder / TRAINING_CONFIG), load_clvp(folder)
+    settings, model = read_settings(settings_file(folder)), load_clvp(folder)
     report_folder = Path(report).expanduser() if report else folder.parent / REPORT
     advice = f"Run python evaluate.py checkpoint={folder} and set report=…/report to its result."
     try:
@@ -69,15 +70,55 @@ def find_trained(checkpoint: str | Path, report: str | Path | None = None) -> Tr
     return Trained(folder, report_folder, settings, model, metrics)
 
 
-def read_settings(file: Path) -> dict[str, Any]:
-    """The settings of a training; {} if the file does not exist. Raises UserError if it is damaged."""
+def run_of(checkpoint: str | Path) -> Path:
+    """The folder of the run that a checkpoint is in, if it is in one: RUN/checkpoints/NAME.ckpt or RUN/model."""
+    folder = Path(checkpoint).expanduser().parent
+    return folder.parent if folder.name == CHECKPOINTS else folder
+
+
+def settings_file(checkpoint: str | Path) -> Path | None:
+    """The settings of the training that a checkpoint is from: in RUN/model, or in the folder with its weights.
+
+    Args:
+        checkpoint: a .ckpt, a folder, a Hub id, or a clvp2.pth.
+
+    Returns:
+        None if there are none, or no such checkpoint.
+    """
+    try:
+        path = resolve_checkpoint(checkpoint)
+    except UserError:
+        return None  # reported when it is loaded
+    if path.parent.name == CHECKPOINTS:
+        folder = run_of(path) / MODEL
+    else:
+        folder = path if path.is_dir() else path.parent
+    return file if (file := folder / TRAINING_CONFIG).is_file() else None
+
+
+def read_settings(file: Path | None) -> dict[str, Any]:
+    """The settings of a training; {} without a file. Raises UserError if it is damaged."""
+    if file is None:
+        return {}
     try:
         settings = yaml.safe_load(file.read_text(encoding="utf-8"))
         if not isinstance(settings, dict):
             raise ValueError("no settings")
-    except (FileNotFoundError, NotADirectoryError):  # the model may be a single file
-        return {}
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{file}: damaged ({reason}). Restore it, or delete it to publish without settings.") from None
     return settings
+
+
+def describe(node: Any) -> str:
+    """A setting in words: the class and the location of a config node, of each in a list or group of them; other values as they
+    are."""
+    if isinstance(node, list):
+        return "[" + ", ".join(map(describe, node)) + "]"
+    if not isinstance(node, dict):
+        return "null" if node is None else str(node)
+    if "_target_" not in node:
+        return "{" + ", ".join(f"{key}: {describe(child)}" for key, child in node.items()) + "}"
+    without_modules = re.sub(r"^([a-z_]\w*\.)+", "", str(node["_target_"]))
+    location = next((f" {node[key]}" for key in ("path", "root", "name", "name_or_path", "folder") if key in node), "")
+    return without_modules + location.replace("${paths.data}", "data")

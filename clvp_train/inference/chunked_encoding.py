@@ -121,7 +121,6 @@ def encode_in_chunks(
             of one chunk and all embeddings, for one more forward pass.
         has_gaps: `lengths_B` does not say everything about the mask, so that every chunk needs it.
         one_graph: for a compiled encoder: every chunk has a mask and at least two rows, which one graph can serve.
-
         packed: compute no padding at all.
 
     Returns:

@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from clvp_train.errors import UserError
 from clvp_train.io import write_text
-from clvp_train.io.slurm import check_other_ranks, in_pty_shell, slurm_step
+from clvp_train.io.slurm import check_other_ranks, in_pty_shell, remove_old, slurm_step
 
 # SLURM_STEP_NUM_TASKS is set by srun only. SLURM_NTASKS is also set in a batch script without srun, where one process
 # would wait forever for the others.
@@ -56,7 +56,9 @@ def node_folder() -> Path | None:
     if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):  # torchrun's, in a folder of this rank below one of all ranks
         return Path(file).parents[1]
     if step := slurm_step():
-        folder = Path(tempfile.gettempdir(), f"clvp_train-{os.getuid()}-{step}")
+        prefix = f"clvp_train-{os.getuid()}-"
+        remove_old(Path(tempfile.gettempdir()), f"{prefix}*")
+        folder = Path(tempfile.gettempdir(), f"{prefix}{step}")
         folder.mkdir(mode=0o700, exist_ok=True)
         return folder if folder.stat().st_uid == os.getuid() else None
     return None
@@ -66,7 +68,7 @@ def from_first_of_node(name: str, make: Callable[[Path | None], T], load: Callab
     """What the first rank of each node makes, also for the others. Where ranks share no folder, each of them makes it.
 
     Args:
-        name: of the file, not used twice. It is left to whoever cleans the folder: another rank may be late.
+        name: of the file, not used twice. It stays, because another rank may be late; see `remove_old`.
         make: makes it, and writes it atomically to a path that is not None.
         load: reads it.
 

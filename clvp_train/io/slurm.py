@@ -4,6 +4,8 @@ Nothing here imports torch, so that a command can announce that its imports have
 """
 
 import os
+import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 from clvp_train.errors import UserError
 from clvp_train.io import write_text
 
+OLD = 7 * 24 * 3600  # seconds; longer than a job runs
 _failure: Path | None = None  # the file by which a rank announces that it has failed
 
 
@@ -48,6 +51,7 @@ def announcing_failure(folder: Path | None) -> Iterator[None]:
     if folder is None or step is None:
         yield
         return
+    remove_old(folder, ".failed-*")
     _failure = folder / f".failed-{step}"
     try:
         yield
@@ -66,3 +70,11 @@ def check_other_ranks() -> None:
     """Raises UserError if another rank has announced that it has failed."""
     if _failure is not None and _failure.exists():
         raise UserError(f"{_failure.read_text(encoding='utf-8')} Fix the cause, and run the same command again.")
+
+
+def remove_old(folder: Path, pattern: str) -> None:
+    """Removes the files and folders that jobs have left for their ranks, once they are so old that no rank needs them."""
+    for path in folder.glob(pattern):
+        with suppress(OSError):  # another rank has removed it
+            if time.time() - path.stat().st_mtime > OLD:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,6 +1,7 @@
 """Retrieval of speech codes by text and of texts by codes.
 
-Shapes: N gallery, C rows and K columns of a tile, Q queries in a tile, X scores to recompute, D width.
+Shapes: N gallery, C texts and K codes of a tile, also Q queries and K entries of it in one direction, X scores to recompute,
+D width.
 """
 
 from collections.abc import Callable, Sequence
@@ -61,15 +62,17 @@ def retrieval_ranks(
     if not (text_ND.isfinite().all() and speech_ND.isfinite().all()):
         raise UserError("embeddings are NaN or infinite: the model has diverged. Lower the learning rate (optim.lr).")
     precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")  # TF32 exceeds the rounding errors that _Counts allows for
+    torch.set_float32_matmul_precision("highest")  # TF32 exceeds the rounding errors that _OwnScores allows for
     try:
-        counts = _count_tiles(text_ND, speech_ND, on_tile)
+        directions = _count_tiles(text_ND, speech_ND, on_tile)
     finally:
         torch.set_float32_matmul_precision(precision)
+    higher_2N = torch.stack([counts.higher_N for counts in directions])
+    equal_2N = torch.stack([counts.equal_N for counts in directions])
     if rank_and_world_size()[1] > 1:
-        dist.all_reduce(counts.better_2N)
-        dist.all_reduce(counts.equal_2N)
-    ranks_2N = 1 + counts.better_2N.double() + counts.equal_2N.double() / 2
+        dist.all_reduce(higher_2N)
+        dist.all_reduce(equal_2N)
+    ranks_2N = 1 + higher_2N.double() + equal_2N.double() / 2
     return RetrievalRanks(*ranks_2N.cpu())
 
 
@@ -131,17 +134,45 @@ def by_quartile(values_N: np.ndarray, ranks: RetrievalRanks) -> list[dict[str, A
     return [rows[label] for label in labels.values()]
 
 
-def _count_tiles(text_ND: torch.Tensor, speech_ND: torch.Tensor, on_tile: Callable[[int, int], None]) -> "_Counts":
-    """Counts the tiles of this process."""
-    size, counts = len(text_ND), _Counts(text_ND, speech_ND)
+def _count_tiles(
+    text_ND: torch.Tensor, speech_ND: torch.Tensor, on_tile: Callable[[int, int], None]
+) -> "tuple[_Counts, _Counts]":
+    """Counts the tiles of this process: with texts as queries, and with codes as queries."""
+    own, size = _OwnScores(text_ND, speech_ND), len(text_ND)
+    by_text, by_speech = _Counts(text_ND, speech_ND, own), _Counts(speech_ND, text_ND, own)
     rows, columns = tile_shape(size, text_ND.device)
     tiles = [(row, column) for row in range(0, size, rows) for column in range(0, size, columns)]
     rank, world_size = rank_and_world_size()
     own_tiles = tiles[rank::world_size]
     for done, (row, column) in enumerate(own_tiles, start=1):
-        counts.add(slice(row, row + rows), slice(column, column + columns))
+        _count_tile(by_text, by_speech, slice(row, row + rows), slice(column, column + columns))
         on_tile(done, len(own_tiles))
-    return counts
+    return by_text, by_speech
+
+
+def _count_tile(by_text: "_Counts", by_speech: "_Counts", texts: slice, codes: slice) -> None:
+    """Counts the scores of some texts with some codes, from one product for both directions."""
+    text_CD, speech_KD = by_text.queries_ND[texts], by_speech.queries_ND[codes]
+    sides = [(by_text, texts, codes), (by_speech, codes, texts)]
+    scores = _both_ways(_without_own(text_CD @ speech_KD.T, texts, codes))
+    compared = [counts.compare(scores_QK, queries) for (counts, queries, _), scores_QK in zip(sides, scores)]
+    nums_close = torch.stack([close_Q.sum() for _, close_Q in compared]).tolist()  # one read from the device for both
+    most_close = DENSE * scores[0].numel()
+    if max(nums_close) > most_close:  # an untrained model
+        exact = _both_ways(_without_own(text_CD.double() @ speech_KD.double().T, texts, codes))
+    for way, (counts, queries, gallery) in enumerate(sides):
+        higher_Q, close_Q = compared[way]
+        if nums_close[way] > most_close:
+            counts.add_exact(exact[way], queries)
+            continue
+        counts.higher_N[queries] += higher_Q
+        if nums_close[way]:
+            counts.add_close(scores[way], close_Q, queries, gallery)
+
+
+def _both_ways(scores_CK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores by text and, as a view, by codes: the queries are the rows."""
+    return scores_CK, scores_CK.T
 
 
 def tile_shape(size: int, device: torch.device) -> tuple[int, int]:
@@ -152,86 +183,70 @@ def tile_shape(size: int, device: torch.device) -> tuple[int, int]:
     return max(1, min(size, DEVICE_SCORES // columns)), columns
 
 
-class _Counts:
-    """How many other entries score higher than a query's own entry, and how many score the same.
-
-    In tensors with a leading 2, row 0 is for texts as queries and row 1 for codes as queries.
-    """
+class _OwnScores:
+    """The score of each query with its own entry, which is the same in both directions, and its margins."""
 
     def __init__(self, text_ND: torch.Tensor, speech_ND: torch.Tensor) -> None:
-        self.text_ND, self.speech_ND = text_ND, speech_ND
-        self.own_N = _exact_scores(text_ND, speech_ND)
+        self.exact_N = _exact_scores(text_ND, speech_ND)
         # Upper bound on the rounding error of a difference of two dot products (Higham and Mary 2019, A New Approach to
-        # Probabilistic Rounding Error Analysis, theorem 3.1: exceeded once in 1e11). Scores that differ by less in
-        # float64 count as equal.
+        # Probabilistic Rounding Error Analysis, theorem 3.1: exceeded once in 1e11).
         norms = (text_ND.norm(dim=1).max() * speech_ND.norm(dim=1).max()).item()
         units = (SIGMAS * text_ND.shape[1] ** 0.5 + 1) * norms
-        self.equal = units * torch.finfo(torch.float64).eps
-        margin = self.equal + units * torch.finfo(text_ND.dtype).eps
-        self.above_N, self.below_N = (self.own_N + margin).to(text_ND.dtype), (self.own_N - margin).to(text_ND.dtype)
-        self.better_2N = torch.zeros(2, len(text_ND), dtype=torch.int64, device=text_ND.device)
-        self.equal_2N = torch.zeros_like(self.better_2N)
-
-    def add(self, rows: slice, columns: slice) -> None:
-        """Counts a tile."""
-        text_CD, speech_KD = self.text_ND[rows], self.speech_ND[columns]
-        scores_CK = _without_own(text_CD @ speech_KD.T, rows, columns)
-        better, ambiguous = [], []
-        for direction, queries in enumerate((rows, columns)):
-            better.append(_count_above(scores_CK, self.above_N[queries], direction))
-            ambiguous.append(_count_above(scores_CK, self.below_N[queries], direction) - better[-1])
-        nums_ambiguous = torch.stack([ambiguous_Q.sum() for ambiguous_Q in ambiguous]).tolist()  # one read for both
-        for direction, (queries, num_ambiguous) in enumerate(zip((rows, columns), nums_ambiguous)):
-            better_Q, ambiguous_Q = better[direction], ambiguous[direction]
-            if num_ambiguous > DENSE * scores_CK.numel():  # an untrained model: recompute the tile
-                exact_CK = _without_own(text_CD.double() @ speech_KD.double().T, rows, columns)
-                better_Q = _count_above(exact_CK, self.own_N[queries] + self.equal, direction)
-                self.equal_2N[direction, queries] += (
-                    _count_above(exact_CK, self.own_N[queries] - self.equal, direction) - better_Q
-                )
-            elif num_ambiguous:
-                self._resolve(scores_CK, ambiguous_Q.nonzero()[:, 0], rows, columns, direction)
-            self.better_2N[direction, queries] += better_Q
-
-    def _resolve(
-        self, scores_CK: torch.Tensor, queries_X: torch.Tensor, rows: slice, columns: slice, direction: int
-    ) -> None:
-        """Compares in float64 the few scores of a tile that are too close to a query's own."""
-        offset = (rows, columns)[direction].start
-        own_X = queries_X + offset
-        scores_XK = scores_CK[queries_X] if direction == 0 else scores_CK[:, queries_X].T
-        near_XK = (scores_XK > self.below_N[own_X, None]) & (scores_XK <= self.above_N[own_X, None])
-        query, other = near_XK.nonzero(as_tuple=True)
-        query = queries_X[query]
-        row, column = (query, other) if direction == 0 else (other, query)
-        index = query + offset
-        differences = _exact_scores(self.text_ND[rows][row], self.speech_ND[columns][column]) - self.own_N[index]
-        for counts_2N, mask in (
-            (self.better_2N, differences > self.equal),
-            (self.equal_2N, differences.abs() <= self.equal),
-        ):
-            counts_2N[direction] += torch.bincount(index[mask], minlength=counts_2N.shape[1])
+        self.tolerance = units * torch.finfo(torch.float64).eps  # float64 scores that differ by less count as equal
+        margin = self.tolerance + units * torch.finfo(text_ND.dtype).eps
+        # scores of a tile above `above` are higher, up to `below` lower, whatever the rounding; those between are close
+        self.above_N = (self.exact_N + margin).to(text_ND.dtype)
+        self.below_N = (self.exact_N - margin).to(text_ND.dtype)
 
 
-def _exact_scores(text_XD: torch.Tensor, speech_XD: torch.Tensor) -> torch.Tensor:
+class _Counts:
+    """Counts for each query how many other entries score higher than its own entry, and how many the same."""
+
+    def __init__(self, queries_ND: torch.Tensor, gallery_ND: torch.Tensor, own: _OwnScores) -> None:
+        self.queries_ND, self.gallery_ND, self.own = queries_ND, gallery_ND, own
+        self.higher_N = torch.zeros(len(queries_ND), dtype=torch.int64, device=queries_ND.device)
+        self.equal_N = torch.zeros_like(self.higher_N)
+
+    def compare(self, scores_QK: torch.Tensor, queries: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """(Q,) how many scores of a tile are certainly higher than the query's own, and how many are too close to it."""
+        higher_Q = _count_above(scores_QK, self.own.above_N[queries])
+        return higher_Q, _count_above(scores_QK, self.own.below_N[queries]) - higher_Q
+
+    def add_close(self, scores_QK: torch.Tensor, close_Q: torch.Tensor, queries: slice, gallery: slice) -> None:
+        """Adds the few scores of a tile that `compare` found too close, compared in float64."""
+        query_X = close_Q.nonzero()[:, 0]
+        below_X1, above_X1 = (bound_N[queries][query_X, None] for bound_N in (self.own.below_N, self.own.above_N))
+        scores_XK = scores_QK[query_X]
+        row, entry = ((scores_XK > below_X1) & (scores_XK <= above_X1)).nonzero(as_tuple=True)
+        query, entry = query_X[row] + queries.start, entry + gallery.start
+        difference = _exact_scores(self.queries_ND[query], self.gallery_ND[entry]) - self.own.exact_N[query]
+        self.higher_N += torch.bincount(query[difference > self.own.tolerance], minlength=len(self.higher_N))
+        self.equal_N += torch.bincount(query[difference.abs() <= self.own.tolerance], minlength=len(self.equal_N))
+
+    def add_exact(self, exact_QK: torch.Tensor, queries: slice) -> None:
+        """Adds a tile of float64 scores."""
+        own_Q, tolerance = self.own.exact_N[queries], self.own.tolerance
+        higher_Q = _count_above(exact_QK, own_Q + tolerance)
+        self.higher_N[queries] += higher_Q
+        self.equal_N[queries] += _count_above(exact_QK, own_Q - tolerance) - higher_Q
+
+
+def _exact_scores(queries_XD: torch.Tensor, entries_XD: torch.Tensor) -> torch.Tensor:
     """(X,) float64 scores of row i with row i."""
-    pairs = zip(text_XD.split(4096), speech_XD.split(4096))
-    return torch.cat([(text.double() * speech.double()).sum(dim=1) for text, speech in pairs])
+    pairs = zip(queries_XD.split(4096), entries_XD.split(4096))
+    return torch.cat([(query.double() * entry.double()).sum(dim=1) for query, entry in pairs])
 
 
-def _without_own(scores_CK: torch.Tensor, rows: slice, columns: slice) -> torch.Tensor:
-    """Sets the scores of true pairs to -inf, so that a query's own entry is not counted."""
-    offset = rows.start - columns.start
-    if -len(scores_CK) < offset < scores_CK.shape[1]:
-        scores_CK.diagonal(offset).fill_(-torch.inf)
-    return scores_CK
+def _without_own(scores_QK: torch.Tensor, queries: slice, gallery: slice) -> torch.Tensor:
+    """Sets the scores of true pairs to -inf in place, so that a query's own entry is not counted."""
+    offset = queries.start - gallery.start
+    if -len(scores_QK) < offset < scores_QK.shape[1]:
+        scores_QK.diagonal(offset).fill_(-torch.inf)
+    return scores_QK
 
 
-def _count_above(scores_CK: torch.Tensor, thresholds_Q: torch.Tensor, direction: int) -> torch.Tensor:
-    """(Q,) numbers of scores in every row (direction 0) or column (1) that exceed its threshold."""
-    thresholds = thresholds_Q[:, None] if direction == 0 else thresholds_Q
-    above_CK = torch.gt(scores_CK, thresholds, out=torch.empty_like(scores_CK))
+def _count_above(scores_QK: torch.Tensor, thresholds_Q: torch.Tensor) -> torch.Tensor:
+    """(Q,) numbers of scores of each row that exceed its threshold."""
+    above_QK = torch.gt(scores_QK, thresholds_Q[:, None], out=torch.empty_like(scores_QK))
     # a product with ones is several times as fast as a sum of booleans, and exact up to 2 ** 24
-    if direction == 0:
-        return (above_CK @ above_CK.new_ones(above_CK.shape[1])).long()
-    return (above_CK.new_ones(len(above_CK)) @ above_CK).long()
+    return (above_QK @ above_QK.new_ones(above_QK.shape[1])).long()

@@ -116,6 +116,14 @@ class Packed(NamedTuple):
     longest: int  # length of a row at most
 
 
+class AttentionContext(NamedTuple):
+    """What the attention of all layers shares in a forward pass."""
+
+    mask: Tensor | Packed | None  # as the implementation takes it; None: no padding
+    rotary: tuple[Tensor, Tensor] | None  # of `rotary_table`, in the dtype of the computation
+    implementation: str  # "sdpa", "eager", …; packed sequences have their own
+
+
 def packed_attention(
     module: nn.Module, q_BHLK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor, packed: Packed, scaling: float, **kwargs: Any
 ) -> tuple[Tensor, None]:
@@ -131,6 +139,26 @@ def packed_attention(
     row_L = torch.bucketize(torch.arange(q_BHLK.shape[2], dtype=torch.int32), packed.bounds[1:], right=True)
     out_BHLK = F.scaled_dot_product_attention(q_BHLK, k_BHLK, v_BHLK, row_L[:, None] == row_L, scale=scaling)
     return out_BHLK.transpose(1, 2), None
+
+
+def _pack(mask_BL: Tensor, num_positions: int, longest: int) -> tuple[Tensor, Packed]:
+    """The indices of the real positions among all B × L, row after row, and where the rows are among them.
+
+    Args:
+        mask_BL: True for real positions.
+        num_positions: how many to select; more than are real select some that are not, as a last row that nothing reads.
+        longest: length of a row at most.
+    """
+    # real positions first, in order; without a wait for their number
+    index_L = (~mask_BL).flatten().argsort(stable=True)[:num_positions]
+    ends_B = mask_BL.sum(1).cumsum(0)
+    bounds = torch.cat((ends_B.new_zeros(1), ends_B, ends_B.new_full((1,), len(index_L))))
+    return index_L, Packed(bounds.int(), longest)
+
+
+def _unpack(x_1LD: Tensor, index_L: Tensor, shape: torch.Size) -> Tensor:
+    """Puts the positions that `_pack` has selected back in their places among zeros: (*shape, D)."""
+    return x_1LD.new_zeros(shape.numel(), x_1LD.shape[-1]).index_copy(0, index_L, x_1LD[0]).unflatten(0, shape)
 
 
 def positions(length: int, mask_BL: Tensor | None, device: torch.device) -> Tensor:
@@ -210,33 +238,28 @@ class CLVPAttention(nn.Module):
         self.out_proj.init_std = _residual_std(config)  # type: ignore[assignment]
 
     def forward(
-        self,
-        x_BLD: Tensor,
-        mask: Tensor | Packed | None,
-        rotary: tuple[Tensor, Tensor] | None,
-        implementation: str,
-        weights: LayerWeights | None,
+        self, x_BLD: Tensor, context: AttentionContext, weights: LayerWeights | None
     ) -> tuple[Tensor, Tensor | None]:
         if weights is None:
             qkv = torch.cat([project(x_BLD) for project in (self.q_proj, self.k_proj, self.v_proj)], dim=-1)
         else:
             qkv = F.linear(x_BLD, *weights.qkv)
         qkv_BL3HK = qkv.view(*x_BLD.shape[:-1], 3, -1, self.head_dim)
-        if rotary is not None:
-            qkv_BL3HK = _rotate(qkv_BL3HK, *rotary)
+        if context.rotary is not None:
+            qkv_BL3HK = _rotate(qkv_BL3HK, *context.rotary)
         # on CPUs bfloat16 attention is no faster, and its backward pass over short sequences is 4 times as slow
         dtype = qkv_BL3HK.dtype
-        widen = dtype == torch.bfloat16 and x_BLD.device.type == "cpu" and implementation == "sdpa"
+        widen = dtype == torch.bfloat16 and x_BLD.device.type == "cpu" and context.implementation == "sdpa"
         if widen:
             qkv_BL3HK = qkv_BL3HK.float()
         q_BHLK, k_BHLK, v_BHLK = (x_BLHK.transpose(1, 2) for x_BLHK in qkv_BL3HK.unbind(2))
         attend: Any = packed_attention
-        if not isinstance(mask, Packed):
-            attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
+        if not isinstance(context.mask, Packed):
+            attend = ALL_ATTENTION_FUNCTIONS.get_interface(context.implementation, eager_attention)
         dropout = self.config.attention_dropout if self.training else 0.0
         with torch.autocast("cpu", enabled=False) if widen else nullcontext():
             out_BLHK, probs_BHLL = attend(
-                self, q_BHLK, k_BHLK, v_BHLK, mask, scaling=self.scaling, dropout=dropout, is_causal=False
+                self, q_BHLK, k_BHLK, v_BHLK, context.mask, scaling=self.scaling, dropout=dropout, is_causal=False
             )
         out_BLD = out_BLHK.flatten(2).to(dtype)
         return _linear(self.out_proj, out_BLD, weights.out if weights else None), probs_BHLL
@@ -276,14 +299,9 @@ class CLVPEncoderLayer(GradientCheckpointingLayer):
         self.mlp = CLVPMLP(config)
 
     def forward(
-        self,
-        x_BLD: Tensor,
-        mask: Tensor | Packed | None,
-        rotary: tuple[Tensor, Tensor] | None,
-        implementation: str,
-        weights: LayerWeights | None,
+        self, x_BLD: Tensor, context: AttentionContext, weights: LayerWeights | None
     ) -> tuple[Tensor, Tensor | None]:
-        attended_BLD, probs_BHLL = self.self_attn(self.input_rmsnorm(x_BLD), mask, rotary, implementation, weights)
+        attended_BLD, probs_BHLL = self.self_attn(self.input_rmsnorm(x_BLD), context, weights)
         x_BLD = x_BLD + attended_BLD
         return x_BLD + self.mlp(self.post_attention_rmsnorm(x_BLD), weights), probs_BHLL
 
@@ -360,39 +378,24 @@ class _CLVPEncoder(CLVPPreTrainedModel):
         config = self.config
         output_attentions = config.output_attentions if output_attentions is None else output_attentions
         output_hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        if mask_BL is not None and mask_BL.shape != ids_BL.shape:
-            raise ValueError(
-                f"{type(self).__name__}: the mask has shape {tuple(mask_BL.shape)} and the ids {tuple(ids_BL.shape)}. "
-                "Pass one 0 or 1 for each id."
-            )
-        mask_BL = None if mask_BL is None or config.padding == "tortoise" else mask_BL.bool()
+        mask_BL = self._honoured_mask(ids_BL, mask_BL)
         position_BL, shape, index_L = positions(ids_BL.shape[1], mask_BL, ids_BL.device), ids_BL.shape, None
+        attended: Tensor | Packed | None = mask_BL
         if packed is not None and mask_BL is not None:
-            # real positions first, in order; without a wait for their number
-            index_L = (~mask_BL).flatten().argsort(stable=True)[: packed[0]]
+            index_L, attended = _pack(mask_BL, *packed)
             ids_BL, position_BL = (values_BL.flatten()[index_L][None] for values_BL in (ids_BL, position_BL))
         x_BLD = self.token_embedding(ids_BL)
-        rotary = None
-        if config.use_rotary_embedding:
-            cos, sin = rotary_table(cast(int, config.rotary_dim), position_BL)
-            rotary = cos.to(_compute_dtype(x_BLD)), sin.to(_compute_dtype(x_BLD))
-        implementation = self._implementation(x_BLD, bool(output_attentions))
-        if index_L is None or packed is None or mask_BL is None:
-            mask = self._attention_mask(x_BLD, mask_BL, implementation)
-        else:  # what is not real, because of gaps, is a last row
-            ends_B = mask_BL.sum(1).cumsum(0)
-            bounds = torch.cat((ends_B.new_zeros(1), ends_B, ends_B.new_full((1,), len(index_L))))
-            mask = Packed(bounds.int(), packed[1])
+        context = self._context(x_BLD, position_BL, attended, bool(output_attentions))
         hidden_states, attentions = [x_BLD], []
         for layer, weights in zip(self.layers, layer_weights or [None] * len(self.layers)):
-            x_BLD, probs_BHLL = layer(x_BLD, mask, rotary, implementation, weights)
+            x_BLD, probs_BHLL = layer(x_BLD, context, weights)
             if output_hidden_states:
                 hidden_states.append(x_BLD)
             if output_attentions:
                 attentions.append(probs_BHLL)
         x_BLD = self.final_layer_norm(x_BLD)
         if index_L is not None:
-            x_BLD = x_BLD.new_zeros(shape.numel(), x_BLD.shape[-1]).index_copy(0, index_L, x_BLD[0]).unflatten(0, shape)
+            x_BLD = _unpack(x_BLD, index_L, shape)
         hidden_states[-1] = x_BLD
         return BaseModelOutputWithPooling(
             last_hidden_state=x_BLD,
@@ -400,6 +403,27 @@ class _CLVPEncoder(CLVPPreTrainedModel):
             hidden_states=tuple(hidden_states) if output_hidden_states else None,
             attentions=tuple(attentions) if output_attentions else None,
         )
+
+    def _honoured_mask(self, ids_BL: Tensor, mask_BL: Tensor | None) -> Tensor | None:
+        """The boolean mask, or None without one and with padding="tortoise". Raises ValueError if it does not fit the ids."""
+        if mask_BL is not None and mask_BL.shape != ids_BL.shape:
+            raise ValueError(
+                f"{type(self).__name__}: the mask has shape {tuple(mask_BL.shape)} and the ids {tuple(ids_BL.shape)}. "
+                "Pass one 0 or 1 for each id."
+            )
+        return None if mask_BL is None or self.config.padding == "tortoise" else mask_BL.bool()
+
+    def _context(
+        self, x_BLD: Tensor, position_BL: Tensor, mask: Tensor | Packed | None, output_attentions: bool
+    ) -> AttentionContext:
+        """What all layers share, from the (B, L) mask or the bounds of packed rows."""
+        rotary, implementation = None, self._implementation(x_BLD, output_attentions)
+        if self.config.use_rotary_embedding:
+            cos, sin = rotary_table(cast(int, self.config.rotary_dim), position_BL)
+            rotary = cos.to(_compute_dtype(x_BLD)), sin.to(_compute_dtype(x_BLD))
+        if not isinstance(mask, Packed):
+            mask = self._attention_mask(x_BLD, mask, implementation)
+        return AttentionContext(mask, rotary, implementation)
 
     def _implementation(self, x_BLD: Tensor, output_attentions: bool) -> str:
         """The attention that computes this: the configured one unless it cannot."""

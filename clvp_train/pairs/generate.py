@@ -70,10 +70,7 @@ def generate(
         UserError: bad input, a `folder` with other contents, or a full disk. Finished shards are kept.
     """
     manifest, num_rows, _ = plan or make_plan(corpus, tortoise, source, test_percent, val_percent, cache_dir)
-    slug = re.sub(r"\W+", "-", corpus.name).strip("-")
-    pairs = PairFolder(Storage(folder or f"{cache_dir}/{slug}-{source.name}-{manifest.fingerprint[:12]}"), manifest)
-    pairs.check_same_settings(is_cache=folder is None)
-    pairs.sweep()
+    pairs = open_folder(manifest, cache_dir, folder)
     if pairs.is_complete():
         log.info("pairs found in %s", pairs.storage.folder)
     else:
@@ -154,6 +151,20 @@ def versions() -> dict[str, str]:
     except PackageNotFoundError:  # a clone that is not installed
         own = "unknown"
     return {"clvp_train": own, "torch": torch.__version__}
+
+
+def open_folder(manifest: Manifest, cache_dir: str | Path, folder: str | Path | None) -> PairFolder:
+    """The folder for pairs, without what killed processes have left in it; other arguments as in `generate`.
+
+    Raises:
+        UserError: a `folder` with other contents.
+    """
+    slug = re.sub(r"\W+", "-", manifest.corpus).strip("-")
+    name = f"{slug}-{manifest.source}-{manifest.fingerprint[:12]}"
+    pairs = PairFolder(Storage(folder or f"{cache_dir}/{name}"), manifest)
+    pairs.check_same_settings(is_cache=folder is None)
+    pairs.sweep()
+    return pairs
 
 
 def complete(

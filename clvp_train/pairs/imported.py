@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from itertools import groupby, islice
 from pathlib import Path
@@ -11,12 +10,10 @@ from tempfile import TemporaryDirectory
 from clvp_train.corpus import Split, text_key
 from clvp_train.errors import UserError
 from clvp_train.pairs.code_tables import CodeTable
-from clvp_train.pairs.generate import complete, versions
+from clvp_train.pairs.generate import complete, open_folder, versions
 from clvp_train.pairs.importer import BadCell, Importer, Numbered
 from clvp_train.pairs.schema import IMPORTED, Manifest
 from clvp_train.pairs.sources import BadRows, OnCandidate, Rows
-from clvp_train.pairs.storage import Storage
-from clvp_train.pairs.writer import PairFolder
 from clvp_train.tortoise.tokenizer import load_tokenizer
 
 HEAD = 100  # rows that are converted before any work
@@ -50,10 +47,7 @@ def import_pairs(
     if importer.columns.split is not None:
         _check_splits(table, importer)
     manifest = _manifest(name or table.short_name, table.digest(columns), num_rows, importer)
-    slug = re.sub(r"\W+", "-", manifest.corpus).strip("-")
-    pairs = PairFolder(Storage(folder or f"{cache_dir}/{slug}-{IMPORTED}-{manifest.fingerprint[:12]}"), manifest)
-    pairs.check_same_settings(is_cache=folder is None)
-    pairs.sweep()
+    pairs = open_folder(manifest, cache_dir, folder)
     if not pairs.is_complete():
         size, bad = importer.shard_size, BadRows(importer.bad_rows, "Or set bad_rows=skip to skip such rows.")
 

@@ -70,7 +70,7 @@ def scan(
         UserError: bad input, on all ranks of the node.
     """
     percents = (test_percent, val_percent)
-    if not _defined_together(source, "inspect", "noted"):  # a class of the user's own, which may note anything
+    if not _same_class_defines(source, "inspect", "noted"):  # what a user's own `inspect` keeps is not known
         return _read(corpus, tortoise, source, percents)
 
     def make(path: Path | None) -> Scan:
@@ -131,7 +131,7 @@ def _signature(corpus: Corpus) -> str | None:
     """A digest of name, size and modification time of the corpus's files; None if these are not known or cannot be read."""
     digest = hashlib.blake2b(digest_size=16)
     try:
-        if not _defined_together(corpus, "_rows", "source_files") or (files := corpus.source_files()) is None:
+        if not _same_class_defines(corpus, "_rows", "source_files") or (files := corpus.source_files()) is None:
             return None
         for file in files:
             state = os.stat(file)
@@ -141,6 +141,11 @@ def _signature(corpus: Corpus) -> str | None:
     return digest.hexdigest()
 
 
-def _defined_together(instance: object, *names: str) -> bool:
-    """Whether one class defines all of these methods: a subclass that overrides one of them may need another one too."""
-    return len({next(cls for cls in type(instance).__mro__ if name in vars(cls)) for name in names}) == 1
+def _same_class_defines(instance: object, first: str, second: str) -> bool:
+    """Whether two methods that describe each other are of the same class. In a subclass that overrides only one of them, as in
+    a user's own package, the other one may no longer be right."""
+
+    def definer(method: str) -> type:
+        return next(cls for cls in type(instance).__mro__ if method in vars(cls))
+
+    return definer(first) is definer(second)

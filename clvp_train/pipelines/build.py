@@ -83,19 +83,17 @@ def candidates(
     frozen = tortoise()
     if frozen.fingerprint() != manifest.settings.get("tortoise"):
         return None, f"the pairs have one candidate per text and were not made with tortoise={frozen.source}. {advice}"
+    texts = Texts(test.column("text", test.text_index.first()[: rerank.num_texts]), f"{manifest.corpus} test")
+    return _draw(texts, frozen, source, rerank.num_candidates, cfg.paths.codes), ""
+
+
+def _draw(texts: Texts, tortoise: FrozenTortoise, source: pairs_.ARCodes, num_candidates: int, cache_dir: str) -> str:
+    """Draws several candidates of each text, or finds those drawn before. Returns their folder."""
     # in one voice, as Tortoise re-ranks; in small shards, so that all ranks draw
-    settings: dict[str, Any] = {"num_candidates": rerank.num_candidates, "num_eval_candidates": rerank.num_candidates}
+    settings: dict[str, Any] = {"num_candidates": num_candidates, "num_eval_candidates": num_candidates}
     settings |= {"one_voice": True, "shard_size": 16, "judge": None}
-    texts = test.column("text", test.text_index.first()[: rerank.num_texts])
-    drawn = pairs_.generate(
-        Texts(texts, f"{manifest.corpus} test"),
-        frozen,
-        dataclasses.replace(source, **settings),
-        cache_dir=cfg.paths.codes,
-        test_percent=100,
-        val_percent=0,
-    )
-    return drawn, ""
+    source = dataclasses.replace(source, **settings)
+    return pairs_.generate(texts, tortoise, source, cache_dir=cache_dir, test_percent=100, val_percent=0)
 
 
 def recordings(cfg: DictConfig, datamodule: CLVPDataModule, rerank: RerankConfig, data: Reranking) -> Recordings:
@@ -250,7 +248,8 @@ def trainer(cfg: DictConfig, **settings: Any) -> L.Trainer:
     """The trainer of `cfg.trainer` with further arguments of its constructor."""
     try:
         built: L.Trainer = instantiate(cfg.trainer, **settings)
-        # its handler of SIGTERM would end an evaluation with status 0, and broadcast to ranks that are elsewhere
+        # its handler of SIGTERM would end an evaluation with status 0, and broadcast to ranks that are elsewhere; no setting of
+        # the Trainer leaves it out
         built._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         return built
     except InstantiationException as error:

@@ -68,26 +68,34 @@ def _check(node: DictConfig, schema: Any, prefix: str = "") -> list[str]:
 
 
 def _check_fields(node: DictConfig, schema: Any, prefix: str) -> Iterator[str]:
+    """What is wrong with each setting of a node. Without a schema only secrets and missing values are."""
     known = {field.name: field for field in fields(schema)} if schema else {}
     hints = typing.get_type_hints(schema) if schema else {}
     is_closed = schema and prefix and not getattr(schema, "takes_more", False)
-    typed: Any = OmegaConf.to_container(node, resolve=False)
+    as_typed: Any = OmegaConf.to_container(node, resolve=False)
     for key in map(str, node):
-        name, hint = f"{prefix}{key}", hints.get(key, Any)
-        if not isinstance(typed[key], dict) and (secret := find_secret(str(typed[key]))) is not None:
+        name, field, hint = f"{prefix}{key}", known.get(key), hints.get(key, Any)
+        secret = None if isinstance(as_typed[key], dict) else find_secret(str(as_typed[key]))
+        if secret is not None:
             yield f"{name}: contains {secret}, {SECRET_ADVICE}"
         elif OmegaConf.is_missing(node, key):
             yield f"{name}: not set. Add {name}=… to the command."
-        elif is_closed and key not in known and not key.startswith("_"):
+        elif is_closed and field is None and not key.startswith("_"):
             close = difflib.get_close_matches(key, known, n=1)
             yield f"{name}: no such setting. " + (f"Did you mean {prefix}{close[0]}?" if close else "See --help.")
-        elif (hint is Any or is_dataclass(hint)) and not (key in known and known[key].metadata):
-            # an interpolation is checked where it points to; to resolve one may import torch
-            if not OmegaConf.is_interpolation(node, key) and isinstance(node[key], DictConfig):
-                below = hint if is_dataclass(hint) else BY_TARGET.get(node[key].get("_target_"))
-                yield from _check(node[key], below, f"{name}.")
-        elif key != "_target_" and (problem := _problem(schema, known[key], hint, node[key])) is not None:
-            yield f"{name} {problem}"
+        elif field is not None and _declares_values(field, hint):
+            problem = _problem(schema, field, hint, node[key])
+            if problem is not None:
+                yield f"{name} {problem}"
+        # an interpolation is checked where it points to; to resolve one may import torch
+        elif not OmegaConf.is_interpolation(node, key) and isinstance(node[key], DictConfig):
+            below = hint if is_dataclass(hint) else BY_TARGET.get(node[key].get("_target_"))
+            yield from _check(node[key], below, f"{name}.")
+
+
+def _declares_values(field: Field[Any], hint: Any) -> bool:
+    """Whether a field has a type or rules for its value. Otherwise it is a group of settings, or may be anything."""
+    return bool(field.metadata) or not (hint is Any or is_dataclass(hint))
 
 
 def _problem(schema: Any, field: Field[Any], hint: Any, value: Any) -> str | None:

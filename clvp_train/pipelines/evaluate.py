@@ -25,13 +25,14 @@ from clvp_train.evaluation import (
     read_candidates,
 )
 from clvp_train.evaluation.evaluation_data import RERANKING
+from clvp_train.hub import run_of
 from clvp_train.io import REPORT
 from clvp_train.models import CLVPModel, load_clvp
 from clvp_train.pairs import read_manifest
 from clvp_train.pipelines import build
 from clvp_train.pipelines.checks import check_pairs
 from clvp_train.pipelines.data import OpenTortoise, make_datamodule, tortoise_of
-from clvp_train.pipelines.evaluation_report import origin, report_page, run_of, write_comparison, write_evaluation
+from clvp_train.pipelines.evaluation_report import origin, report_page, write_comparison, write_evaluation
 from clvp_train.pipelines.run_settings import with_run_settings
 from clvp_train.report import read_history
 from clvp_train.training import CLVPModule, TrainingConfig

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from clvp_train import hub
 from clvp_train.data.datamodule import CLVPDataModule
 from clvp_train.evaluation import Evaluation, EvaluationData, compare
-from clvp_train.io import CHECKPOINTS, write_text
+from clvp_train.io import write_text
 from clvp_train.io.digests import recording_digests, sealed_json
 from clvp_train.metrics import LOG_PROBABILITY_WEIGHT, SCORE_TABLE_FILE
 from clvp_train.metrics.pickers import best_candidate
@@ -35,8 +35,8 @@ from clvp_train.report import (
 from clvp_train.tortoise.vocoder import mp3, synthesize
 
 NUM_SAMPLES = 4  # texts to listen to
-HEARD = ("highest score", "drawn first")
-HEARING = {"word_error_rate", "mel_distance"}  # judges that decode the candidates
+CLIPS = ("highest score", "drawn first")
+DECODING = {"word_error_rate", "mel_distance"}  # judges that decode the candidates
 
 
 def origin(name: str, model: CLVPModel, datamodule: CLVPDataModule) -> dict[str, Any]:
@@ -50,17 +50,11 @@ def origin(name: str, model: CLVPModel, datamodule: CLVPDataModule) -> dict[str,
     return facts | {"parameters": sum(parameter.numel() for parameter in model.parameters())}
 
 
-def run_of(checkpoint: str) -> Path:
-    """The folder of the run that a checkpoint is in, if it is in one: RUN/checkpoints/NAME.ckpt or RUN/model."""
-    folder = Path(checkpoint).expanduser().parent
-    return folder.parent if folder.name == CHECKPOINTS else folder
-
-
 def report_page(cfg: DictConfig, name: str, evaluation: Evaluation, data: EvaluationData) -> Page:
     """The report of one checkpoint, with what differs from one evaluation of the same checkpoint to the next."""
     script = Path(sys.argv[0]).name
     command = [*(["python"] if script.endswith(".py") else []), script, *HydraConfig.get().overrides.task]
-    settings = without_secrets(cfg) if "optim" in cfg else hub.read_settings(Path(name) / hub.TRAINING_CONFIG)
+    settings = without_secrets(cfg) if "optim" in cfg else hub.read_settings(hub.settings_file(name))
     facts = {"training": ", ".join(f"{words}: {value}" for words, value in hub.recipe(settings).items())}
     facts |= {"evaluated": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", "command": shlex.join(command)}
     facts = {words: value for words, value in facts.items() if value}
@@ -68,9 +62,9 @@ def report_page(cfg: DictConfig, name: str, evaluation: Evaluation, data: Evalua
 
 
 def _samples(cfg: DictConfig, evaluation: Evaluation, data: EvaluationData) -> list[Sample]:
-    """Picks that differ from the candidate that was drawn first, which is as good as a random one. Only if a judge
-    has heard the candidates, so that Tortoise has their DVAE."""
-    if evaluation.scores_NK is None or data.candidates is None or not data.judges.keys() & HEARING:
+    """Picks that differ from the candidate that was drawn first, which is as good as a random one. Only if a judge has decoded
+    the candidates: then Tortoise has their DVAE."""
+    if evaluation.scores_NK is None or data.candidates is None or not data.judges.keys() & DECODING:
         return []
     sets, picks_N = data.candidates, best_candidate(evaluation.scores_NK)
     texts = np.flatnonzero(picks_N > 0)[:NUM_SAMPLES].tolist()
@@ -78,7 +72,7 @@ def _samples(cfg: DictConfig, evaluation: Evaluation, data: EvaluationData) -> l
     codes = [sets.pairs.codes[row].tolist() for pair in rows for row in pair]
     clips = iter(mp3(samples) for samples in synthesize(tortoise_of(cfg)(), codes))
     return [
-        Sample(sets.pairs.texts[first], sets.pairs.voices[first], {name: next(clips) for name in HEARD})
+        Sample(sets.pairs.texts[first], sets.pairs.voices[first], {name: next(clips) for name in CLIPS})
         for _, first in rows
     ]
 

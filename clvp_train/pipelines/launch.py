@@ -94,17 +94,17 @@ def _check_startable(wanted: L.Trainer, cfg: DictConfig) -> None:
 
 def _command(cfg: DictConfig) -> list[str]:
     """The arguments for python or torchrun that start this command again in the same run folder."""
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    script = ["-m", spec.name] if spec else [os.path.abspath(sys.argv[0])]
-    config = HydraConfig.get()
-    # Hydra accepts overrides only in one sequence: added ones must follow them directly, not an option
-    given = {*config.overrides.hydra, *config.overrides.task}
-    options = [argument for argument in sys.argv[1:] if argument not in given]
-    overrides = [argument for argument in sys.argv[1:] if argument in given and not argument.startswith("resume=")]
-    added = [f"hydra.run.dir={quote(cfg.paths.output)}", "hydra.output_subdir=null"]
+    module = getattr(sys.modules["__main__"], "__spec__", None)  # of python -m
+    script = ["-m", module.name] if module else [os.path.abspath(sys.argv[0])]
+    known = HydraConfig.get().overrides
+    typed_overrides = [argument for argument in sys.argv[1:] if argument in (*known.hydra, *known.task)]
+    options = [argument for argument in sys.argv[1:] if argument not in typed_overrides]
+    overrides = [override for override in typed_overrides if not override.startswith("resume=")]
+    # the ranks work in the folder of this process, which has resolved resume=auto and stored the settings
+    overrides += [f"hydra.run.dir={quote(cfg.paths.output)}", "hydra.output_subdir=null"]
     if cfg.get("resume"):
-        added.append(f"resume={quote(cfg.resume)}")
-    return [*script, *options, *overrides, *added]
+        overrides.append(f"resume={quote(cfg.resume)}")
+    return [*script, *options, *overrides]  # Hydra accepts overrides in one sequence only, without options between them
 
 
 def _start(command: list[str], count: int) -> int:

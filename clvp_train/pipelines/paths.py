@@ -20,17 +20,9 @@ from clvp_train.errors import UserError
 # full names of settings; a user's own class that calls its paths so is served as well
 PATHS = (
     *("base", "checkpoint", "candidates", "output_dir", "pairs", "pairs.*", "reference", "report", "resume", "voices"),
-    *("references", "reranker.voice", "source.name", "tokenizer"),
+    *("references", "reranker.voice", "source.name", "tokenizer", "corpus.name", "hub.card", "model.checkpoint"),
     *("*.root", "*.path", "*.folder", "*.dir", "*.subdir", "*.dirpath", "*.save_dir", "*.voices", "*.transcripts"),
-    *(
-        "*.tokenizer",
-        "*.name_or_path",
-        "*.judge.asr",
-        "*.judge.recordings",
-        "corpus.name",
-        "hub.card",
-        "model.checkpoint",
-    ),
+    *("*.tokenizer", "*.name_or_path", "*.judge.asr", "*.judge.recordings"),
     *("paths.*", "rerank.asr", "rerank.pairs", "rerank.recordings"),
     *("tortoise.autoregressive", "tortoise.dvae", "tortoise.mel_norms"),
 )

@@ -59,22 +59,31 @@ def resolve_resume(cfg: DictConfig) -> Start:
     """
     given = {override_key(override): override for override in HydraConfig.get().overrides.task}
     typed = {key: override for key, override in given.items() if key not in OWN}
-    output, run, named = Path(cfg.paths.output), None, None
-    if cfg.resume == "auto":
-        run = _newest_unfinished(output)
-    elif cfg.resume:
-        run, named = _run_of(Path(cfg.resume))
+    run, named = _find_run(cfg)
     if run is None:
         return _from_scratch(cfg, list(typed.values()), named)
-    is_finished, is_longer = _is_finished(run), bool(typed.keys() & set(LENGTH))
-    if is_finished and not is_longer:
+    is_finished = _is_finished(run)
+    if is_finished and not typed.keys() & set(LENGTH):
         return _finished_run(cfg, run)
-    checkpoint = _intact_checkpoint(run, named)
+    start = _resumed(cfg, run, _intact_checkpoint(run, named), typed)
+    if is_finished and _read_mark(run).get("length") == _length(start.cfg):  # the length that was typed is what it has
+        return _finished_run(cfg, run)
+    return start
+
+
+def _find_run(cfg: DictConfig) -> tuple[Path | None, Path | None]:
+    """The run folder that `cfg.resume` means and the checkpoint that it names, if any."""
+    if cfg.resume == "auto":
+        return _newest_unfinished(Path(cfg.paths.output)), None
+    return _run_of(Path(cfg.resume)) if cfg.resume else (None, None)
+
+
+def _resumed(cfg: DictConfig, run: Path, checkpoint: Path, typed: dict[str, str]) -> Start:
+    """A run that resumes from a checkpoint: its own settings are composed again, with those that were typed now."""
     stored = _own_overrides(run, checkpoint)
     check_overrides(stored, run, cfg.trust_run_folder)
-    ignored = typed.keys() | {*OWN, *REMOVED}
-    own = [override for override in stored if override_key(override) not in ignored]
-    overrides = [*own, *typed.values()]
+    replaced = typed.keys() | {*OWN, *REMOVED}
+    overrides = [override for override in stored if override_key(override) not in replaced] + [*typed.values()]
     resumed = hydra.compose(HydraConfig.get().job.config_name, overrides)
     expand_paths(resumed)
     with open_dict(resumed):
@@ -83,8 +92,6 @@ def resolve_resume(cfg: DictConfig) -> Start:
         # after all changes, which interpolations may depend on
         check_targets(resumed, cfg, f"resume={run}: the overrides of the run")
     validate(resumed)
-    if is_finished and _read_mark(run).get("length") == _length(resumed):
-        return _finished_run(cfg, run)
     return Start(resumed, overrides)
 
 

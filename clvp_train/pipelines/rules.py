@@ -7,7 +7,7 @@ from dataclasses import MISSING, field
 from typing import Any
 
 Number = int | float
-# what nobody needs and no machine finishes is a typing error
+# larger values are typing errors: nobody needs them, and no machine finishes
 MAX_SEED, MAX_CANDIDATES, MAX_NEGATIVES, MAX_LAYERS, MAX_WIDTH = 2**32 - 1, 10_000, 1000, 1000, 100_000
 MAX_VOCABULARY, MAX_STREAMS = 10_000_000, 1000
 MAX_CODES: dict[str, Any] = {"ge": 4, "why": "tortoise-tts ends every sequence with three codes of silence"}

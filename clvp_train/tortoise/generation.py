@@ -114,10 +114,10 @@ class _Slots:
     def halve(self) -> None:
         """Drops half of the slots, all free. Halving keeps the number of CUDA graphs small: each slot count needs its own."""
         self.count //= 2
-        in_use_first = sorted(range(self.decoder.num_slots), key=lambda slot: slot not in self.in_use)
-        kept = sorted(in_use_first[: self.count])
-        self.decoder.move(kept, self.longest)
-        self.in_use = {index: self.in_use[slot] for index, slot in enumerate(kept) if slot in self.in_use}
+        free = [slot for slot in range(self.decoder.num_slots) if slot not in self.in_use]
+        kept = sorted([*self.in_use, *free[: self.count - len(self.in_use)]])
+        self.decoder.move(kept, self.longest)  # they become the slots 0, 1, 2, …
+        self.in_use = {new: self.in_use[old] for new, old in enumerate(kept) if old in self.in_use}
 
     def advance(self) -> list[tuple[int, Candidate]]:
         """Draws `Decoder.sync_every` codes per slot. Returns the candidates that have ended, with the index of their prompt."""

@@ -82,7 +82,9 @@ def as_tortoise_reads(tokenizer: ClvpTokenizer) -> ClvpTokenizer:
 
     It is saved in transformers' format; opened by transformers alone, it normalises texts with `EnglishNormalizer`.
     """
-    tokenizer._normalizer = TortoiseNormalizer()
+    tokenizer._normalizer = (
+        TortoiseNormalizer()
+    )  # `normalizer` has no setter, and a subclass would be saved by its name
     # tortoise-tts splits at whitespace and punctuation; transformers' pattern reads "'tis" as the contraction 't and "is"
     tokenizer.pat = regex.compile(r"\w+|[^\w\s]+|\s+")
     # the name of a special token in a text is plain text

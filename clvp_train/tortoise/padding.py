@@ -34,7 +34,7 @@ class Padding:
 
     def texts(self, sequences: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, T) ids and mask."""
-        # tortoise-tts appends one 0 to a text and encodes one text at a time, hence without padding
+        # tortoise-tts appends one 0 to a text and encodes one text at a time, so without padding
         return pad(sequences, zeros=1 if self.padding == "tortoise" else 0)
 
     def speech(self, sequences: Sequence[torch.Tensor], finished: Sequence[bool]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,13 +5,12 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from matplotlib.figure import Figure
 from PIL.Image import Image
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from clvp_train.metrics import mean_of_directions
 from clvp_train.report import FigureData, draw, png, table_lines, tables
@@ -47,11 +46,10 @@ class _Average(AveragedModel):
         super().__init__(model)
         self.decay = decay
 
-    @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        n, weights = int(self.n_averaged), list[torch.Tensor](self.module.parameters())
-        share = 1 - min(self.decay, (1 + n) / (10 + n)) if n else 1.0
-        torch._foreach_lerp_(weights, list[torch.Tensor](model.parameters()), share)
+        n = int(self.n_averaged)
+        decay = min(self.decay, (1 + n) / (10 + n)) if n else 0.0
+        get_ema_multi_avg_fn(decay)(list(self.module.parameters()), list(model.parameters()), n)
         self.n_averaged += 1
 
 

@@ -147,17 +147,23 @@ class LastCheckpoint(Checkpoint):
 
     def _save_if_due(self, trainer: L.Trainer, is_due: bool) -> None:
         """Saves if `is_due`, a setting or a signal says so; stops after a signal."""
-        every = self.every_n_train_steps
-        is_due = is_due or (every is not None and trainer.global_step % every == 0)
-        minutes = (time.monotonic() - self._saved_time) / 60
-        is_late = self.every_n_minutes is not None and minutes >= self.every_n_minutes
-        number, is_late_anywhere = self._maximum(self._signal, int(is_late))
-        if number:  # 0 must not replace a signal that arrived while the ranks waited; it counts in the next step
-            self._signal = number
-        if number or is_due or is_late_anywhere:
+        # clocks and signals differ between ranks, but all must save and stop at the same step
+        signal_of_any_rank, is_late_on_any_rank = self._maximum(self._signal, self._is_late())
+        if (
+            signal_of_any_rank
+        ):  # 0 must not replace a signal that arrived while the ranks waited; it counts in the next step
+            self._signal = signal_of_any_rank
+        if is_due or self._is_due_at(trainer.global_step) or is_late_on_any_rank or signal_of_any_rank:
             self._save(trainer)
-        if number:
+        if signal_of_any_rank:
             self._stop(f" after step {trainer.global_step}")
+
+    def _is_due_at(self, step: int) -> bool:
+        return self.every_n_train_steps is not None and step % self.every_n_train_steps == 0
+
+    def _is_late(self) -> bool:
+        minutes = (time.monotonic() - self._saved_time) / 60
+        return self.every_n_minutes is not None and minutes >= self.every_n_minutes
 
     def _stop(self, when: str = "") -> NoReturn:
         raise Stopped(self._signal, resume_hint(self.path.parent.parent), when)
@@ -165,8 +171,8 @@ class LastCheckpoint(Checkpoint):
     def _maximum(self, *flags: int) -> list[int]:
         """The maximum of each flag over all ranks."""
         if self._group is None:
-            return list(flags)
-        maximum = torch.tensor(flags)
+            return [int(flag) for flag in flags]
+        maximum = torch.tensor(flags, dtype=torch.int64)
         dist.all_reduce(maximum, dist.ReduceOp.MAX, group=self._group)
         return maximum.tolist()
 

@@ -4,10 +4,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import partial
-from inspect import signature
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -19,55 +16,17 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from clvp_train.data.collate import Batch
 from clvp_train.errors import UserError
-from clvp_train.inference.chunked_encoding import (
-    Lengths,
-    computed_positions,
-    default_chunk_tokens,
-    encode_in_chunks,
-    row_lengths,
-)
 from clvp_train.losses import SymmetricContrastiveLoss, gather
 from clvp_train.metrics import PRIMARY, RetrievalRanks, mean_of_directions, retrieval_ranks, retrieval_summary
 from clvp_train.models import CLVPModel
 from clvp_train.models.loading import CONFIG_KEY
+from clvp_train.training.batch_encoder import BatchEncoder, TrainingConfig, host_lengths
 from clvp_train.training.optim import OptimConfig, build_optimizer, build_scheduler, freeze
 from clvp_train.training.throughput import Throughput
 
 log = logging.getLogger(__name__)
 MAX_LOG_SCALE = math.log(100)  # as in CLIP
 SKIPPED_BY_LOSS_SCALE = 20  # with 16-mixed, steps in a row that look for a loss scale
-Tower = Literal["text", "speech"]
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How the gradients of a batch are computed. Only the two mask settings change what is learned."""
-
-    chunk_tokens: int | None = (
-        None  # positions that an encoder takes at once; 0: the batch with all of its padding; None: by device
-    )
-    cached_gradients: bool = False  # needs the memory of one chunk and the embeddings, for one more forward pass
-    gradient_checkpointing: bool = False  # needs the memory of one layer of a chunk, for one more forward pass
-    compile: bool = False  # layer by layer
-    packed: bool | None = None  # no padding at all; None: on CUDA in 16 bits, uncompiled and without attention dropout
-    max_skipped_steps: int | None = (
-        None  # in a row, for gradients that are not finite; None: 20 with 16-mixed, otherwise 0
-    )
-    text_mask_percentage: float = 0.0  # share of text tokens that are masked, 0 to 1; the name is Tortoise's
-    voice_mask_percentage: float = 0.0  # share of speech codes that are masked
-
-
-def mask_tokens(mask_BL: torch.Tensor, share: float) -> torch.Tensor:
-    """Removes a random share of the tokens from an attention mask, for attention and pooling, so that the model cannot rely on
-    any single one. A row's first token stays because positions count from it.
-
-    Source: `text_mask_percentage` and `voice_mask_percentage` in tortoise-tts' `tortoise/models/clvp.py`.
-    """
-    if share == 0:
-        return mask_BL
-    kept_BL = torch.rand(mask_BL.shape, device=mask_BL.device) >= share
-    kept_BL[:, 0] = True
-    return mask_BL & kept_BL
 
 
 class CLVPModule(L.LightningModule):
@@ -83,6 +42,7 @@ class CLVPModule(L.LightningModule):
         val_names: of the validation loaders. The metrics of the first are `val/…`, those of the others `val/NAME/…`.
 
     Attributes:
+        batch_encoder: embeds batches.
         gradient_norm: of the last optimiser step, before clipping; None before the first.
         validated: (N, D) texts, (N, D) codes and their ranks, for callbacks during validation; otherwise None.
     """
@@ -106,79 +66,14 @@ class CLVPModule(L.LightningModule):
         for config in (model.config.text_config, model.config.speech_config):
             config.padding = "mask"
         freeze(model, self.optim.freeze)
-        if self.settings.packed and _drops_attention(model):
-            raise UserError("training.packed=true: has no attention dropout. Set it to false, or attention_dropout=0.")
-        if self.settings.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-        if self.settings.compile:
-            compile_layers(model)
+        self.batch_encoder = BatchEncoder(model, self.settings)
         self.throughput = Throughput(model)
         self.gradient_norm: torch.Tensor | None = None
         self.validated: tuple[torch.Tensor, torch.Tensor, RetrievalRanks] | None = None
         self.val_names = val_names
         self._embeds: dict[int, list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]] = {}  # by loader
-        self._batch_index, self._skipped_in_a_row, self._was_packed = 0, 0, False
+        self._batch_index, self._skipped_in_a_row = 0, 0
         self._outputs: dict[str, torch.Tensor] = {}  # of the last step of this rank, on the device
-
-    def embed(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """L2-normalised (B, D) embeddings of texts and (B + M, D) of codes and their hard negatives, at least in float32."""
-        text_mask, (speech_ids, speech_mask) = batch["text_attention_mask"], _speech(batch)
-        shares = (self.settings.text_mask_percentage, self.settings.voice_mask_percentage) if self.training else (0, 0)
-        text_lengths, speech_lengths = host_lengths(batch) if "text_lengths" in batch else (None, None)
-        text_BD = self.project(
-            "text", batch["input_ids"], mask_tokens(text_mask, shares[0]), text_lengths, shares[0] > 0
-        )
-        speech_mask = mask_tokens(speech_mask, shares[1])
-        speech_BD = self.project("speech", speech_ids, speech_mask, speech_lengths, shares[1] > 0)
-        return nn.functional.normalize(text_BD, dim=-1), nn.functional.normalize(speech_BD, dim=-1)
-
-    def project(
-        self,
-        tower: Tower,
-        ids_BL: torch.Tensor,
-        mask_BL: torch.Tensor,
-        lengths_B: Lengths | None = None,
-        has_gaps: bool = False,
-    ) -> torch.Tensor:
-        """(B, D) projections of one tower, not normalised, at least in float32. The other arguments are those of
-        `encode_in_chunks`."""
-        model = self.model
-        encoder, encode = (
-            (model.text_model, model.get_text_features)
-            if tower == "text"
-            else (model.speech_model, model.get_speech_features)
-        )
-        # own models may take ids and mask only
-        takes_more = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature(encode).parameters.values())
-        embeds_BD = encode_in_chunks(
-            partial(encode, layer_weights=encoder.layer_weights()) if takes_more else encode,
-            ids_BL,
-            mask_BL,
-            self.chunk_tokens,
-            lengths_B,
-            cached=self.settings.cached_gradients,
-            has_gaps=has_gaps,
-            one_graph=self.settings.compile and self.training,
-            packed=self.is_packed and takes_more,
-        )
-        return embeds_BD.to(torch.promote_types(embeds_BD.dtype, torch.float32))
-
-    @property
-    def is_packed(self) -> bool:
-        """Whether the encoders compute no padding, here and now: the kernel needs 16 bits, which validation does not use, and
-        a GPU of the Ampere generation or later."""
-        kind, setting = self.device.type, self.settings.packed
-        has_kernel = kind == "cuda" and torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind).itemsize == 2
-        has_kernel = has_kernel and torch.cuda.get_device_capability(self.device) >= (8, 0)
-        if setting is not None:
-            return setting and (has_kernel or kind == "cpu")
-        return has_kernel and not _drops_attention(self.model) and not self.settings.compile
-
-    @property
-    def chunk_tokens(self) -> int:
-        """`settings.chunk_tokens`, or the default of the device."""
-        setting = self.settings.chunk_tokens
-        return default_chunk_tokens(self.device) if setting is None else setting
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         self._batch_index = batch_index
@@ -187,7 +82,7 @@ class CLVPModule(L.LightningModule):
         torch.manual_seed(int(noise.generate_state(1, np.uint64)[0]))
 
     def training_step(self, batch: Batch, batch_index: int) -> torch.Tensor:
-        text_BD, speech_BD = self.embed(batch)
+        text_BD, speech_BD = self.batch_encoder.embed(batch)
         speech_BD, negatives_MD = speech_BD.split([len(text_BD), len(speech_BD) - len(text_BD)])
         more = {"qualities_BL": batch["qualities"]} if getattr(self.loss, "needs_qualities", False) else {}
         # bfloat16 has 3 digits: with a scale of 100 the error would be half a logit
@@ -200,7 +95,6 @@ class CLVPModule(L.LightningModule):
                 negatives_MD if len(negatives_MD) else None,
                 **more,
             )
-        self._was_packed = self.is_packed
         outputs = {
             "loss": output.loss,
             "accuracy": output.accuracy,
@@ -213,13 +107,9 @@ class CLVPModule(L.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
         mixed = "mixed" in str(self.trainer.precision)
         dtype = torch.get_autocast_dtype(self.device.type) if mixed else self.model.dtype
-        lengths, widths = host_lengths(batch), (batch["text_attention_mask"].shape[1], _speech(batch)[1].shape[1])
-        positions = sum(
-            computed_positions(rows_B, self.chunk_tokens, width, self._was_packed)
-            for rows_B, width in zip(lengths, widths)
-        )
+        lengths, positions = host_lengths(batch), self.batch_encoder.count_positions(batch)
         work = self.throughput.measure(lengths, positions, self.trainer.world_size, self.device, dtype)
-        if self.trainer._logger_connector.should_update_logs or self.trainer.is_last_batch:
+        if is_logging_step(self.trainer) or self.trainer.is_last_batch:
             self._log_step(work)
 
     def _log_step(self, work: dict[str, float]) -> None:
@@ -242,7 +132,7 @@ class CLVPModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_index: int, dataloader_idx: int = 0) -> None:
         with self.full_precision():
-            self._embeds.setdefault(dataloader_idx, []).append((batch["text"], *self.embed(batch)))
+            self._embeds.setdefault(dataloader_idx, []).append((batch["text"], *self.batch_encoder.embed(batch)))
 
     @contextmanager
     def full_precision(self) -> Iterator[None]:
@@ -330,16 +220,10 @@ class CLVPModule(L.LightningModule):
             self.model.logit_scale.clamp_(0.0, MAX_LOG_SCALE)
 
 
-def compile_layers(model: CLVPModel, **settings: Any) -> None:
-    """Compiles each layer, so that the state dict keeps its keys. `settings` are those of `torch.compile`."""
-    # chunks have many lengths; rows and lengths that are equal by chance must not share a symbol, or each needs a graph
-    torch.fx.experimental._config.use_duck_shape = False
-    for layer in (*model.text_model.layers, *model.speech_model.layers):
-        layer.compile(dynamic=True, **settings)
-
-
-def _drops_attention(model: CLVPModel) -> bool:
-    return any(tower.attention_dropout > 0 for tower in (model.config.text_config, model.config.speech_config))
+def is_logging_step(trainer: L.Trainer) -> bool:
+    """Whether the step of this batch is logged, by `log_every_n_steps`. Lightning's own callbacks ask like this; `global_step`
+    alone does not tell, as it counts a step of accumulated batches after the last of them."""
+    return trainer._logger_connector.should_update_logs
 
 
 def half_weights(precision: object) -> str:
@@ -348,26 +232,3 @@ def half_weights(precision: object) -> str:
         f"trainer.precision={precision}: weights of 16 bits round small updates away, so that the temperature never moves. Set "
         "trainer.precision=bf16-mixed."
     )
-
-
-def _speech(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """(B + M, S) ids and mask of codes and their hard negatives, padded to the longest of both."""
-    rows = [("speech_ids", "negative_ids"), ("speech_attention_mask", "negative_attention_mask")]
-    if "negative_ids" not in batch:
-        return batch["speech_ids"], batch["speech_attention_mask"]
-    length = max(batch[name].shape[1] for name in rows[0])
-    ids, mask = (
-        torch.cat([nn.functional.pad(batch[name], (0, length - batch[name].shape[1])) for name in names])
-        for names in rows
-    )
-    return ids, mask
-
-
-def host_lengths(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-    """(B,) lengths of the texts and (B + M,) of the codes and their hard negatives, on the host. Waits for the device only if
-    the batch is not of `Collate`, which counts them."""
-    if "text_lengths" not in batch:
-        text_B, speech_B = row_lengths(batch["text_attention_mask"]), row_lengths(_speech(batch)[1])
-        return text_B.cpu().numpy(), speech_B.cpu().numpy()
-    speech = [batch[name] for name in ("speech_lengths", "negative_lengths") if name in batch]
-    return np.asarray(batch["text_lengths"]), np.concatenate(speech)

@@ -63,7 +63,8 @@ class RunState(L.Callback):
         self._log = {}
         _warn_of_other_rates(trainer)
         if trainer.ckpt_path is not None:
-            # with max_steps Lightning would skip the first validation, and otherwise the epoch's step of ReduceLROnPlateau
+            # with max_steps Lightning would skip the first validation, and otherwise the epoch's step of ReduceLROnPlateau; the
+            # setter of `restarting` always sets it with max_steps
             loop = trainer.fit_loop
             loop._restarting = False
             loop.epoch_loop.restarting = self._position[1] > 0
@@ -107,29 +108,33 @@ class RunState(L.Callback):
 def _set_position(checkpoint: dict[str, Any], epoch: int, batches: int) -> None:
     """Sets Lightning's progress counters to `batches` done in `epoch`.
 
-    Lightning infers from its counters in which hook a checkpoint was saved, and which hooks of that batch and epoch are left.
-    It is wrong after a second resume and at the end of an epoch. Here nothing is ever left, see `LastCheckpoint`: between two
-    epochs all counters are equal; between two batches they are those that Lightning itself saves after a batch.
+    Lightning counts how many epochs and batches are ready, started, processed, and completed. From the differences it infers
+    in which hook a checkpoint was saved, and which hooks of that batch and epoch are left. It is wrong after a second resume
+    and at the end of an epoch. Here nothing is ever left, see `LastCheckpoint`: between two epochs all counters are equal;
+    between two batches they are those that Lightning itself saves after a batch, which it then completes.
     """
-    loop, is_within = checkpoint["loops"]["fit_loop"], int(batches > 0)
-    total = loop["epoch_loop.batch_progress"]["total"]["processed"]
-    for scope, count in (("total", total), ("current", batches)):
-        started = {"ready": epoch + is_within, "started": epoch + is_within}
-        loop["epoch_progress"][scope] = started | {"processed": epoch, "completed": epoch}
-        done = dict.fromkeys(("ready", "started", "processed"), count) | {"completed": count - is_within}
-        loop["epoch_loop.batch_progress"][scope] = done
-        loop["epoch_loop.val_loop.batch_progress"][scope] = dict.fromkeys(done, 0)
+    loop = checkpoint["loops"]["fit_loop"]
+    unfinished = 1 if batches > 0 else 0  # epochs that have started, and batches that Lightning will complete
+    batches_of_run = loop["epoch_loop.batch_progress"]["total"]["processed"]
+    for scope, count in (("total", batches_of_run), ("current", batches)):  # of the run, and of the epoch
+        loop["epoch_progress"][scope] = _counters(epoch + unfinished, epoch + unfinished, epoch, epoch)
+        loop["epoch_loop.batch_progress"][scope] = _counters(count, count, count, count - unfinished)
+        loop["epoch_loop.val_loop.batch_progress"][scope] = _counters(0, 0, 0, 0)
     loop["epoch_loop.batch_progress"]["is_last_batch"] = False
-    # the step of the next row of the log; Lightning completes the batch, and with it this counter
-    loop["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"] - is_within
+    # the step of the next log row; completing the batch increases it
+    loop["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"] - unfinished
+
+
+def _counters(ready: int, started: int, processed: int, completed: int) -> dict[str, int]:
+    return {"ready": ready, "started": started, "processed": processed, "completed": completed}
 
 
 def _warn_of_other_rates(trainer: L.Trainer) -> None:
     """Warns if the learning rate of the checkpoint is not that of the schedule, whose length may have changed since."""
+    if trainer.ckpt_path is None:
+        return
     for schedule in (config.scheduler for config in trainer.lr_scheduler_configs):
-        if trainer.ckpt_path is None or not isinstance(
-            schedule, LambdaLR
-        ):  # others continue by what the checkpoint stores
+        if not isinstance(schedule, LambdaLR):  # others continue by what the checkpoint stores
             continue
         stored, groups = map(float, schedule.get_last_lr()), zip(schedule.base_lrs, schedule.lr_lambdas)
         planned = [float(lr) * factor(schedule.last_epoch) for lr, factor in groups]

@@ -1,4 +1,4 @@
-"""What tells a healthy training from a sick one, in the logs next to the loss."""
+"""Logs the health of a training next to the loss."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import lightning as L
 import torch
 
 from clvp_train.data.loader import TimedLoader
-from clvp_train.training.module import CLVPModule
+from clvp_train.training.module import CLVPModule, is_logging_step
 
 
 class StepMonitor(L.Callback):
@@ -35,7 +35,7 @@ class StepMonitor(L.Callback):
             return
         self._step = trainer.global_step
         self._skipped = self._skipped + ~module.gradient_norm.isfinite()
-        if trainer._logger_connector.should_update_logs:
+        if is_logging_step(trainer):
             module.log_dict(self._values(trainer, module, module.gradient_norm))
 
     def _values(

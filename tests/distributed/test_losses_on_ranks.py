@@ -40,7 +40,7 @@ class Step(nn.Module):
         ).double()
 
     def forward(self, batch):
-        text_BD, speech_BD = self.clvp.embed(batch)
+        text_BD, speech_BD = self.clvp.batch_encoder.embed(batch)
         negatives = speech_BD[len(text_BD) :] if "negative_ids" in batch else None
         scale = self.clvp.model.logit_scale
         more = [batch["qualities"]] if isinstance(self.clvp.loss, ListwiseLoss) else []

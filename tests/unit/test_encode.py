@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from clvp_train.inference.chunked_encoding import computed_positions, encode_in_chunks, row_lengths
-from clvp_train.training.module import mask_tokens
+from clvp_train.training.batch_encoder import mask_tokens
 
 LENGTHS = [3, 17, 9, 1, 24, 8, 16]
 

@@ -1,11 +1,13 @@
 import logging
 import os
+import tempfile
+import time
 
 import pytest
 
 from clvp_train.errors import UserError
 from clvp_train.io import process_rank, slurm
-from clvp_train.io.process_rank import rank_and_world_size
+from clvp_train.io.process_rank import node_folder, rank_and_world_size
 
 SRUN = {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4"}
 
@@ -68,3 +70,21 @@ def test_waiting_is_logged(monkeypatch, caplog):
     with caplog.at_level(logging.WARNING):
         process_rank.wait_for(lambda: next(answers))
     assert caplog.text.count("waiting for other ranks to write shards 3 and 5") == 2
+
+
+def test_what_earlier_jobs_have_left_is_removed_once_it_is_old(monkeypatch, tmp_path):
+    for name, value in (SRUN | {"SLURM_JOB_ID": "8", "SLURM_STEP_ID": "0"}).items():
+        monkeypatch.setenv(name, value)
+    for name in ("RANK", "WORLD_SIZE", "TORCHELASTIC_ERROR_FILE", "SLURM_RESTART_COUNT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    prefix = f"clvp_train-{os.getuid()}-"
+    for job, days in ((6, 8), (7, 6)):
+        (tmp_path / f"{prefix}{job}.0.0").mkdir()
+        (tmp_path / f"{prefix}{job}.0.0/scan-0.npz").touch()
+        (tmp_path / f".failed-{job}.0.0").touch()
+        for path in tmp_path.glob(f"*{job}.0.0"):
+            os.utime(path, (time.time() - days * 86400,) * 2)
+    with slurm.announcing_failure(tmp_path):
+        assert node_folder() == tmp_path / f"{prefix}8.0.0"
+    assert {path.name for path in tmp_path.iterdir()} == {f"{prefix}7.0.0", f"{prefix}8.0.0", ".failed-7.0.0"}

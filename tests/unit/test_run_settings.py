@@ -52,7 +52,7 @@ def test_data_tortoise_and_splits_are_those_of_the_run(taken, caplog):
     assert cfg.corpus.root == "LJSpeech-1.1" and cfg.codes.path.endswith("data/codes.parquet")
     assert (cfg.tortoise.name_or_path, cfg.tortoise.device) == ("mine", "cpu"), "a single setting changes what is taken"
     assert cfg.split == {"test_percent": 20, "val_percent": 0} and cfg.data.batch_size != 7
-    assert "training_config.yaml: " in caplog.text and "corpus=corpus.LJSpeech LJSpeech-1.1, codes=" in caplog.text
+    assert "training_config.yaml: " in caplog.text and "corpus=LJSpeech LJSpeech-1.1, codes=" in caplog.text
 
 
 @pytest.mark.parametrize("given", ["corpus=text", "codes=dvae", "pairs=mine", "+codes@codes.more=stored"])
@@ -94,4 +94,4 @@ def test_code_of_a_trusted_run_is_taken(taken, model):
 def test_a_checkpoint_without_settings_says_so(taken, model, caplog):
     (model / "training_config.yaml").unlink()
     assert taken().corpus._target_ == "clvp_train.corpus.TextLines"
-    assert "has no training_config.yaml; evaluating on corpus.TextLines" in caplog.text
+    assert "has no training_config.yaml; evaluating on TextLines" in caplog.text

@@ -88,17 +88,21 @@ def test_csv_text_over_lines(write):
     fails_at(path, "m.csv, line 4", "transcript is empty")
 
 
+def content(suffix, cells):
+    """What `write` takes for a table of one of the formats."""
+    if suffix == "parquet":
+        return pa.table(cells)
+    if suffix == "jsonl":
+        return pa.table(cells).to_pylist()
+    separator = "," if suffix == "csv" else "\t"
+    return "".join(f"{separator.join(row)}\n" for row in (cells, *zip(*cells.values())))
+
+
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
 def test_missing_column(write, suffix):
     cells = {"audio": ["wavs/a.wav"], "sentence": ["one"]}
-    content = {
-        "csv": "audio,sentence\nwavs/a.wav,one\n",
-        "tsv": "audio\tsentence\nwavs/a.wav\tone\n",
-        "jsonl": pa.table(cells).to_pylist(),
-        "parquet": pa.table(cells),
-    }[suffix]
     fails_at(
-        write(f"m.{suffix}", content),
+        write(f"m.{suffix}", content(suffix, cells)),
         f"m.{suffix}",
         "no column 'text'",
         "columns: audio, sentence",
@@ -109,14 +113,8 @@ def test_missing_column(write, suffix):
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
 def test_missing_audio_file(write, suffix):
     cells = {"audio": ["wavs/a.wav", "wavs/none.wav"], "text": ["one", "two"]}
-    content = {
-        "csv": "audio,text\nwavs/a.wav,one\nwavs/none.wav,two\n",
-        "tsv": "audio\ttext\nwavs/a.wav\tone\nwavs/none.wav\ttwo\n",
-        "jsonl": pa.table(cells).to_pylist(),
-        "parquet": pa.table(cells),
-    }[suffix]
     row = {"csv": "line 3", "tsv": "line 3", "jsonl": "line 2", "parquet": "row 2"}[suffix]
-    fails_at(write(f"m.{suffix}", content), f"m.{suffix}, {row}", "wavs/none.wav does not exist")
+    fails_at(write(f"m.{suffix}", content(suffix, cells)), f"m.{suffix}, {row}", "wavs/none.wav does not exist")
 
 
 @pytest.mark.parametrize(

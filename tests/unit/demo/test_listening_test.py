@@ -57,9 +57,9 @@ def test_sign_test(wins, losses):
         (
             "training_config.yaml",
             "pairs: null\ncorpus: {_target_: a.LJSpeech, root: '${paths.data}/lj'}\ncodes: {x: {_target_: b.ARCodes}, y: {_target_: b.DVAECodes}}",
-            "corpus LJSpeech data/lj, codes ARCodes, DVAECodes",
+            "corpus LJSpeech data/lj, codes {x: ARCodes, y: DVAECodes}",
         ),
-        ("training_config.yaml", "pairs: [A, B]\ncorpus: {_target_: a.Unused}", "pairs A, B"),
+        ("training_config.yaml", "pairs: [A, B]\ncorpus: {_target_: a.Unused}", r"pairs \[A, B\]"),
         ("README.md", "---\ndatasets: [lj_speech]\n---\n# A model", "data sets lj_speech"),
         ("README.md", "# A model", "unknown"),
         ("config.json", "{}", "unknown"),

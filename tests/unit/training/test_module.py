@@ -68,7 +68,9 @@ def test_training_on_one_batch_brings_the_loss_down(model, batches, trainer_sett
 
 @pytest.mark.parametrize("chunk_tokens", [0, 1, 16, 1000])
 def test_embeddings_are_unit_vectors_and_no_size_of_chunks_changes_them(model, batches, chunk_tokens):
-    text, speech = CLVPModule(model.eval(), training=TrainingConfig(chunk_tokens)).eval().embed(batches[0])
+    text, speech = (
+        CLVPModule(model.eval(), training=TrainingConfig(chunk_tokens)).eval().batch_encoder.embed(batches[0])
+    )
     output = model(**{key: value for key, value in batches[0].items() if key != "text"})
     torch.testing.assert_close(text, output.text_embeds, atol=1e-5, rtol=0)
     torch.testing.assert_close(speech, output.speech_embeds, atol=1e-5, rtol=0)
@@ -95,7 +97,7 @@ def test_packed_rows_have_the_embeddings_and_gradients_of_padded_rows(model, kin
     def run(packed):
         model.zero_grad()
         module = CLVPModule(model, training=TrainingConfig(20, packed=packed, cached_gradients=cached)).double().eval()
-        embeds = module.project("speech", ids, mask, lengths, has_gaps)
+        embeds = module.batch_encoder.project("speech", ids, mask, lengths, has_gaps)
         (embeds * torch.arange(1.0, 7.0)[:, None]).sum().backward()
         return embeds, *(parameter.grad.clone() for parameter in model.speech_model.parameters())
 
@@ -112,7 +114,7 @@ def test_metrics_are_those_of_all_texts_whatever_their_order_and_doubles(model, 
     """As on ranks that come out short, a text may come twice, and anywhere."""
     model.eval()
     module = CLVPModule(model)
-    text, speech = module.embed(batches[0])
+    text, speech = module.batch_encoder.embed(batches[0])
     order = torch.tensor([4, 1, 0, 5, 2, 3, 4, 1])
     shuffled = {key: value[order] for key, value in batches[0].items()}
     parts = [{key: value[part] for key, value in shuffled.items()} for part in (slice(0, 3), slice(3, 8))]
@@ -165,9 +167,9 @@ def test_hard_negatives_are_embedded_beside_the_codes(model, batches):
         "negative_attention_mask": torch.nn.functional.pad(other["speech_attention_mask"], (0, 8)),
     }
     module = CLVPModule(model, training=TrainingConfig(chunk_tokens=40)).eval()
-    text, speech = module.embed(batch | negatives)
+    text, speech = module.batch_encoder.embed(batch | negatives)
     assert (len(text), len(speech)) == (6, 12)
-    expected = torch.cat([module.embed(batch)[1], module.embed(other)[1]])
+    expected = torch.cat([module.batch_encoder.embed(batch)[1], module.batch_encoder.embed(other)[1]])
     torch.testing.assert_close(speech, expected, atol=1e-5, rtol=0)
 
 
@@ -257,7 +259,7 @@ def test_a_checkpoint_opens_without_pickled_code_and_gives_the_same_embeddings(
     loaded = load_clvp(tmp_path / "a.ckpt")
     assert loaded.config.padding == "tortoise" and not loaded.training
     module.eval()
-    expected, found = module.embed(batches[0]), CLVPModule(loaded).embed(batches[0])
+    expected, found = module.batch_encoder.embed(batches[0]), CLVPModule(loaded).batch_encoder.embed(batches[0])
     assert torch.equal(expected[0], found[0]) and torch.equal(expected[1], found[1])
     rounded = [torch.as_tensor(part.logit_scale) for part in (model, loaded)]
     assert torch.equal(*rounded) and rounded[0].item() != pytest.approx(2.6592, abs=1e-6), "trained"

@@ -40,7 +40,7 @@ def test_a_batch_is_embedded_as_each_pair_is_served_alone(served, chunk_tokens):
     with torch.no_grad():
         alone = [served(*as_served(pair)) for pair in pairs()]
         module = CLVPModule(served, training=TrainingConfig(chunk_tokens)).eval()
-        text, speech = module.embed(Collate("tortoise", MAX_CODES)(pairs()))
+        text, speech = module.batch_encoder.embed(Collate("tortoise", MAX_CODES)(pairs()))
     torch.testing.assert_close(text, torch.cat([output.text_embeds for output in alone]), atol=1e-5, rtol=0)
     torch.testing.assert_close(speech, torch.cat([output.speech_embeds for output in alone]), atol=1e-5, rtol=0)
 
@@ -48,7 +48,7 @@ def test_a_batch_is_embedded_as_each_pair_is_served_alone(served, chunk_tokens):
 def test_masks_would_come_to_something_else(served):
     with torch.no_grad():
         alone = torch.cat([served(*as_served(pair)).speech_embeds for pair in pairs()])
-        _, speech = CLVPModule(served).eval().embed(Collate("mask")(pairs()))
+        _, speech = CLVPModule(served).eval().batch_encoder.embed(Collate("mask")(pairs()))
     assert (alone - speech).abs().max() > 0.05
 
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from clvp_train.losses import SymmetricContrastiveLoss
 from clvp_train.models import CLVPModel
 from clvp_train.training import EMA, CLVPModule, TrainingConfig
-from clvp_train.training.module import compile_layers
+from clvp_train.training.batch_encoder import compile_layers
 from tests.unit.training.test_module import without_attention_dropout
 
 READS = {"item", "tolist", "cpu", "numpy", "__array__", "__bool__", "__int__", "__float__", "__index__", "nonzero"}
@@ -69,7 +69,7 @@ def test_forward_and_backward_pass_never_read(batches, model, masked, packed):
         module = CLVPModule(fake, training=TrainingConfig(16, packed=packed, text_mask_percentage=masked)).train()
         batch = {name: mode.from_tensor(value) for name, value in batches[0].items()} | arrays
         keys = mode.from_tensor(torch.arange(6))
-        SymmetricContrastiveLoss()(*module.embed(batch), fake.logit_scale, keys).loss.backward()
+        SymmetricContrastiveLoss()(*module.batch_encoder.embed(batch), fake.logit_scale, keys).loss.backward()
         with pytest.raises(torch._subclasses.fake_tensor.DataDependentOutputException):
             fake.logit_scale.grad.item()
 
@@ -85,8 +85,8 @@ def test_one_graph_for_each_tower_serves_all_chunks(model, batches):
         rows = {"input_ids": mask.long(), "text_attention_mask": mask}
         batch = counted(rows | {"speech_ids": mask.long(), "speech_attention_mask": mask})
         module.train()
-        sum(embeds.sum() for embeds in module.embed(batch)).backward()
+        sum(embeds.sum() for embeds in module.batch_encoder.embed(batch)).backward()
         module.eval()
         with torch.no_grad(), module.full_precision():
-            module.embed(batch)
+            module.batch_encoder.embed(batch)
     assert 1 <= counters["stats"]["unique_graphs"] <= 2
