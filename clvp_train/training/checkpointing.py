@@ -149,9 +149,7 @@ class LastCheckpoint(Checkpoint):
         """Saves if `is_due`, a setting or a signal says so; stops after a signal."""
         # clocks and signals differ between ranks, but all must save and stop at the same step
         signal_of_any_rank, is_late_on_any_rank = self._maximum(self._signal, self._is_late())
-        if (
-            signal_of_any_rank
-        ):  # 0 must not replace a signal that arrived while the ranks waited; it counts in the next step
+        if signal_of_any_rank:  # one that arrived while the ranks waited counts in the next step
             self._signal = signal_of_any_rank
         if is_due or self._is_due_at(trainer.global_step) or is_late_on_any_rank or signal_of_any_rank:
             self._save(trainer)
