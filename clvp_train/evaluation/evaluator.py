@@ -240,5 +240,5 @@ def _example(pairs: HeldOut, matches_voices: bool) -> dict[str, Any]:
     """The shortest pair and the codes of another text of similar length, for the usage example of a model card. A voice is
     represented by the codes of a reference."""
     first, second = np.argsort([len(codes) for codes in pairs.codes], kind="stable")[:2]
-    text = pairs.input_ids[first].tolist() if matches_voices else pairs.texts[first]
+    text = " ".join(map(str, pairs.input_ids[first])) if matches_voices else pairs.texts[first]
     return {"text": text, "candidates": [pairs.codes[row].tolist() for row in (first, second)]}

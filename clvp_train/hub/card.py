@@ -14,7 +14,7 @@ from clvp_train.errors import UserError
 from clvp_train.hub.access import HubConfig
 from clvp_train.hub.run import Trained
 from clvp_train.io.sanitize import escape_markdown
-from clvp_train.metrics import DIRECTIONS
+from clvp_train.metrics import DIRECTIONS, WRONG_VOICE
 from clvp_train.pairs import report_lines
 from clvp_train.report import table_lines, tables, worth
 
@@ -92,6 +92,7 @@ def _values(trained: Trained, hub: HubConfig, repo_id: str | None) -> dict[str, 
             "layers": [tower.num_hidden_layers for tower in (config.text_config, config.speech_config)],
         },
         "tokenizer": _tokenizer(trained.folder),
+        "of_voices": WRONG_VOICE in metrics["text_to_speech"],
         "data": _escaped(
             metrics["data"] | {"lines": report_lines(metrics["data"]["report"] | {"codes_per_second": None})}
         ),

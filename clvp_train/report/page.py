@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from clvp_train.io import write_text
 from clvp_train.io.digests import read_sealed_json, sealed_json
 from clvp_train.io.sanitize import escape_markdown
+from clvp_train.metrics import WRONG_VOICE
 from clvp_train.report.figure_data import FigureData
 from clvp_train.report.figures import CAPTIONS, draw, svg
 from clvp_train.report.reranking import worth
@@ -120,11 +121,12 @@ def _facts(metrics: Metrics) -> dict[str, str]:
     data = metrics["data"]
     sources = {"ar": "sampled from the autoregressive model", "dvae": "of recordings, by the DVAE"}
     sources["stored"] = "read from a file"
+    noun = "voices" if WRONG_VOICE in metrics["text_to_speech"] else "texts"
     facts = {"checkpoint": metrics["checkpoint"]}
     if "parameters" in metrics:  # not in reports of earlier versions
         facts["model"] = f"{metrics['parameters'] / 1e6:.1f} M parameters"
     return facts | {
-        "corpus": f"{data['corpus']}, {metrics['gallery']} texts of the {metrics['split']} split",
+        "corpus": f"{data['corpus']}, {metrics['gallery']} {noun} of the {metrics['split']} split",
         "codes": sources.get(data["codes"], data["codes"]),
         "fingerprint of the pairs": data["fingerprint"],
     }

@@ -158,6 +158,7 @@ def test_recipe_of_voices_trains_on_voices_and_ranks_by_them(clone, variables):
         assert status == 0, f"{command.where}: {adapted_text(command)}\n{output}"
     metrics = json.loads((folder / "runs/voices/report/metrics.json").read_text())
     status, output = run_in(folder, "python evaluate.py checkpoint=runs/voices/model", variables)
+    assert metrics["example"]["text"].replace(" ", "").isdigit(), "a reference, not a name"
     assert status == 0 and f"{metrics['text_to_speech'][WRONG_VOICE]:.3f}" in output, output
     assert metrics["data"]["settings"]["match"] == "voice" and 0 <= metrics["text_to_speech"][WRONG_VOICE] <= 1
     rows = pq.read_table(folder / "in_voice").to_pylist()
