@@ -144,6 +144,22 @@ def test_recipe_of_another_codec_needs_no_tortoise(clone, variables):
     assert "Tortoise's autoregressive" not in card.read_text() and "codec.frame_rate" in card.read_text()
 
 
+def test_notebook_runs(clone, variables):
+    folder, script = clone(""), ""
+    notebook = json.loads((ROOT / "examples/quickstart.ipynb").read_text())
+    for cell in (cell for cell in notebook["cells"] if cell["cell_type"] == "code"):
+        source = re.sub(r"%pip .*", "pass", "".join(cell["source"]))
+        if source.startswith("!clvp-train "):
+            status, output = run_in(folder, adapted(source.replace("!clvp-train", "python train.py")), variables)
+            assert status == 0, output
+        else:
+            script += f"{source}\n"
+    (folder / "block.py").write_text(script)
+    status, output = run_in(folder, "python block.py", variables)
+    assert status == 0 and "among 23 sentences" in output and output.count("percentile") == 5, output
+    assert (folder / "pick.wav").stat().st_size > 10_000
+
+
 @pytest.mark.parametrize("block", [pytest.param(block, id=f"{block.page}:{block.line}") for block in BLOCKS])
 def test_block_declares_its_language(block: Block):
     assert block.language in (*SHELL, *PYTHON, *SHOWN), f"unknown block language {block.language}"
