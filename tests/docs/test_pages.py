@@ -131,7 +131,8 @@ def test_recipe_of_another_codec_needs_no_tortoise(clone, variables):
             text += " tortoise.name_or_path=nowhere"
         status, output = run_in(folder, text, variables)
         assert status == 0, f"{command.where}: {text}\n{output}"
-    manifest = read_manifest(folder / "pairs/mimi")
+    (pairs,) = (folder / "outputs/codes").glob("codes-imported-*")
+    manifest = read_manifest(pairs)
     assert (manifest.source, manifest.speech_vocab_size, manifest.code_rate) == ("imported", 2048, 12.5)
     (report,) = (folder / "outputs/evaluate").glob("*/report/metrics.json")
     metrics = json.loads(report.read_text())
