@@ -18,7 +18,7 @@ class Draw:
     """What determines the candidates."""
 
     text: str
-    voice: str
+    voice: str  # empty: stored candidates
     seed: int
 
 

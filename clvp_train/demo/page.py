@@ -11,6 +11,7 @@ from pandas.io.formats.style import Styler
 
 from clvp_train.demo.listening_test import ANSWERS, Draw, ListeningTest
 from clvp_train.demo.session import DemoSession, RankedCandidate
+from clvp_train.demo.stored import StoredSession
 from clvp_train.errors import UserError
 from clvp_train.tortoise import Candidate
 from clvp_train.tortoise.audio import SAMPLE_RATE
@@ -29,8 +30,13 @@ Tortoise samples {count} candidates for a sentence, and the trained CLVP ranks t
 and Griffin-Lim, which is intelligible but far below the quality of Tortoise's diffusion decoder.
 
 Training data of this CLVP: {training_data}."""
-LEGEND = """Select a row to play it. **score**: cosine similarity of text and codes · **percentile**: percentage of
-true pairs that score lower · **log p**: nats per code under Tortoise's autoregressive model ·
+STORED_INTRODUCTION = """# CLVP re-ranking demo
+The trained CLVP ranks up to {count} stored candidates of a text.
+
+Training data of this CLVP: {training_data}."""
+PLAY = "Select a row to play it. "
+LEGEND = """**score**: cosine similarity of text and codes · **percentile**: percentage of
+true pairs that score lower · **log p**: nats per code under the model that sampled it ·
 **finished**: the candidate ended with a stop token"""
 QUESTION = "One of these is CLVP's pick, the other a random candidate. Which one says the sentence better?"
 # system fonts, so that the page requests none from a server
@@ -38,16 +44,17 @@ THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["system-u
 CSS = Path(__file__).with_name("page.css")
 
 
-def make_page(session: DemoSession, training_data: str, answers: Path) -> gr.Blocks:
+def make_page(session: DemoSession | StoredSession, training_data: str, answers: Path) -> gr.Blocks:
     """Returns the page.
 
     Args:
-        session: generates and decodes.
+        session: generates, ranks and decodes.
         training_data: what the model was trained on, in Markdown.
         answers: a CSV file that the answers of listening tests are appended to.
     """
     with gr.Blocks(title="CLVP", analytics_enabled=False, delete_cache=(600, 3600)) as page:
-        gr.Markdown(INTRODUCTION.format(count=session.num_candidates, training_data=training_data))
+        introduction = STORED_INTRODUCTION if session.texts else INTRODUCTION
+        gr.Markdown(introduction.format(count=session.num_candidates, training_data=training_data))
         _Content(session, answers)
     return page
 
@@ -55,17 +62,22 @@ def make_page(session: DemoSession, training_data: str, answers: Path) -> gr.Blo
 class _Content:
     """The components below the introduction, and their event handlers, which return the values of changed components."""
 
-    def __init__(self, session: DemoSession, answers: Path) -> None:
+    def __init__(self, session: DemoSession | StoredSession, answers: Path) -> None:
         self.session, self.answers = session, answers
         # of each visitor: the candidates, best first, and the listening test
         self.rows, self.test = gr.State(), gr.State(ListeningTest())
-        self.text = gr.Textbox(EXAMPLE, label="Sentence", lines=2, max_lines=4, elem_id="sentence")
+        texts, voices = session.texts, list(session.latents) or [""]
+        self.text: gr.Textbox | gr.Dropdown
+        if texts:
+            self.text = gr.Dropdown(texts, value=texts[0], label="Text", elem_id="sentence")
+        else:
+            self.text = gr.Textbox(EXAMPLE, label="Sentence", lines=2, max_lines=4, elem_id="sentence")
         with gr.Row(equal_height=True):
-            voices = list(session.latents)
-            self.voice = gr.Dropdown(voices, value=voices[0], label="Voice", min_width=90)
-            self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=90)
+            self.voice = gr.Dropdown(voices, value=voices[0], label="Voice", min_width=90, visible=not texts)
+            self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=90, visible=not texts)
             self.is_test = gr.Checkbox(label="Listening test", min_width=90, visible=session.is_audible)
-            self.button = gr.Button("Generate", variant="primary", scale=0, min_width=110, elem_id="draw")
+            label = "Rank" if texts else "Generate"
+            self.button = gr.Button(label, variant="primary", scale=0, min_width=110, elem_id="draw")
         self.message = gr.HTML(padding=False, elem_id="message")
         self.tally = gr.Markdown(visible=False, elem_id="tally")
         with gr.Column(visible=False, elem_id="comparison") as self.comparison:
@@ -86,13 +98,13 @@ class _Content:
                 buttons=[],
                 elem_id="table",
             )
-            gr.Markdown(LEGEND)
+            gr.Markdown(PLAY + LEGEND if session.is_audible else LEGEND)
         self._connect()
 
     def _connect(self) -> None:
         ranking = [self.message, self.comparison, self.results, self.table, self.best, self.worst, self.selected]
         gr.on(
-            [self.button.click, self.text.submit],
+            [self.button.click, self.text.submit if isinstance(self.text, gr.Textbox) else self.text.input],
             self.draw,
             [self.text, self.voice, self.seed, self.is_test, self.test],
             [*ranking, self.rows, self.test, *self.players],

@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from clvp_train.demo.session import DemoSession
+from clvp_train.demo.stored import StoredSession
 from clvp_train.errors import Stopped, UserError
 from clvp_train.hub import describe, read_settings, settings_file
 from clvp_train.io.sanitize import escape_markdown
@@ -25,7 +26,11 @@ def serve(cfg: DictConfig) -> None:
     if find_spec("gradio") is None:
         raise UserError('gradio: not installed, but the demo needs it. Run pip install "clvp-train[demo]".')
     reranker = instantiate(cfg.reranker, checkpoint=cfg.checkpoint)
-    session = DemoSession(instantiate(cfg.tortoise), reranker, cfg.voices, cfg.num_candidates)
+    session: DemoSession | StoredSession
+    if cfg.candidates is None:
+        session = DemoSession(instantiate(cfg.tortoise), reranker, cfg.voices, cfg.num_candidates)
+    else:
+        session = StoredSession(reranker, cfg.candidates)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
     from clvp_train.demo.page import CSS, THEME, make_page
 

@@ -1,16 +1,17 @@
 """What the page does, without the page: samples candidates of a sentence, ranks and decodes them. Shapes: N samples."""
 
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from clvp_train.errors import UserError
-from clvp_train.inference.reranker import Reranker
+from clvp_train.inference.reranker import Reranker, Text
 from clvp_train.pairs import CODES_PER_SECOND, folder_voices
 from clvp_train.tortoise import Candidate, FrozenTortoise
 from clvp_train.tortoise.audio import load_audio
@@ -26,6 +27,7 @@ class RankedCandidate:
     candidate: Candidate
     score: float
     percentile: float | None  # None if the model has no score table
+    code_rate: float | None = CODES_PER_SECOND  # codes per second of speech; None if unknown
 
     @property
     def log_probability(self) -> float:
@@ -33,12 +35,24 @@ class RankedCandidate:
         return self.candidate.log_probability_per_code
 
     @property
-    def seconds(self) -> float:
-        return len(self.candidate.codes) / CODES_PER_SECOND
+    def seconds(self) -> float | None:
+        return len(self.candidate.codes) / self.code_rate if self.code_rate else None
+
+
+def ranked(
+    reranker: Reranker, text: Text, candidates: Sequence[Candidate], code_rate: float | None
+) -> list[RankedCandidate]:
+    """The candidates of a text, best first."""
+    [ranking] = reranker.rank([text], [candidates])
+    percentiles = ranking.percentiles or [None] * len(candidates)
+    return [
+        RankedCandidate(candidates[index], ranking.scores[index], percentiles[index], code_rate)
+        for index in ranking.order
+    ]
 
 
 class DemoSession:
-    """Samples, ranks and decodes candidates.
+    """Samples, ranks and decodes candidates of any text.
 
     Args:
         tortoise: samples candidates, and decodes them if it has a DVAE.
@@ -49,6 +63,8 @@ class DemoSession:
     Raises:
         UserError: there are no voices, or Tortoise and CLVP have different codes.
     """
+
+    texts: ClassVar[list[str]] = []
 
     def __init__(self, tortoise: FrozenTortoise, reranker: Reranker, voices: str | Path, num_candidates: int) -> None:
         tortoise.check_can_generate()
@@ -90,9 +106,7 @@ class DemoSession:
         drawn = [candidate for candidate in drawn if candidate.codes]
         if not drawn:
             raise UserError("every candidate is empty. Use a longer text or another seed.")
-        [ranking] = self.reranker.rank([ids if self.reranker.tokenizer is None else text], [drawn])
-        percentiles = ranking.percentiles or [None] * len(drawn)
-        return [RankedCandidate(drawn[index], ranking.scores[index], percentiles[index]) for index in ranking.order]
+        return ranked(self.reranker, ids if self.reranker.tokenizer is None else text, drawn, CODES_PER_SECOND)
 
     def speak(self, candidate: Candidate) -> np.ndarray:
         """Returns (N,) int16 samples at 22 050 Hz. Raises UserError if Tortoise has no DVAE."""

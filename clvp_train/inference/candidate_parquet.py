@@ -14,9 +14,10 @@ import torch
 
 from clvp_train.corpus.tables import BUFFER_BYTES
 from clvp_train.errors import UserError
-from clvp_train.inference.reranker import Reranker
+from clvp_train.inference.reranker import Reranker, Text
 from clvp_train.pairs.sources import MAX_WARNINGS
 from clvp_train.pairs.storage import Storage
+from clvp_train.tortoise.generation import Candidate
 
 ADDED = {
     "score": pa.float64(),
@@ -113,6 +114,24 @@ class CandidateFile:
         for values_N in (per_code_N, voice_N):
             values_N[np.isnan(scores_N)] = 0.0  # a bad row does not make its text one with unknown values
         return Scores(scores_N, per_code_N, voice_N, texts_N)
+
+    def candidates(self) -> Iterator[tuple[Text, Candidate]]:
+        """Yields the text and the codes of each row. Bad rows are logged and left out; an unknown log-probability is NaN.
+
+        Raises:
+            UserError: all rows are bad.
+        """
+        bad, optional = list[UserError](), [name for name in OPTIONAL if name in self.schema.names]
+        for start, batch in self._batches(ROWS_SCORED, [self.text_column, "speech_ids", *optional]):
+            keys = [_key(text) for text in batch[self.text_column]]
+            columns = {name: batch[name].to_pylist() for name in optional}
+            for row, _, codes_S in self._pairs(keys, batch["speech_ids"], start, bad):
+                finished, log_probability = (columns[name][row] if name in columns else None for name in OPTIONAL)
+                added = np.nan if log_probability is None else log_probability
+                text = keys[row]
+                assert text is not None  # a good row
+                yield text, Candidate(tuple(codes_S.tolist()), finished is not False, added)
+        self._report(bad, 0)
 
     def _pairs(
         self, keys: list[Any], codes: pa.Array, start: int, bad: list[UserError]

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 from clvp_train.corpus import Split, text_key
 from clvp_train.errors import UserError
+from clvp_train.io.process_rank import rank_and_world_size
 from clvp_train.pairs.code_tables import CodeTable
 from clvp_train.pairs.generate import complete, open_folder, versions
 from clvp_train.pairs.importer import BadCell, Importer, Numbered
@@ -61,7 +62,8 @@ def import_pairs(
 
         sizes = [min(size, num_rows - start) for start in range(0, num_rows, size)]
         complete(pairs, importer.tokenizer, sizes, bad, shards)
-    pairs.remove_records()
+    if rank_and_world_size()[0] == 0:
+        pairs.remove_records()
     return pairs.storage.folder
 
 

@@ -124,9 +124,10 @@ def read_manifest(folder: str | Path) -> Manifest:
             if not isinstance(getattr(manifest, name), get_origin(hint) or hint):
                 raise TypeError(f"{name} is {getattr(manifest, name)!r}")
         return manifest
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(
-            f"{folder}: contains no {MANIFEST}. Choose a folder written by `python -m clvp_train.generate`."
+            f"{folder}: contains no {MANIFEST}. Choose a folder written by `python -m clvp_train.generate`, "
+            "or add codec=… to train on a table of texts and codes."
         ) from None
     except (OSError, ValueError, TypeError) as error:
         raise UserError(

@@ -33,6 +33,7 @@ from clvp_train.pipelines import build
 from clvp_train.pipelines.checks import check_pairs
 from clvp_train.pipelines.data import OpenTortoise, make_datamodule, tortoise_of
 from clvp_train.pipelines.evaluation_report import origin, report_page, write_comparison, write_evaluation
+from clvp_train.pipelines.import_pairs import import_tables
 from clvp_train.pipelines.run_settings import with_run_settings
 from clvp_train.report import read_history
 from clvp_train.training import CLVPModule, TrainingConfig
@@ -58,6 +59,7 @@ def evaluate(cfg: DictConfig) -> None:
     del named  # a model is dropped after its evaluation
     found.report()
     # build
+    import_tables(cfg)
     datamodule = make_datamodule(cfg, tortoise, plan)
     limit = _shortest_limit(models, datamodule)
     reranking = make_reranking(cfg, datamodule, suite, rerank, limit, tortoise)

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 def rerank(cfg: DictConfig) -> None:
     """Scores the candidates of each file, writes the file with its scores, and prints a summary."""
     # check
-    paths, storage = _candidate_files(Path(cfg.candidates)), _output(str(cfg.output_dir))
+    paths, storage = candidate_files(Path(cfg.candidates)), _output(str(cfg.output_dir))
     folder = Path(storage.folder)
     if folder.resolve() == paths[0].parent.resolve():
         raise UserError(f"output_dir={cfg.output_dir}: the folder of the candidates. Set it to another folder.")
@@ -65,8 +65,8 @@ def rerank(cfg: DictConfig) -> None:
     print("\n".join([*_picks(written), *_summary(written), f"reranked: {cfg.output_dir}"]))
 
 
-def _candidate_files(candidates: Path) -> list[Path]:
-    """A Parquet file, or those of a folder."""
+def candidate_files(candidates: Path) -> list[Path]:
+    """A Parquet file, or those of a folder. Raises UserError if there are none."""
     if candidates.is_file():
         return [candidates]
     paths = sorted(candidates.glob("*.parquet"))

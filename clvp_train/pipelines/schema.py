@@ -49,12 +49,16 @@ class Root:
     test: bool
     resume: str | None
     trust_run_folder: bool
-    pairs: Any  # one or several folders, see `data.given_pairs`
+    pairs: Any  # one or several folders or tables, see `data.given_pairs`
     reference: str | None
     references: str | None
     chunk_tokens: int | None = setting(ge=0)
     num_candidates: int | None = setting(ge=1, le=MAX_CANDIDATES)
     output_dir: str | None
+    match: str = setting(choices=("text", "voice"))  # this and the next three: of tables of texts and codes
+    tokenizer: str
+    bad_rows: str = setting(choices=("skip", "error"))
+    shard_size: int = setting(ge=1)
     format: str = setting(choices=("tortoise", "transformers", "torch"))
     base: str | None
     vocab_size: int = setting(ge=1)
@@ -67,6 +71,7 @@ class Demo(Root):
     """Settings of the demo outside of groups."""
 
     num_candidates: int | None = setting(ge=2, le=MAX_CANDIDATES, why="one candidate has nothing to be ranked against")
+    candidates: str | None
 
 
 @dataclass(kw_only=True)
@@ -74,10 +79,6 @@ class ImportPairs(Root):
     """Settings of `import_pairs` outside of groups."""
 
     name: str | None
-    match: str = setting(choices=("text", "voice"))
-    tokenizer: str
-    bad_rows: str = setting(choices=("skip", "error"))
-    shard_size: int = setting(ge=1)
 
 
 @dataclass(kw_only=True)

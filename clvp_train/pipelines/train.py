@@ -26,6 +26,7 @@ from clvp_train.pipelines.config import without_secrets
 from clvp_train.pipelines.data import code_sources, make_datamodule, tortoise_of
 from clvp_train.pipelines.evaluate import check_settings, evaluate_checkpoints, make_reranking
 from clvp_train.pipelines.evaluation_report import write_score_table
+from clvp_train.pipelines.import_pairs import import_tables
 from clvp_train.pipelines.push import check_hub, publish_run, write_training_config
 from clvp_train.pipelines.resume import Start, open_run, reopen, report_finished, resolve_resume, write_mark
 from clvp_train.tortoise import CLVPProcessor
@@ -73,6 +74,7 @@ def _train(start: Start) -> float | None:
     found.report()
     # build
     trainer = _trainer(cfg)
+    import_tables(cfg)
     datamodule = make_datamodule(cfg, tortoise, plan)
     datamodule.check(trainer.world_size, evaluated)
     model = build.model(cfg, datamodule, tortoise, loaded)

@@ -11,7 +11,7 @@ PAGES = sorted(
     key=lambda page: (page.parent != ROOT, page),
 )
 SHELL, PYTHON = ("sh", "bash"), ("python",)
-SHOWN = ("", "text", "{toctree}", "{eval-rst}")  # output and diagrams; directives of the site
+SHOWN = ("", "text", "yaml", "{toctree}", "{eval-rst}")  # output and diagrams; directives of the site
 FENCE = re.compile(r"^```(.*)\n((?:.*\n)*?)(?:```$|\Z)", re.MULTILINE)
 COMMENT = re.compile(r"\s+# .*$")
 

@@ -138,7 +138,8 @@ def test_recipe_of_another_codec_needs_no_tortoise(clone, variables):
             text += " tortoise.name_or_path=nowhere"
         status, output = run_in(folder, text, variables)
         assert status == 0, f"{command.where}: {text}\n{output}"
-    manifest = read_manifest(folder / "pairs/mimi")
+    (pairs,) = (folder / "outputs/codes").glob("codes-imported-*")
+    manifest = read_manifest(pairs)
     assert (manifest.source, manifest.speech_vocab_size, manifest.code_rate) == ("imported", 2048, 12.5)
     (report,) = (folder / "outputs/evaluate").glob("*/report/metrics.json")
     metrics = json.loads(report.read_text())
@@ -169,6 +170,22 @@ def test_recipe_of_voices_trains_on_voices_and_ranks_by_them(clone, variables):
     scores = [reranker.rank([clip["speech_ids"]], [[rows[0]["speech_ids"]]])[0].scores[0] for clip in clips[:16]]
     assert rows[0]["voice_score"] == pytest.approx(sum(scores) / 16, abs=1e-5)
     assert rows[0]["combined_score"] == pytest.approx(rows[0]["score"] + rows[0]["voice_score"])
+
+
+def test_notebook_runs(clone, variables):
+    folder, script = clone(""), ""
+    notebook = json.loads((ROOT / "examples/quickstart.ipynb").read_text())
+    for cell in (cell for cell in notebook["cells"] if cell["cell_type"] == "code"):
+        source = re.sub(r"%pip .*", "pass", "".join(cell["source"]))
+        if source.startswith("!clvp-train "):
+            status, output = run_in(folder, adapted(source.replace("!clvp-train", "python train.py")), variables)
+            assert status == 0, output
+        else:
+            script += f"{source}\n"
+    (folder / "block.py").write_text(script)
+    status, output = run_in(folder, "python block.py", variables)
+    assert status == 0 and "among 23 sentences" in output and output.count("percentile") == 5, output
+    assert (folder / "pick.wav").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("block", [pytest.param(block, id=f"{block.page}:{block.line}") for block in BLOCKS])

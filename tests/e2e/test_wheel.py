@@ -1,8 +1,11 @@
 """The built wheel, installed outside of the repository: every console script, and a short training."""
 
+import email
+import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 
 import pytest
 
@@ -31,6 +34,18 @@ def execute(installed, workplace, *command):
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_package_page_has_no_relative_links(installed):
+    (wheel,) = installed.parents[1].glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        (file,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        page = email.message_from_bytes(archive.read(file))
+    readme = page.get_payload(decode=True).decode()
+    links = re.findall(r"\]\(([^)]*)\)", readme)
+    assert page["Description-Content-Type"] == "text/markdown" and all(link.startswith("https://") for link in links)
+    assert "Apache--2.0" in links[0] and "[Better speech synthesis through scaling](https://" in readme
+    assert "Documentation · Notebook · Recipes" in readme and "](" not in re.sub(r"\]\(https://", "", readme)
 
 
 # one process for all, as each takes a second for its imports

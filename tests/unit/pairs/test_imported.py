@@ -5,6 +5,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from omegaconf import OmegaConf
 from transformers import ByT5Tokenizer
 
 from clvp_train.errors import UserError
@@ -19,7 +20,9 @@ from clvp_train.pairs import (
     read_pairs,
 )
 from clvp_train.pairs.schema import shard_index
+from clvp_train.pipelines.import_pairs import import_tables
 from clvp_train.tortoise.tokenizer import code_tokenizer, load_tokenizer
+from tests.conf.test_conf import compose
 from tests.unit.pairs.conftest import DATA
 
 ROWS = [
@@ -70,6 +73,33 @@ def make(write, tokenizer, tmp_path):
         return import_pairs(CodeTable(write(rows, kind)), importer, folder=tmp_path / "pairs")
 
     return make
+
+
+def test_tables_in_pairs_become_folders(make, write, tmp_path):
+    folder = make()
+    codec = [
+        "codec=default",
+        "codec.vocab_size=10",
+        "codec.frame_rate=12.5",
+        "codec.num_streams=2",
+        "columns.split=part",
+    ]
+    composed = compose("train", f"paths.codes={tmp_path}/codes", *codec)
+
+    def imported(pairs):
+        cfg = OmegaConf.merge(composed, {"pairs": pairs})
+        import_tables(cfg)
+        return cfg.pairs
+
+    found = imported({"a": write(), "b": {"path": folder, "weight": 2}})
+    assert found.a.path.startswith(f"{tmp_path}/codes/codes-imported-") and found.a.weight == 1
+    assert found.b == {"path": folder, "weight": 2} and imported({"a": write(), "b": folder}).a == found.a
+    assert [row["speech_ids"] for row in in_order(found.a.path)] == [[number, 1, 2] for number in range(10)]
+    for pairs in (folder, None):
+        with pytest.raises(UserError, match="codec: pairs names no table"):
+            imported(pairs)
+    with pytest.raises(UserError, match="^pairs=README.md: unknown suffix"):
+        imported("README.md")
 
 
 def in_order(folder):
