@@ -205,8 +205,8 @@ def test_a_requeued_job_finishes_its_run_and_then_has_nothing_to_do(again):
     second = resume(again)
     assert second.status == 2 and f"process {running.process.pid} on " in second.stderr, second.stderr
     os.kill(running.process.pid, signal.SIGUSR1)
-    time.sleep(0.2)
-    os.kill(running.process.pid, signal.SIGTERM)  # by --kill-on-bad-exit=1, because another rank has exited already
+    time.sleep(0.05)
+    running.process.terminate()  # by --kill-on-bad-exit=1, because another rank has exited already
     done = running.finish()
     assert done.status == 128 + signal.SIGUSR1 and "Resume with resume=run" in done.stderr, done.stderr
     assert not (again / "run/model").exists()
