@@ -3,8 +3,10 @@
     python benchmarks/scale.py plan --utterances 1000000
     python benchmarks/scale.py open --utterances 1000000 --shards 22000
     python benchmarks/scale.py test-split --utterances 1000000
+    python benchmarks/scale.py epoch --utterances 1000000 --cache-gb 0.1
 
-Run it with PYTHONPATH set to the version to be measured. Prints seconds, and the memory that the step has added, in MB.
+Run it with PYTHONPATH set to the version to be measured. Prints seconds, those of the processor (which other processes
+affect less), and the memory that the step has added, in MB.
 """
 
 import argparse
@@ -12,7 +14,9 @@ import gc
 import hashlib
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,19 +35,24 @@ WORDS = ["the", "of", "and", "to", "in", "that", "was", "his", "he", "it", "with
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("plan", "open", "test-split"))
+    parser.add_argument("step", choices=("plan", "open", "test-split", "epoch"))
     parser.add_argument("--utterances", type=int, default=1_000_000)
     parser.add_argument("--shards", type=int, default=1000)
+    parser.add_argument("--cache-gb", type=float)
     parser.add_argument("--folder", type=Path, help="keeps the data for the next measurement")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        {"plan": plan, "open": open_pairs, "test-split": read_test_split}[args.step](args, args.folder or Path(scratch))
+        steps = {"plan": plan, "open": open_pairs, "test-split": read_test_split, "epoch": read_epoch}
+        steps[args.step](args, args.folder or Path(scratch))
 
 
 def plan(args: argparse.Namespace, folder: Path) -> None:
     path = folder / f"texts-{args.utterances}.txt"
     if not path.exists():
-        path.write_text("".join(f"{text}\n" for text in texts(0, args.utterances)))
+        with path.open("w") as file:  # in blocks: as one list, 10 million texts take 10 GB
+            for start in range(0, args.utterances, 100_000):
+                own = texts(start, min(start + 100_000, args.utterances))
+                file.writelines(f"{text}\n" for text in own)
     tortoise = FrozenTortoise.from_pretrained(DATA / "nano/tortoise")
     source = ARCodes(str(DATA / "nano/voices"))
     more = (folder,) if "cache_dir" in make_plan.__annotations__ else ()
@@ -65,15 +74,29 @@ def read_test_split(args: argparse.Namespace, folder: Path) -> None:
     measured("texts of the test split as lists", lambda: HeldOut.first_candidates(data.splits["test"]))
 
 
+def read_epoch(args: argparse.Namespace, folder: Path) -> None:
+    written = write_pairs(folder / f"pairs-{args.utterances}-{args.shards}", args.utterances, args.shards)
+    more = {} if args.cache_gb is None else {"cache_gb": args.cache_gb}
+    data = CLVPDataModule(written, batch_size=4096, **more)
+    measured("open", lambda: data.check(1))
+    for epoch in range(2):
+        loader = data.train_dataloader()
+        loader.batch_sampler.sampler.set_epoch(epoch)
+        measured(f"epoch {epoch}", partial(deque, loader, maxlen=0))
+
+
 def measured(name: str, step: Callable[[], object]) -> None:
-    """Prints the time of a step, and how much memory its result, and the step at most, add."""
+    """Prints the time of a step, elapsed and of the processor, and how much memory its result, and the step at most, add."""
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-    before, start = memory(), time.perf_counter()
+    before, start, own_start = memory(), time.perf_counter(), time.process_time()
     result = step()
-    seconds, after = time.perf_counter() - start, memory()
+    seconds, own, after = time.perf_counter() - start, time.process_time() - own_start, memory()
     kept, peak = after["RssAnon"] - before["RssAnon"], after["VmHWM"] - before["VmRSS"]
-    print(f"{name}: {seconds:.1f} s, {kept:.0f} MB kept, {peak:.0f} MB at most with mapped files", flush=True)
+    print(
+        f"{name}: {seconds:.1f} s, {own:.1f} s of the processor, {kept:.0f} MB kept, {peak:.0f} MB at most with mapped files",
+        flush=True,
+    )
     del result
 
 

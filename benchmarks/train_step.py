@@ -5,7 +5,8 @@
     python benchmarks/train_step.py --grow              # peak memory at 1, 4, and 16 times the batch
 
 All start from the same weights and take the same batches in turn, without dropout, so that a slow phase of the machine
-affects all; the table shows medians. tortoise-tts and its missing libraries are fetched from the package index once.
+affects all; the table shows medians, with `--threads 1` of the time of the processor. tortoise-tts and its missing libraries
+are fetched from the package index once.
 """
 
 import argparse
@@ -41,6 +42,7 @@ SIZES = {
     "nano": {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3, "num_attention_heads": 2},
     "full": {"hidden_size": 768, "intermediate_size": 1536, "num_hidden_layers": 20, "num_attention_heads": 12},
 }
+TOWERS = (("text", "input"), ("speech", "speech"))  # names of lengths and of ids in a batch
 Loss = Callable[[Batch], torch.Tensor]
 
 
@@ -179,16 +181,17 @@ def implementations(args: argparse.Namespace) -> dict[str, tuple[Callable[[], tu
 def stepper(args: argparse.Namespace, model: nn.Module, loss: Loss) -> Callable[[Batch], tuple[float, float]]:
     """Returns a function that runs one step on a batch and returns its loss and duration in seconds."""
     optimizer = build_optimizer(model, OptimConfig(lr=1e-5))
+    clock = time.process_time if (args.device, args.threads) == ("cpu", 1) else time.perf_counter
 
     def step(rows: Batch) -> tuple[float, float]:
-        start = time.perf_counter()
+        start = clock()
         with torch.autocast(torch.device(args.device).type, torch.bfloat16, enabled=args.dtype == "bfloat16"):
             value = loss(rows)
         value.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        return value.item(), time.perf_counter() - start  # `item` synchronises with the device
+        return value.item(), clock() - start  # `item` synchronises with the device
 
     return step
 
@@ -197,28 +200,27 @@ def compare(args: argparse.Namespace, corpus: str) -> None:
     made = {name: (*make(), fixed) for name, (make, fixed) in implementations(args).items()}
     steps = {name: (stepper(args, model, loss), fixed) for name, (model, loss, fixed) in made.items()}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(args.steps + 1):
-        rows = batch(corpus, args.batch_size, (256, 8192), seed=number)
-        rows |= tensors(rows, args.device)
+    batches = [batch(corpus, args.batch_size, (256, 8192), seed=number) for number in range(args.steps + 1)]
+    for number, rows in enumerate(batches):
+        rows = rows | tensors(rows, args.device)
         for name, (step, fixed) in steps.items():
             value, took = step(padded(rows) if fixed else rows)
             print(f"{corpus}, step {number}, {name}: loss {value:.4f}, {took:.2f} s", file=sys.stderr)
             if number:
                 seconds[name].append(took)
-    report(args, corpus, {name: statistics.median(took) for name, took in seconds.items()}, rows)
+    report(args, corpus, {name: statistics.median(took) for name, took in seconds.items()}, batches[1:])
 
 
-def report(args: argparse.Namespace, corpus: str, seconds: dict[str, float], rows: Batch) -> None:
-    lengths = [rows["text_lengths"], rows["speech_lengths"]]
-    widths = [rows["input_ids"].shape[1], rows["speech_ids"].shape[1]]
-    tokens = int(sum(map(sum, lengths)))
-    computed = sum(computed_positions(each, args.chunk_tokens, width) for each, width in zip(lengths, widths))
-    longest = args.batch_size * sum(widths)
+def report(args: argparse.Namespace, corpus: str, seconds: dict[str, float], batches: list[Batch]) -> None:
+    towers = [(rows[f"{kind}_lengths"], rows[f"{name}_ids"].shape[1]) for rows in batches for kind, name in TOWERS]
+    tokens = sum(int(sum(lengths)) for lengths, _ in towers) / len(batches)
+    computed = sum(computed_positions(lengths, args.chunk_tokens, width) for lengths, width in towers) / len(batches)
+    longest = args.batch_size * sum(width for _, width in towers) / len(batches)
     where = torch.cuda.get_device_name() if args.device.startswith("cuda") else f"{args.threads} CPU threads"
     print(
         f"\n{corpus}: {args.size}, {args.dtype}, batch {args.batch_size}, chunks of {args.chunk_tokens} tokens, {where}; "
-        f"padding {1 - tokens / computed:.0%}; padded to the longest {1 - tokens / longest:.0%}; padded to 350 and 430 "
-        f"{1 - tokens / (args.batch_size * (MAX_TEXT + MAX_SPEECH)):.0%}\n\n"
+        f"padding {1 - tokens / computed:.1%}; padded to the longest {1 - tokens / longest:.1%}; padded to 350 and 430 "
+        f"{1 - tokens / (args.batch_size * (MAX_TEXT + MAX_SPEECH)):.1%}\n\n"
         "| | seconds | pairs/s | tokens/s | speed-up of clvp_train |\n| --- | --- | --- | --- | --- |"
     )
     for name, took in seconds.items():
@@ -226,7 +228,7 @@ def report(args: argparse.Namespace, corpus: str, seconds: dict[str, float], row
         print(f"| {name} | {took:.2f} | {args.batch_size / took:.0f} | {tokens / took:.0f} | {ratio:.2f} |")
     peak = peak_flops(torch.cuda.get_device_name(), getattr(torch, args.dtype)) if "cuda" in args.device else None
     if peak:
-        flops = Throughput(model_of(args)).flops(lengths)
+        flops = Throughput(model_of(args)).flops([lengths for lengths, _ in towers[-2:]])
         print(f"\nMFU {flops / seconds['clvp_train'] / peak:.1%}, {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
 
 

@@ -23,7 +23,8 @@ class TextLines(LocalCorpus):
     path: str
     setting: ClassVar[str] = "path"
 
-    source_files = LocalCorpus._local_files
+    def source_files(self) -> Iterator[str | Path]:
+        yield self.location
 
     def _rows(self) -> Iterator[Row]:
         path = self._existing()

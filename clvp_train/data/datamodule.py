@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from clvp_train.corpus import Split
+from clvp_train.data.cached import windows_of
 from clvp_train.data.collate import Collate, Pair
 from clvp_train.data.dataset import EvaluationPairs, PairDataset, TrainingPairs
 from clvp_train.data.judged import JudgedCandidates, JudgedPairs
@@ -48,6 +49,7 @@ class CLVPDataModule(L.LightningDataModule):
             split.
         val_pairs: of several folders, the name of the one whose validation selects the best checkpoint; None: that of
             `eval_pairs` if it has a validation split, else the first that has one.
+        cache_gb: limit of the copies of training shards on the disk, see `pairs.CopyCache`; None: all of them.
 
     Attributes:
         mixture: the folders.
@@ -71,6 +73,7 @@ class CLVPDataModule(L.LightningDataModule):
         weights: Mapping[str, float] | None = None,
         eval_pairs: str | None = None,
         val_pairs: str | None = None,
+        cache_gb: float | None = None,
     ) -> None:
         super().__init__()
         # perturbed copies also take the place of worse candidates that a text does not have
@@ -80,7 +83,8 @@ class CLVPDataModule(L.LightningDataModule):
         self.judged_positive_share = judged_positive_share
         self.collate = Collate(max_codes=max_codes)
         folders = pairs if isinstance(pairs, Mapping) else {"pairs": pairs}
-        self.mixture = Mixture(folders, weights or {}, eval_pairs, val_pairs)
+        cache_bytes = None if cache_gb is None else cache_gb * 1e9
+        self.mixture = Mixture(folders, weights or {}, eval_pairs, val_pairs, cache_bytes)
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
         self.loader_settings: dict[str, Any] = {"num_workers": num_workers, "pin_memory": pin_memory}
         self.loader_settings |= {"persistent_workers": num_workers > 0, "worker_init_fn": ignore_signals}
@@ -184,7 +188,7 @@ class CLVPDataModule(L.LightningDataModule):
             items = JudgedPairs(items, ConcatDataset(train), self.judged, self.seed)
             texts = self.judged.positives(self.judged_positive_share)
         overfits = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        order = EpochOrder(texts, self.seed, fixed=overfits)
+        order = EpochOrder(texts, self.seed, fixed=overfits, windows=windows_of(train))
         order.set_epoch(self._start[0])  # loader processes prefetch before Lightning sets it
         batches = GlobalBatchSampler(order, self.batch_size, rank, world_size, self._start)
         return TimedLoader(items, batch_sampler=batches, collate_fn=self.collate, **self.loader_settings)

@@ -67,6 +67,7 @@ class PairDataset(Dataset[Pair]):
         self._map()
 
     def _map(self) -> None:
+        """Opens what a pickled copy lacks."""
         table = open_copies(self.files, ["input_ids", "speech_ids"])
         self.input_ids, self.speech_ids = RaggedColumn(table["input_ids"]), RaggedColumn(table["speech_ids"])
 
@@ -94,6 +95,13 @@ class PairDataset(Dataset[Pair]):
             is_here = chunk_of == number
             values[is_here] = column.chunk(number).take(pa.array(rows[is_here] - starts[number])).to_pylist()
         return values.tolist()
+
+    def of_another_text(self, index: int, rng: np.random.Generator) -> int:
+        """Draws the index of a pair whose text differs from that of the given pair, if there is another text."""
+        text = int(rng.integers(len(self.text_index)))
+        if self.keys_N[self.text_index[text][0]] == self.keys_N[index]:
+            text = (text + 1) % len(self.text_index)
+        return int(self.text_index[text][rng.integers(len(self.text_index[text]))])
 
     def __len__(self) -> int:
         return len(self.rows_N)
@@ -130,11 +138,7 @@ class TrainingPairs(Dataset[Pair]):
 
     def _other_codes(self, index: int, rng: np.random.Generator) -> Codes:
         """The codes of a pair of another text, if there is another text."""
-        text_index, keys_N = self.pairs.text_index, self.pairs.keys_N
-        text = int(rng.integers(len(text_index)))
-        if keys_N[text_index[text][0]] == keys_N[index]:
-            text = (text + 1) % len(text_index)
-        return self.pairs[text_index[text][rng.integers(len(text_index[text]))]]["speech_ids"].numpy()
+        return self.pairs[self.pairs.of_another_text(index, rng)]["speech_ids"].numpy()
 
 
 @dataclass(eq=False)

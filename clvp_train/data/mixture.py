@@ -10,12 +10,13 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from clvp_train.corpus import Split
+from clvp_train.data.cached import CachedPairs
 from clvp_train.data.collate import Pair
 from clvp_train.data.dataset import PairDataset, TrainingPairs
 from clvp_train.data.sampler import Item
 from clvp_train.data.text_index import TextIndex
 from clvp_train.errors import UserError
-from clvp_train.pairs import arrow_copies, read_manifest
+from clvp_train.pairs import CopyCache, arrow_copies, read_manifest
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 GOLDEN_RATIO = (5**0.5 - 1) / 2
@@ -94,6 +95,7 @@ class Mixture:
         evaluated: name of the folder that is evaluated; None: the first that has a validation and a test split.
         validated: name of the folder whose validation split selects the best checkpoint; None: `evaluated` if it has such a
             split, else the first that has one.
+        cache_bytes: of the copies of training shards that are on the disk at a time; None: all.
 
     Raises:
         UserError: a folder has no manifest, the vocabularies differ, all weights are 0, or no folder has the given name.
@@ -105,6 +107,7 @@ class Mixture:
         weights: Mapping[str, float],
         evaluated: str | None = None,
         validated: str | None = None,
+        cache_bytes: float | None = None,
     ) -> None:
         self.folders = {name: folder if "://" in str(folder) else Path(folder) for name, folder in folders.items()}
         self.weights = {name: float(weights.get(name, 1)) for name in self.folders}
@@ -115,7 +118,7 @@ class Mixture:
                 advice = f"Choose one of {names}, or null for the first."
                 raise UserError(f"data.{setting}={name}: no pairs with this name. {advice}")
         self._evaluated = next(iter(self.folders)) if len(self.folders) == 1 else evaluated
-        self._validated = validated
+        self._validated, self._cache_bytes = validated, cache_bytes
         self.trained = [name for name, weight in self.weights.items() if weight > 0]
         if not self.trained:
             raise UserError("pairs: all weights are 0. Give the pairs to train on a weight.")
@@ -126,9 +129,15 @@ class Mixture:
 
     @cached_property
     def splits(self) -> dict[str, dict[Split, PairDataset]]:
-        """The pairs of each folder and split, mapped on first use. Raises as `pairs.arrow_copies` does."""
-        files = {name: arrow_copies(folder) for name, folder in self.folders.items()}
-        return {name: {split: PairDataset(files[name], split) for split in SPLITS} for name in files}
+        """The pairs of each folder and split, mapped on first use. Raises as `pairs.arrow_copies` and `CopyCache` do."""
+        if self._cache_bytes is None:
+            files = {name: arrow_copies(folder) for name, folder in self.folders.items()}
+            return {name: {split: PairDataset(files[name], split) for split in SPLITS} for name in files}
+        caches = {name: CopyCache(folder, self._cache_bytes) for name, folder in self.folders.items()}
+        return {
+            name: {"train": CachedPairs(cache), **{split: PairDataset(cache.files, split) for split in SPLITS[1:]}}
+            for name, cache in caches.items()
+        }
 
     @cached_property
     def evaluated(self) -> str:

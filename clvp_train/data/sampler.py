@@ -1,6 +1,7 @@
-"""Which pairs form which batch on which rank. Shapes: U distinct texts, B batch."""
+"""Which pairs form which batch on which rank. Shapes: U distinct texts, B batch, P parts."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -10,20 +11,39 @@ from clvp_train.data.text_index import TextIndex
 Item = tuple[int, int]  # index of a pair and epoch
 
 
+@dataclass(frozen=True)
+class Windows:
+    """Groups of parts, such as the shards of a folder. An epoch takes all pairs of a group before those of the next.
+
+    Attributes:
+        first_P: (P,) index of the first pair of each part, ascending.
+        size: parts in a window.
+    """
+
+    first_P: np.ndarray
+    size: int
+
+    def draw(self, indices_U: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """(U,) the window of each of these pairs. The parts of a window are drawn at random."""
+        part_U = np.searchsorted(self.first_P, indices_U, side="right") - 1
+        return rng.permutation(len(self.first_P))[part_U] // self.size
+
+
 class EpochOrder:
     """One pass over the texts in random order, with one of each text's pairs, another one in each epoch.
 
-    No text occurs twice in an epoch, so none occurs twice in a batch. The order depends on seed and epoch only, so all ranks
-    have the same one.
+    No text occurs twice in an epoch, so none occurs twice in a batch. The order depends on seed, epoch, and windows only: all
+    ranks have the same one.
 
     Args:
         text_index: the pairs of each text.
         seed: of the order.
         fixed: whether every epoch repeats the first, as `trainer.overfit_batches` needs.
+        windows: the pairs that are taken together, in random order within each window; None: all.
     """
 
-    def __init__(self, text_index: TextIndex, seed: int, fixed: bool = False) -> None:
-        self.text_index, self.seed, self.fixed, self.epoch = text_index, seed, fixed, 0
+    def __init__(self, text_index: TextIndex, seed: int, fixed: bool = False, windows: Windows | None = None) -> None:
+        self.text_index, self.seed, self.fixed, self.windows, self.epoch = text_index, seed, fixed, windows, 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = 0 if self.fixed else epoch
@@ -33,12 +53,19 @@ class EpochOrder:
 
     def texts(self) -> np.ndarray:
         """(U,) all texts in the order of this epoch."""
-        return np.random.default_rng((self.seed, self.epoch)).permutation(len(self.text_index))
+        rng = np.random.default_rng((self.seed, self.epoch))
+        texts_U = rng.permutation(len(self.text_index))
+        if self.windows is None:
+            return texts_U
+        return texts_U[np.argsort(self.windows.draw(self._indices(texts_U), rng), kind="stable")]
 
     def indices(self, texts_B: np.ndarray) -> list[int]:
         """The indices of the pairs that this epoch takes for these texts."""
+        return self._indices(texts_B).tolist()
+
+    def _indices(self, texts_B: np.ndarray) -> np.ndarray:
         # each text starts at a different candidate, so that an epoch mixes all candidate numbers
-        return self.text_index.pick(texts_B, self.epoch + texts_B).tolist()
+        return self.text_index.pick(texts_B, self.epoch + texts_B)
 
 
 class GlobalBatchSampler(Sampler[list[Item]]):

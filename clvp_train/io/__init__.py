@@ -5,7 +5,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -104,6 +104,18 @@ def locked(folder: Path) -> Iterator[None]:
             yield
         finally:
             _locks.discard(file)
+
+
+@contextmanager
+def in_turn(folder: Path) -> Iterator[None]:
+    """Runs the block while no other process of this machine runs such a block for the folder. File systems without locks do
+    not hold anyone up."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a") as file:
+        if fcntl is not None:
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _close_locks() -> None:

@@ -3,6 +3,7 @@
 from clvp_train.pairs.ar import ARCodes
 from clvp_train.pairs.code_tables import CodeTable
 from clvp_train.pairs.codec import Codec
+from clvp_train.pairs.copy_cache import CopyCache
 from clvp_train.pairs.dvae import DVAECodes
 from clvp_train.pairs.generate import Plan, generate, make_plan
 from clvp_train.pairs.imported import import_pairs
@@ -48,6 +49,7 @@ __all__ = [
     "CodeTable",
     "Codec",
     "Columns",
+    "CopyCache",
     "DVAECodes",
     "Importer",
     "Manifest",

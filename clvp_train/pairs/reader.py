@@ -15,8 +15,9 @@ import hashlib
 import logging
 import os
 import random
+import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -85,26 +86,38 @@ def arrow_copies(folder: Path | str) -> list[Path]:
     check_complete(storage, manifest)
     own = storage.local is not None and os.access(storage.local, os.W_OK)
     cache = storage.local / ".arrow" if own else Path(constants.HF_HOME) / "clvp_train"
-    copies = {cache / _copy_name(shards): shards for shards in _grouped(manifest.shards)}
+    copies = {cache / copy_name(shards): shards for shards in grouped(manifest.shards, MERGED_BYTES)}
     with ThreadPoolExecutor() as threads:  # hashing does not hold the GIL
-        missing = [copy for copy, is_intact in zip(copies, threads.map(_is_intact, copies)) if not is_intact]
+        missing = [copy for copy, intact in zip(copies, threads.map(is_intact, copies)) if not intact]
     if missing:
         log.info("copying %d shards to %s", sum(len(copies[copy]) for copy in missing), cache)
+        _check_space(cache, sum(shard.bytes for copy in missing for shard in copies[copy]))
     random.Random().shuffle(missing)  # the global generator has the same seed on all ranks
     for copy in missing:
-        if not _is_intact(copy):  # another rank may have written it
-            _write(copy, (table for shard in copies[copy] for table in _rows(storage, shard, manifest)))
+        if not is_intact(copy):  # another rank may have written it
+            write_copy(copy, (table for shard in copies[copy] for table in shard_rows(storage, shard, manifest)))
     return list(copies)
 
 
-def _grouped(shards: Sequence[Shard]) -> list[list[Shard]]:
-    """The shards of each copy, in order: one, or if there are many, as many as `MERGED_BYTES` hold."""
+def _check_space(cache: Path, num_bytes: int) -> None:
+    """Raises UserError if even the shards, which are smaller than their copies, do not fit onto the disk."""
+    cache.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(cache).free
+    if num_bytes > free:
+        raise UserError(
+            f"{cache}: copies of the pairs take more than {num_bytes / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free. Free "
+            "disk space, set data.cache_gb to keep a part of them only, or set HF_HOME to another disk for remote pairs."
+        )
+
+
+def grouped(shards: Sequence[Shard], most_bytes: int) -> list[list[Shard]]:
+    """The shards of each copy, in order: one, or if there are many, as many as `most_bytes` hold."""
     if len(shards) <= MAX_COPIES:
         return [[shard] for shard in shards]
     groups: list[list[Shard]] = []
-    size = MERGED_BYTES
+    size = most_bytes
     for shard in shards:
-        if size + shard.bytes > MERGED_BYTES:
+        if size + shard.bytes > most_bytes:
             groups.append([])
             size = 0
         groups[-1].append(shard)
@@ -112,7 +125,7 @@ def _grouped(shards: Sequence[Shard]) -> list[list[Shard]]:
     return groups
 
 
-def _copy_name(shards: Sequence[Shard]) -> str:
+def copy_name(shards: Sequence[Shard]) -> str:
     (first, *others), digest = shards, shards[0].sha256
     if others:
         digest = hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest()
@@ -147,7 +160,8 @@ def read_shard(storage: Storage, shard: Shard) -> bytes:
     return data
 
 
-def _rows(storage: Storage, shard: Shard, manifest: Manifest) -> Iterator[pa.Table]:
+def shard_rows(storage: Storage, shard: Shard, manifest: Manifest) -> Iterator[pa.Table]:
+    """The rows of a shard, checked, some at a time. Raises UserError as `arrow_copies` does."""
     path, first_row = storage.path(shard.name), 0
     try:
         for batch in pq.ParquetFile(pa.BufferReader(read_shard(storage, shard))).iter_batches(ROWS_AT_ONCE):
@@ -166,7 +180,7 @@ def _digest_file(copy: Path) -> Path:
     return copy.with_suffix(".sha256")
 
 
-def _is_intact(copy: Path) -> bool:
+def is_intact(copy: Path) -> bool:
     """Whether a copy has the digest that was written after it; earlier versions wrote none."""
     try:
         return file_digest(copy) == _digest_file(copy).read_text()
@@ -174,18 +188,34 @@ def _is_intact(copy: Path) -> bool:
         return False
 
 
-def _write(copy: Path, tables: Iterator[pa.Table]) -> None:
+def write_copy(copy: Path, tables: Iterable[pa.Table], metadata: dict[str, str] | None = None) -> None:
+    """Writes rows of `SCHEMA`, then their digest. Raises UserError if there is no space."""
     try:
         with (
             atomic_write(copy) as partial,
             pa.OSFile(str(partial), "wb") as sink,
-            pa.ipc.new_file(sink, SCHEMA) as writer,
+            pa.ipc.new_file(sink, SCHEMA.with_metadata(metadata)) as writer,
         ):
-            for table in tables:
+            for table in _joined(tables):
                 writer.write_table(table)
         write_text(_digest_file(copy), file_digest(copy))
     except OSError as error:
         raise UserError(f"{copy}: cannot be written ({error}). Free some disk space and run again.") from None
+
+
+def _joined(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in tables of at least `ROWS_AT_ONCE`: a part of a copy costs time and memory whenever it is opened, which
+    exceeds those of its rows if a shard has ten of them."""
+    held: list[pa.Table] = []
+    rows = 0
+    for table in tables:
+        held.append(table)
+        rows += len(table)
+        if rows >= ROWS_AT_ONCE:
+            yield pa.concat_tables(held).combine_chunks()
+            held, rows = [], 0
+    if held:
+        yield pa.concat_tables(held).combine_chunks()
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, storage: Storage) -> None:

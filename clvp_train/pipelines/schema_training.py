@@ -40,6 +40,7 @@ class Data:
     max_codes: int = setting(**MAX_CODES)
     eval_pairs: str | None
     val_pairs: str | None
+    cache_gb: float | None = setting(gt=0)
 
     @staticmethod
     def conflict(data: Any) -> str | None:

@@ -89,10 +89,11 @@ def comparison_page(checkpoints: dict[str, str], metrics: Metrics, rows: Sequenc
 
 def write_report(page: Page, folder: Path) -> Path:
     """Writes `index.html`, `report.md` and the figures, each atomically. Returns the path of `index.html`."""
-    for name, (_, figure) in page.figures.items():
-        write_text(folder / FIGURES / f"{name}.svg", svg(figure))
+    drawn = {name: svg(figure) for name, (_, figure) in page.figures.items()}
+    for name, text in drawn.items():
+        write_text(folder / FIGURES / f"{name}.svg", text)
     write_text(folder / MARKDOWN_FILE, _markdown(page))
-    return write_text(folder / PAGE_FILE, _html(page))
+    return write_text(folder / PAGE_FILE, _html(page, drawn))
 
 
 def write_metrics(metrics: Metrics, folder: Path) -> Path:
@@ -132,9 +133,9 @@ def _facts(metrics: Metrics) -> dict[str, str]:
     }
 
 
-def _html(page: Page) -> str:
+def _html(page: Page, drawn: Mapping[str, str]) -> str:
     template = jinja2.Template(TEMPLATE.read_text(encoding="utf-8"), autoescape=True, trim_blocks=True)
-    figures = [(title, CAPTIONS.get(name, ""), svg(figure)) for name, (title, figure) in page.figures.items()]
+    figures = [(title, CAPTIONS.get(name, ""), drawn[name]) for name, (title, _) in page.figures.items()]
     samples = [
         (sample, {name: base64.b64encode(clip).decode() for name, clip in sample.clips.items()})
         for sample in page.samples

@@ -19,25 +19,26 @@ CASES = {
     "hard negatives": {"hard": True, "cached": True, "equal": True},
     "logits by rows": {"loss": lambda: SymmetricContrastiveLoss(chunk_size=2), "equal": True, "hard": True},
     "listwise": {"loss": lambda: ListwiseLoss(SymmetricContrastiveLoss(), 0.5), "hard": True, "cached": True},
+    "packed": {"packed": True},
+    "packed, all of it": {"packed": True, "cached": True, "equal": True, "hard": True},
     "sigmoid": {"loss": SigmoidLoss},
     "sigmoid, all of it": {"loss": lambda: SigmoidLoss(chunk_size=2), "cached": True, "equal": True, "hard": True},
 }
 
-STEPS = {"plain": 10, "hard negatives": 10}  # of AdamW, whose weights are compared
+STEPS = {"plain": 10, "hard negatives": 10, "packed": 10}  # of AdamW, whose weights are compared
 
 
 class Step(nn.Module):
     """What `CLVPModule.training_step` computes, without a trainer."""
 
-    def __init__(self, loss=SymmetricContrastiveLoss, cached=False, **kwargs):
+    def __init__(self, loss=SymmetricContrastiveLoss, cached=False, packed=False, **kwargs):
         super().__init__()
         torch.manual_seed(0)
         tower = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
         tower |= {"num_attention_heads": 2, "initializer_range": 0.3, "dropout": 0.0, "attention_dropout": 0.0}
         model = CLVPModel(CLVPConfig(text_config=tower, speech_config=tower, projection_dim=8))
-        self.clvp = CLVPModule(
-            model, loss(), training=TrainingConfig(chunk_tokens=32, cached_gradients=cached)
-        ).double()
+        settings = TrainingConfig(chunk_tokens=32, cached_gradients=cached, packed=packed)
+        self.clvp = CLVPModule(model, loss(), training=settings).double()
 
     def forward(self, batch):
         text_BD, speech_BD = self.clvp.batch_encoder.embed(batch)
@@ -102,19 +103,19 @@ def on_all(request):
 
 @pytest.mark.parametrize("case", CASES)
 def test_mean_loss_and_averaged_gradients_equal_those_of_the_global_batch(on_all, case):
-    ranks, found = on_all
+    ranks, by_rank = on_all
     loss, accuracy, gradients = results(Step(**CASES[case]), batch(ranks, **CASES[case]), STEPS.get(case, 0))
-    losses = [rank[case][0] for rank in found]
+    losses = [rank[case][0] for rank in by_rank]
     assert len(set(losses)) == ranks, "each rank has different rows"
     assert abs(sum(losses) / ranks - loss) < 1e-10
-    assert sum(rank[case][1] for rank in found) / ranks == pytest.approx(accuracy, abs=1e-6)
+    assert sum(rank[case][1] for rank in by_rank) / ranks == pytest.approx(accuracy, abs=1e-6)
     assert {"clvp.model.logit_scale", "clvp.model.text_model.token_embedding.weight"} <= gradients.keys()
     assert ("clvp.loss.bias" in gradients) == case.startswith("sigmoid")
-    for rank in found:
+    for rank in by_rank:
         assert rank[case][2].keys() == gradients.keys()
         for name, expected in gradients.items():
-            difference = (torch.tensor(rank[case][2][name]) - torch.tensor(expected)).abs().max().item()
-            assert torch.tensor(expected).abs().max() > 1e-9 and difference < 1e-9, name
+            found, wanted = (torch.tensor(values, dtype=torch.float64) for values in (rank[case][2][name], expected))
+            assert wanted.abs().max() > 1e-3 and (found - wanted).abs().max() < 1e-10, name
 
 
 def test_the_cases_differ():

@@ -5,8 +5,6 @@ import os
 import pickle
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.e2e.commands import ROOT, TRAIN, environment, run
+from tests.e2e.commands import ROOT, TRAIN, run, start
 from tests.e2e.conftest import BUDGET, CORPUS
 
 PAIR = ["trainer=ddp_cpu", "trainer.devices=2"]
@@ -54,26 +52,24 @@ def started(arguments, cwd, wait_at, ranks=1, **extra):
     shutil.rmtree(cwd / "waiting", ignore_errors=True)
     (cwd / "waiting").mkdir()
     (cwd / "go").unlink(missing_ok=True)
-    env = environment(cwd, PYTHONPATH=f"{ROOT}{os.pathsep}{cwd}", WAIT_AT=str(wait_at), **extra)
-    command = [sys.executable, str(ROOT / TRAIN), *arguments]
-    process = subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    running = start(TRAIN, arguments, cwd, PYTHONPATH=f"{ROOT}{os.pathsep}{cwd}", WAIT_AT=str(wait_at), **extra)
     deadline = time.monotonic() + 120
     while len([file for file in (cwd / "waiting").iterdir() if file.read_text()]) < ranks:
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1]
+        assert running.process.exitcode is None and time.monotonic() < deadline, running.files[1].read_text()
         time.sleep(0.05)
-    return process
+    return running
 
 
 def disturbed(number, arguments, cwd, wait_at, ranks=1):
     """Exit status and stderr of a command that gets a signal in a step."""
-    process = started(arguments, cwd, wait_at, ranks)
+    running = started(arguments, cwd, wait_at, ranks)
     if number == signal.SIGKILL and ranks > 1:
         os.kill(int((cwd / "waiting" / "1").read_text()), number)  # the others are ended by the command itself
     else:
-        process.send_signal(number)
+        os.kill(running.process.pid, number)
         (cwd / "go").touch()
-    stderr = process.communicate(timeout=120)[1]
-    return process.returncode, stderr
+    done = running.finish()
+    return done.status, done.stderr
 
 
 def losses(output):
@@ -108,8 +104,8 @@ def test_a_run_that_is_killed_and_stopped_repeatedly_equals_an_undisturbed_run(c
 
 
 def check_repeated_stops(cwd, settings, ranks=1):
-    """Kills a run, stops it with two signals, resumes it each time, and compares it with an undisturbed one. Returns its
-    folder."""
+    """Kills a run, stops it with two signals (two processes: with one), resumes it each time, and compares it with an
+    undisturbed one. Returns its folder."""
     settings = [*settings, *(PAIR if ranks > 1 else []), "+callbacks.at._target_=waiting.At"]
     env = {"PYTHONPATH": f"{ROOT}{os.pathsep}{cwd}"}
     done = run(TRAIN, [*settings, "hydra.run.dir=undisturbed"], cwd, **env)
@@ -121,7 +117,7 @@ def check_repeated_stops(cwd, settings, ranks=1):
     assert torch.load(output / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
 
     # the settings of the run are read from its checkpoint
-    for number, wait_at in ((signal.SIGTERM, 4), (signal.SIGUSR1, 6)):
+    for number, wait_at in ((signal.SIGTERM, 4), (signal.SIGUSR1, 6))[ranks - 1 :]:
         status, stderr = disturbed(number, ["resume=auto", "trust_run_folder=true"], cwd, wait_at, ranks)
         assert status == 128 + number and "Traceback" not in stderr, stderr
         stopped = [line for line in stderr.splitlines() if line.startswith("stopped by")]
@@ -205,14 +201,14 @@ def test_a_requeued_job_finishes_its_run_and_then_has_nothing_to_do(again):
     """The same command each time, as a cluster starts it."""
     settings = [*CORPUS, *BUDGET, "trainer.max_steps=6", "callbacks.checkpoint.every_n_train_steps=2", "test=false"]
     command = [*settings, "+callbacks.at._target_=waiting.At", "resume=auto", "hydra.run.dir=run"]
-    process = started(command, again, "end")
+    running = started(command, again, "end")
     second = resume(again)
-    assert second.status == 2 and f"process {process.pid} on " in second.stderr, second.stderr
-    process.send_signal(signal.SIGUSR1)
-    time.sleep(0.2)
-    process.send_signal(signal.SIGTERM)  # by --kill-on-bad-exit=1, because another rank has exited already
-    stderr = process.communicate(timeout=120)[1]
-    assert process.returncode == 128 + signal.SIGUSR1 and "Resume with resume=run" in stderr, stderr
+    assert second.status == 2 and f"process {running.process.pid} on " in second.stderr, second.stderr
+    os.kill(running.process.pid, signal.SIGUSR1)
+    time.sleep(0.05)
+    running.process.terminate()  # by --kill-on-bad-exit=1, because another rank has exited already
+    done = running.finish()
+    assert done.status == 128 + signal.SIGUSR1 and "Resume with resume=run" in done.stderr, done.stderr
     assert not (again / "run/model").exists()
     env = {"PYTHONPATH": f"{ROOT}{os.pathsep}{again}"}
     finishing, finished = (run(TRAIN, command, again, **env) for _ in range(2))

@@ -120,8 +120,6 @@ def test_a_bad_source_is_refused_before_codes_are_drawn(cwd, overrides, words):
 @pytest.mark.parametrize(
     ("pairs", "words"),
     [
-        ("pairs=[]", ["pairs=[]", "not folders"]),
-        ("pairs=[a,{path:b,weight:-1}]", ["not folders", "weights ≥ 0"]),
         ("pairs={a:{path:a,weigth:2},b:b}", ["not folders"]),
         ("pairs=[a,nowhere]", ["nowhere", "clvp_train.generate"]),
         (

@@ -7,7 +7,7 @@ import torch
 
 from clvp_train.models import load_clvp
 from tests.distributed.ranks import free_port
-from tests.e2e.commands import ROOT, TRAIN, environment, execute, run
+from tests.e2e.commands import ROOT, TRAIN, environment, run
 from tests.e2e.conftest import BUDGET, CORPUS
 
 TEN = [*CORPUS, *BUDGET, "trainer.max_steps=10", "trainer.max_epochs=100", "data.num_hard_negatives=1"]
@@ -22,7 +22,7 @@ def difference(one, other):
 def test_ten_steps_give_the_same_weights_however_the_processes_are_started(workplace):
     alone = run(TRAIN, [*TEN, "hydra.run.dir=one"], workplace)
     assert alone.status == 0, alone.stderr
-    two = execute([str(ROOT / TRAIN), *TEN, "trainer=ddp_cpu", "trainer.devices=2", "hydra.run.dir=two"], workplace)
+    two = run(TRAIN, [*TEN, "trainer=ddp_cpu", "trainer.devices=2", "hydra.run.dir=two"], workplace)
     assert two.status == 0, two.stderr
     nodes = [
         "-m",

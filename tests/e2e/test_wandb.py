@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -34,11 +33,6 @@ def copy_of(trained, cwd: Path) -> Path:
     return cwd
 
 
-def kill(process: subprocess.Popen) -> None:
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-
-
 def resume(cwd: Path, **extra: str) -> None:
     done = run(TRAIN, ["resume=run", "trust_run_folder=true"], cwd, PYTHONPATH=f"{ROOT}{os.pathsep}{cwd}", **extra)
     assert done.status == 0, done.stderr
@@ -48,9 +42,9 @@ def resume(cwd: Path, **extra: str) -> None:
 def twice(trained, tmp_path_factory) -> Path:
     """The folder of a run that was killed between two checkpoints and resumed."""
     cwd = copy_of(trained, tmp_path_factory.mktemp("twice"))
-    process = started([*WAITING_RUN, "logger.wandb.offline=true", "logger.wandb.artifact=true"], cwd, wait_at=5)
+    running = started([*WAITING_RUN, "logger.wandb.offline=true", "logger.wandb.artifact=true"], cwd, wait_at=5)
     time.sleep(1)  # ten times as long as the client may hold rows back
-    kill(process)
+    running.kill()
     resume(cwd, **KEY)
     return cwd / "run"
 
@@ -115,12 +109,12 @@ def test_an_online_run_resumes_after_the_rows_that_wandb_has(trained, tmp_path):
     cwd = copy_of(trained, tmp_path)
     with stand_in() as server:
         extra = {**KEY, "WANDB_BASE_URL": server.url, "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "0.5"}
-        process = started([*WAITING_RUN, "test=false"], cwd, wait_at=5, **extra)
+        running = started([*WAITING_RUN, "test=false"], cwd, wait_at=5, **extra)
         deadline = time.monotonic() + TIMEOUT
         while not any(row["trainer/global_step"] == 4 for run in server.streams for row in server.history(run)):
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        kill(process)
+        running.kill()
         resume(cwd, **extra)
     (id,) = server.streams
     assert id == (cwd / "run/logs/wandb_id").read_text().strip()

@@ -8,6 +8,7 @@ from clvp_train import CLVPConfig, CLVPModel
 from clvp_train.errors import Findings, UserError
 from clvp_train.io import DATA
 from clvp_train.pipelines.checks import check_pairs
+from clvp_train.pipelines.data import given_pairs
 from clvp_train.tortoise import FrozenTortoise
 
 TOWER = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1}
@@ -34,6 +35,12 @@ def config(folder, count, test_percent=10, val_percent=10, batch_size=8, voices=
             "data": {"batch_size": batch_size},
         }
     )
+
+
+@pytest.mark.parametrize("pairs", [[], ["a", {"path": "b", "weight": -1}], {"a": {"path": 1}}, {"a": ["b"]}, 3])
+def test_what_is_no_folder_of_pairs_is_refused(pairs):
+    with pytest.raises(UserError, match="pairs=.*: not folders. .* with weights ≥ 0"):
+        given_pairs(pairs)
 
 
 @pytest.mark.parametrize(

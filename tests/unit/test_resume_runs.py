@@ -16,7 +16,8 @@ from clvp_train.io import is_locked, locked
 from clvp_train.pipelines.command import CONF
 from clvp_train.pipelines.resume import _read_mark, open_run, reopen, resolve_resume, write_mark
 
-OWN = ["trainer.max_epochs=11", "trainer.max_steps=5", "seed=3"]
+# the last one of an earlier version, which resuming drops
+OWN = ["trainer.max_epochs=11", "trainer.max_steps=5", "seed=3", "training.chunk_size=16"]
 
 
 def write_run(folder: Path, files: str) -> None:
@@ -73,6 +74,7 @@ def test_the_files_in_a_folder_decide(tmp_path, files, overrides, outcome):
     assert start.is_finished or bool(start.cfg.resume) == (outcome == "resumes")
     if outcome == "resumes":
         assert start.cfg.seed == 3 and not any("resume" in override for override in start.overrides)
+        assert "training.chunk_size=16" not in start.overrides and "seed=3" in start.overrides
         with open_run(start):
             assert (folder / "finished.json").exists() == ("mark" in files)
             reopen(start)

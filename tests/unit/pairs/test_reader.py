@@ -6,6 +6,7 @@ import os
 import resource
 from pathlib import Path
 from random import Random
+from shutil import _ntuple_diskusage as Usage
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -236,6 +237,12 @@ def test_no_space_for_a_copy(tmp_path):
     assert read_pairs(folder).num_rows == 12_012
 
 
+def test_copies_that_cannot_fit_are_refused_before_they_are_made(folder, monkeypatch):
+    monkeypatch.setattr(reader.shutil, "disk_usage", lambda path: Usage(0, 0, 100))
+    fails(folder, r"\.arrow: copies of the pairs take more than 0.0 GB, but 0.0 GB are free. Free .*set data.cache_gb")
+    assert not list((folder / ".arrow").iterdir())
+
+
 def test_many_shards_share_copies(tmp_path, monkeypatch):
     rows = [pair(number) for number in range(14)]
     folder = write_folder(tmp_path / "pairs", [rows[2 * shard : 2 * shard + 2] for shard in range(7)])
@@ -246,6 +253,8 @@ def test_many_shards_share_copies(tmp_path, monkeypatch):
     assert [len(open_copies([file])) for file in files] == [6, 6, 2] and files[0].stem.startswith(
         "pairs-00000-of-00007-and-2-more-"
     )
+    with pa.memory_map(str(files[0])) as source:
+        assert pa.ipc.open_file(source).num_record_batches == 1
     (folder / "pairs-00003-of-00007.parquet").write_bytes(bytes(read_manifest(folder).shards[3].bytes))
     files[1].unlink()
     fails(folder, "pairs-00003-of-00007.parquet: damaged")
