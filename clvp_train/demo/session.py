@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from clvp_train.errors import UserError
-from clvp_train.inference.reranker import Reranker, Text
+from clvp_train.inference.reranker import Ids, Reranker, Text
 from clvp_train.pairs import CODES_PER_SECOND, folder_voices
 from clvp_train.tortoise import Candidate, FrozenTortoise
 from clvp_train.tortoise.audio import load_audio
@@ -40,10 +40,14 @@ class RankedCandidate:
 
 
 def ranked(
-    reranker: Reranker, text: Text, candidates: Sequence[Candidate], code_rate: float | None
+    reranker: Reranker,
+    text: Text,
+    candidates: Sequence[Candidate],
+    code_rate: float | None,
+    references: Sequence[Ids] | None = None,
 ) -> list[RankedCandidate]:
-    """The candidates of a text, best first."""
-    [ranking] = reranker.rank([text], [candidates])
+    """The candidates of a text, best first. `references` are codes of clips of the voice, see `Reranker.rank`."""
+    [ranking] = reranker.rank([text], [candidates], None if references is None else [references])
     percentiles = ranking.percentiles or [None] * len(candidates)
     return [
         RankedCandidate(candidates[index], ranking.scores[index], percentiles[index], code_rate)
@@ -74,10 +78,12 @@ class DemoSession:
                 f"{reranker.num_codes}. Set tortoise=… to the one that the model was trained with."
             )
         self.tortoise, self.reranker, self.num_candidates = tortoise, reranker, num_candidates
-        self.latents = {
-            voice: tortoise.conditioning_latent([load_audio(clip) for clip in clips])
-            for voice, clips in folder_voices(voices, "voices").items()
+        clips = {
+            voice: [load_audio(file) for file in files] for voice, files in folder_voices(voices, "voices").items()
         }
+        self.latents = {voice: tortoise.conditioning_latent(of_voice) for voice, of_voice in clips.items()}
+        compares = reranker.voice is not None and self.is_audible
+        self._references = {voice: tortoise.speech_codes(of_voice) for voice, of_voice in clips.items() if compares}
 
     @property
     def is_audible(self) -> bool:
@@ -106,7 +112,8 @@ class DemoSession:
         drawn = [candidate for candidate in drawn if candidate.codes]
         if not drawn:
             raise UserError("every candidate is empty. Use a longer text or another seed.")
-        return ranked(self.reranker, ids if self.reranker.tokenizer is None else text, drawn, CODES_PER_SECOND)
+        given = ids if self.reranker.tokenizer is None else text
+        return ranked(self.reranker, given, drawn, CODES_PER_SECOND, self._references.get(voice))
 
     def speak(self, candidate: Candidate) -> np.ndarray:
         """Returns (N,) int16 samples at 22 050 Hz. Raises UserError if Tortoise has no DVAE."""
