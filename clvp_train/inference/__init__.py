@@ -1,1 +1,1 @@
-"""A trained model at work: scoring and picking candidates."""
+"""Using a trained model: scoring and picking candidates."""

@@ -8,7 +8,7 @@ from clvp_train.losses.contrastive import ContrastiveOutput, gather_keys, gather
 
 
 class SigmoidLoss(nn.Module):
-    """Binary cross entropy of every text with every codes of the global batch: do they match?
+    """Binary cross entropy of every text with every code sequence of the global batch: do they match?
 
     This is SigLIP's objective (Zhai et al. 2023, https://arxiv.org/abs/2303.15343): a sum over all pairs, divided by the number
     of texts. No row is normalised over the others, so it suits small batches, and its scores do not depend on what they are

@@ -85,7 +85,7 @@ def recording_distances(
 class CandidateJudge(ABC):
     """Measures the quality of candidates. It must not depend on the other candidates."""
 
-    needs_audio: bool = False  # whether it listens to the recordings of the corpus
+    needs_audio: bool = False  # whether it needs the recordings of the corpus
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:

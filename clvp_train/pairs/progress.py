@@ -1,4 +1,4 @@
-"""Progress of long work on candidates: one bar on a terminal, a log line now and then elsewhere."""
+"""Progress of long work on candidates: one bar on a terminal, log lines at intervals elsewhere."""
 
 import logging
 import sys

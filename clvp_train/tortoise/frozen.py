@@ -13,9 +13,8 @@ from clvp_train.io.digests import file_digest
 from clvp_train.models.weight_files import resolve_folder
 from clvp_train.tortoise.audio import HOP_LENGTH, SAMPLE_RATE, fit_length, log_mel
 from clvp_train.tortoise.autoregressive import Positions
-from clvp_train.tortoise.decoder import Decoder, slot_bytes
 from clvp_train.tortoise.dvae import CONFIG_FILE, DVAE_FOLDER
-from clvp_train.tortoise.generation import Candidate, Prompt, draw
+from clvp_train.tortoise.generation import Candidate, CandidateSampler, Prompt
 from clvp_train.tortoise.original_checkpoint import AUTOREGRESSIVE_FILE, OriginalFiles, read_original
 from clvp_train.tortoise.parts import Dtype, TortoiseParts
 from clvp_train.tortoise.tokenizer import (
@@ -26,9 +25,6 @@ from clvp_train.tortoise.tokenizer import (
     read_saved_tokenizer,
 )
 from clvp_train.tortoise.transformers_checkpoint import folder_files, read_folder, write_folder
-
-MAX_SLOTS = 256  # more are hardly faster
-FREE_SHARE = 0.85  # of the free memory of a GPU that slots take
 
 
 class FrozenTortoise:
@@ -56,8 +52,7 @@ class FrozenTortoise:
             self.tokenizer = read_custom_tokenizer(tokenizer)
         self.autoregressive = parts.autoregressive.eval().requires_grad_(False)
         self.dvae = None if parts.dvae is None else parts.dvae.eval().requires_grad_(False)
-        self._decoder: Decoder | None = None
-        self._slots: dict[int, int] = {}  # that fit, by the bytes of a slot
+        self._sampler = CandidateSampler(self.autoregressive, self.sampling)
 
     @classmethod
     def from_pretrained(
@@ -212,7 +207,7 @@ class FrozenTortoise:
             latents: (D,) one voice for all, or (B, D) one per text.
             num_candidates: K, candidates per text.
             seeds: one for all texts, or one per text; candidate k of a text uses the seed (seed, k).
-            batch_size: candidates drawn in parallel; None: `MAX_SLOTS`, or as many as the free memory of the GPU takes.
+            batch_size: candidates drawn in parallel; None: see `CandidateSampler.draw`.
             on_candidate: called with each candidate when it ends.
 
         Returns:
@@ -225,25 +220,8 @@ class FrozenTortoise:
             for latent_D, text, seed in zip(latents_BD.cpu(), texts, per_text)
             for k in range(num_candidates)
         ]
-        longest = max((prompt.length for prompt in prompts), default=0)
-        num_slots = max(1, min(self._most_slots(longest) if batch_size is None else batch_size, len(prompts)))
-        if self._decoder is None or not self._decoder.fits(self.sampling, num_slots, longest):
-            self._decoder = None  # frees its cache before the next one is allocated
-            self._decoder = Decoder(self.autoregressive, self.sampling, num_slots, longest)
-        drawn = draw(self._decoder, prompts, on_candidate)
+        drawn = self._sampler.draw(prompts, batch_size, on_candidate)
         return [drawn[start : start + num_candidates] for start in range(0, len(drawn), num_candidates)]
-
-    def _most_slots(self, longest_prompt: int) -> int:
-        """How many slots a decoder may have. Measured once for each size of its cache, so that the decoder can be reused."""
-        if self.device.type != "cuda":
-            return MAX_SLOTS
-        size = slot_bytes(self.autoregressive, self.sampling, longest_prompt)
-        if size not in self._slots:
-            self._decoder = None  # its memory counts as free
-            torch.cuda.empty_cache()
-            free, _ = torch.cuda.mem_get_info(self.device)
-            self._slots[size] = max(1, min(MAX_SLOTS, int(FREE_SHARE * free / size)))
-        return self._slots[size]
 
     @torch.inference_mode()
     def speech_codes(self, clips: Sequence[torch.Tensor]) -> list[list[int]]:

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 import torch
 
-from clvp_train.tortoise.autoregressive import PROMPT_FRAME
-from clvp_train.tortoise.decoder import Decoder
-from clvp_train.tortoise.sampling import uniforms
+from clvp_train.tortoise.autoregressive import PROMPT_FRAME, AutoRegressive
+from clvp_train.tortoise.decoder import Decoder, slot_bytes
+from clvp_train.tortoise.sampling import Sampling, uniforms
 
 # share of slots that must be free before new prompts are loaded: one prefill costs nearly as much as many
 REFILL = 1 / 16
+MAX_SLOTS = 256  # more are hardly faster
+FREE_SHARE = 0.85  # of the free memory of a GPU that slots take
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,51 @@ class Candidate:
     def log_probability_per_code(self) -> float:
         """In nats; the stop token counts as a code."""
         return self.log_probability / max(1, len(self.codes) + self.finished)
+
+
+class CandidateSampler:
+    """Draws candidates with a decoder that later calls reuse, if it fits them."""
+
+    def __init__(self, model: AutoRegressive, sampling: Sampling) -> None:
+        self.model, self.sampling = model, sampling
+        self.decoder: Decoder | None = None
+        self._most_slots: dict[int, int] = {}  # by the bytes of a slot
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.head.weight.device
+
+    def draw(
+        self,
+        prompts: Sequence[Prompt],
+        num_slots: int | None = None,
+        on_candidate: Callable[[Candidate], None] | None = None,
+    ) -> list[Candidate]:
+        """Draws one candidate per prompt, see `draw`.
+
+        Args:
+            prompts: of any length.
+            num_slots: candidates drawn in parallel; None: `MAX_SLOTS`, or as many as the free memory of the GPU takes.
+            on_candidate: called with each candidate when it ends.
+        """
+        longest = max((prompt.length for prompt in prompts), default=0)
+        num_slots = max(1, min(self._fitting_slots(longest) if num_slots is None else num_slots, len(prompts)))
+        if self.decoder is None or not self.decoder.fits(self.sampling, num_slots, longest):
+            self.decoder = None  # frees its cache before the next one is allocated
+            self.decoder = Decoder(self.model, self.sampling, num_slots, longest)
+        return draw(self.decoder, prompts, on_candidate)
+
+    def _fitting_slots(self, longest_prompt: int) -> int:
+        """How many slots a decoder may have. Measured once for each size of its cache, so that the decoder can be reused."""
+        if self.device.type != "cuda":
+            return MAX_SLOTS
+        size = slot_bytes(self.model, self.sampling, longest_prompt)
+        if size not in self._most_slots:
+            self.decoder = None  # its memory counts as free
+            torch.cuda.empty_cache()
+            free, _ = torch.cuda.mem_get_info(self.device)
+            self._most_slots[size] = max(1, min(MAX_SLOTS, int(FREE_SHARE * free / size)))
+        return self._most_slots[size]
 
 
 @torch.inference_mode()

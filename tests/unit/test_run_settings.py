@@ -6,6 +6,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
 
 from clvp_train.errors import UserError
+from clvp_train.hub import settings_file
 from clvp_train.io.digests import recording_digests
 from clvp_train.pipelines.command import CONF
 from clvp_train.pipelines.run_settings import with_run_settings
@@ -44,6 +45,24 @@ def taken(model):
 
     yield compose
     HydraConfig.instance().cfg = None
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "has_settings"),
+    [
+        ("run/model", True),
+        ("run/model/config.json", True),
+        ("run/checkpoints/last.ckpt", True),
+        ("run/last.ckpt", False),
+        ("run/none.ckpt", False),
+    ],
+)
+def test_the_settings_of_a_checkpoint(model, checkpoint, has_settings):
+    (model.parent / "checkpoints").mkdir()
+    for file in (model.parent / "checkpoints/last.ckpt", model.parent / "last.ckpt"):
+        file.touch()
+    found = settings_file(model.parent.parent / checkpoint)
+    assert found == (model / "training_config.yaml" if has_settings else None)
 
 
 def test_data_tortoise_and_splits_are_those_of_the_run(taken, caplog):

@@ -13,7 +13,7 @@ from clvp_train.tortoise import FrozenTortoise
 from clvp_train.tortoise.audio import fit_length, load_audio, log_mel
 from clvp_train.tortoise.autoregressive import PROMPT_FRAME
 from clvp_train.tortoise.decoder import STATIC_BUCKET, KeyValueCache, slot_bytes
-from clvp_train.tortoise.frozen import FREE_SHARE
+from clvp_train.tortoise.generation import FREE_SHARE, CandidateSampler
 
 TEXTS = ["one", "a rather longer sentence than that", "and so on"]
 
@@ -276,6 +276,6 @@ def test_slots_fit_the_free_memory_of_a_gpu(folder, monkeypatch):
     texts, latents = [[3] * (20 - PROMPT_FRAME)], torch.zeros(tortoise.autoregressive.head.in_features)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(10.5 * size / FREE_SHARE), 0))
     for device, batch_size, expected in (("cpu", None, 40), ("cuda:1", None, 10), ("cuda:1", 3, 3)):
-        monkeypatch.setattr(FrozenTortoise, "device", torch.device(device))
+        monkeypatch.setattr(CandidateSampler, "device", torch.device(device))
         tortoise.candidates(texts, latents, 40, batch_size=batch_size)
-        assert tortoise._decoder.num_slots == expected
+        assert tortoise._sampler.decoder.num_slots == expected
