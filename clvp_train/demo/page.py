@@ -38,6 +38,7 @@ PLAY = "Select a row to play it. "
 LEGEND = """**score**: cosine similarity of text and codes · **percentile**: percentage of
 true pairs that score lower · **log p**: nats per code under the model that sampled it ·
 **finished**: the candidate ended with a stop token"""
+UNFAMILIAR = '<div role="status">This text is unlike those that CLVP was trained on: its scores mean little.</div>'
 QUESTION = "One of these is CLVP's pick, the other a random candidate. Which one says the sentence better?"
 # system fonts, so that the page requests none from a server
 THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["system-ui", "sans-serif"])
@@ -145,7 +146,8 @@ class _Content:
         except UserError as error:
             alert = f'<div role="alert">{html.escape(str(error))}</div>'
             return {self.message: alert, self.rows: None} | self._show(None)
-        changed = {self.message: "", self.rows: rows, self.test: test}
+        note = UNFAMILIAR if self.session.is_unfamiliar(draw.text) else ""
+        changed = {self.message: note, self.rows: rows, self.test: test}
         if trial is None:
             test.seen.add(draw)
             return changed | self._ranking(rows)

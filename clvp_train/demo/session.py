@@ -115,6 +115,10 @@ class DemoSession:
         given = ids if self.reranker.tokenizer is None else text
         return ranked(self.reranker, given, drawn, CODES_PER_SECOND, self._references.get(voice))
 
+    def is_unfamiliar(self, text: str) -> bool:
+        """Whether a text is unlike those that CLVP was trained on."""
+        return self.reranker.is_unfamiliar(self._tokenize(text) if self.reranker.tokenizer is None else text)
+
     def speak(self, candidate: Candidate) -> np.ndarray:
         """Returns (N,) int16 samples at 22 050 Hz. Raises UserError if Tortoise has no DVAE."""
         [samples_N] = synthesize(self.tortoise, [candidate.codes])

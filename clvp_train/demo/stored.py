@@ -60,5 +60,9 @@ class StoredSession:
         given, candidates = self._candidates[text]
         return ranked(self.reranker, given, candidates, self._code_rate)
 
+    def is_unfamiliar(self, text: str) -> bool:
+        """Whether a text is unlike those that CLVP was trained on."""
+        return self.reranker.is_unfamiliar(self._candidates[text][0])
+
     def speak(self, candidate: Candidate) -> np.ndarray:
         raise UserError("there is no decoder for these codes. Write recordings with your codec.")

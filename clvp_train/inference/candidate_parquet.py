@@ -1,5 +1,6 @@
 """Candidates in Parquet files: reading, scoring, and writing with scores. Shapes: N rows, T text length, S speech length."""
 
+import contextlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -114,6 +115,16 @@ class CandidateFile:
         for values_N in (per_code_N, voice_N):
             values_N[np.isnan(scores_N)] = 0.0  # a bad row does not make its text one with unknown values
         return Scores(scores_N, per_code_N, voice_N, texts_N)
+
+    def unfamiliar(self) -> list[Text]:
+        """Returns the distinct texts that are unlike those of the training, without bad ones."""
+        found = dict[Text, bool]()
+        for _, batch in self._batches(ROWS_COPIED, [self.text_column]):
+            for text in map(_key, batch[self.text_column]):
+                if text is not None and text not in found:
+                    with contextlib.suppress(UserError):
+                        found[text] = self.reranker.is_unfamiliar(text)
+        return [text for text, is_unfamiliar in found.items() if is_unfamiliar]
 
     def candidates(self) -> Iterator[tuple[Text, Candidate]]:
         """Yields the text and the codes of each row. Bad rows are logged and left out; an unknown log-probability is NaN.

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from clvp_train.errors import UserError
 from clvp_train.inference.chunked_encoding import default_chunk_tokens, encode_in_chunks
-from clvp_train.metrics import percentile, read_score_table, weight_of
+from clvp_train.metrics import TokenPairs, percentile, read_score_table, read_token_pairs, weight_of
 from clvp_train.models import CLVPModel, load_clvp, move_to_device, resolve_checkpoint
 from clvp_train.tortoise.generation import Candidate
 from clvp_train.tortoise.padding import Padding
@@ -51,6 +51,7 @@ class Reranker:
         voice: re-ranker of a model of voices, which was trained on pairs of `import_pairs` with match=voice; None: there is
             none.
         voice_weight: candidates are ranked by score + weight × voice score, if there is `voice` and a text has references.
+        token_pairs: of the training texts; None: no text counts as unfamiliar.
 
     Raises:
         UserError: the model lacks the codes that its padding needs.
@@ -67,6 +68,7 @@ class Reranker:
         log_probability_weight: float = 0.0,
         voice: "Reranker | None" = None,
         voice_weight: float = 1.0,
+        token_pairs: TokenPairs | None = None,
     ) -> None:
         config = model.config
         self.num_codes, needed = config.speech_config.vocab_size, 1 + max(SILENCE_CODE, *SILENCE_TAIL)
@@ -81,6 +83,7 @@ class Reranker:
         self.chunk_tokens = default_chunk_tokens(model.device) if chunk_tokens is None else chunk_tokens
         self.source, self.log_probability_weight = source, log_probability_weight
         self.voice, self.voice_weight = voice, voice_weight
+        self.token_pairs = token_pairs
 
     @classmethod
     def from_pretrained(
@@ -123,7 +126,8 @@ class Reranker:
                 f"{model.config.speech_config.vocab_size}. Use a model of voices that was trained on the same codes."
             )
         name = f"checkpoint={checkpoint}"
-        return cls(model, reader, table, chunk_tokens, max_codes, name, weight, of_voices, voice_weight)
+        pairs = read_token_pairs(path)
+        return cls(model, reader, table, chunk_tokens, max_codes, name, weight, of_voices, voice_weight, pairs)
 
     def rank(
         self,
@@ -174,6 +178,14 @@ class Reranker:
         ends = np.cumsum([len(of_text) for of_text in candidates])[:-1]
         scores_N, voice_N = self.scores(text_ids, speech_ids, finished), self.voice_scores(clips, speech_ids, finished)
         return [self._ranking(*of_text) for of_text in zip(*(np.split(x, ends) for x in (scores_N, per_code, voice_N)))]
+
+    def is_unfamiliar(self, text: Text) -> bool:
+        """Whether a text is unlike those of the training, see `metrics.TokenPairs`: its scores then mean little.
+
+        Raises:
+            UserError: as `text_ids`.
+        """
+        return self.token_pairs is not None and self.token_pairs.is_unfamiliar(self.text_ids(text, "text").tolist())
 
     def text_ids(self, text: Text, name: str) -> torch.Tensor:
         """Returns (T,) token ids of a text, which messages call `name`.

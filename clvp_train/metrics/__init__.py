@@ -29,6 +29,7 @@ from clvp_train.metrics.scores import (
     weight_of,
     win_rate,
 )
+from clvp_train.metrics.token_pairs import TokenPairs, count_token_pairs, read_token_pairs
 
 __all__ = [
     "DIRECTIONS",
@@ -42,10 +43,12 @@ __all__ = [
     "Interval",
     "Judge",
     "RetrievalRanks",
+    "TokenPairs",
     "auc",
     "by_label",
     "by_quartile",
     "clvp_score",
+    "count_token_pairs",
     "frechet_distance",
     "interval",
     "mean_of_directions",
@@ -56,6 +59,7 @@ __all__ = [
     "picked_values",
     "rank_summary",
     "read_score_table",
+    "read_token_pairs",
     "reranking_metrics",
     "retrieval_ranks",
     "retrieval_summary",

@@ -62,7 +62,8 @@ def rerank(cfg: DictConfig) -> None:
             _rerank_file(file, reranker, storage, source | {"candidates": digests[file.path.name]}, progress)
     # report
     written = [folder / path.name for path in paths]
-    print("\n".join([*_picks(written), *_summary(written), f"reranked: {cfg.output_dir}"]))
+    summary = [*_picks(written), *_summary(written), *_unfamiliar(files), f"reranked: {cfg.output_dir}"]
+    print("\n".join(summary))
 
 
 def candidate_files(candidates: Path) -> list[Path]:
@@ -200,6 +201,14 @@ def _summary(files: list[Path]) -> list[str]:
     if num_skipped := table.num_rows - len(scores_N):
         rows["skipped"] = f"{num_skipped} bad rows, whose scores are null"
     return [f"{name:<19}{value}" for name, value in rows.items()]
+
+
+def _unfamiliar(files: list[CandidateFile]) -> list[str]:
+    """A line on texts that are unlike those of the training, if there are any."""
+    texts = [text for file in files if file.reranker.token_pairs is not None for text in file.unfamiliar()]
+    if not texts:
+        return []
+    return [f"{'unfamiliar':<19}{len(texts)} texts, unlike those of the training, such as {str(texts[0])[:60]!r}"]
 
 
 def _read_scores(file: Path) -> pa.Table:

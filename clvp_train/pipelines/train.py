@@ -3,6 +3,7 @@
 import logging
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from clvp_train.evaluation import EvaluationData, prepare
 from clvp_train.io import MODEL, REPORT
 from clvp_train.io.digests import recording_digests
 from clvp_train.io.process_rank import rank_and_world_size
+from clvp_train.metrics import TokenPairs, count_token_pairs
 from clvp_train.models import CLVPModel, load_clvp
 from clvp_train.pipelines import build, interfaces
 from clvp_train.pipelines.checks import check_pairs
@@ -178,7 +180,20 @@ def _save_model(
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
         write_training_config(cfg, folder)
+        if (token_pairs := _token_pairs(datamodule)) is not None:
+            token_pairs.write(folder)
     log.info("model: %s", folder)
+
+
+def _token_pairs(datamodule: CLVPDataModule) -> TokenPairs | None:
+    """What tells texts that are unlike those of the training; None for a model of voices."""
+
+    def texts(split: Split) -> Iterator[list[int]]:
+        for name, splits in datamodule.mixture.splits.items():
+            if split != "train" or datamodule.mixture.weights[name] > 0:
+                yield from (splits[split].input_ids[place].tolist() for place in splits[split].text_index.first())
+
+    return None if datamodule.manifest.matches_voices else count_token_pairs(texts("train"), texts("val"))
 
 
 def _evaluate(

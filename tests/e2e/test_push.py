@@ -22,7 +22,14 @@ MODEL = "models/me/clvp"
 FILES = {
     *("README.md", "config.json", "model.safetensors", "configuration_clvp.py", "modeling_clvp.py", "vocab.json"),
     *("processor_config.json", "processing_clvp.py", "dvae/model.safetensors"),
-    *("merges.txt", "tokenizer_config.json", "training_config.yaml", "metrics.json", "score_table.json"),
+    *(
+        "merges.txt",
+        "tokenizer_config.json",
+        "training_config.yaml",
+        "metrics.json",
+        "score_table.json",
+        "token_pairs.json",
+    ),
     "SHA256SUMS",
     *("report/index.html", "report/report.md", "report/figures/recall_curve.svg"),
 }

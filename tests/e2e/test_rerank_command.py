@@ -80,10 +80,13 @@ def test_files_keep_their_rows_and_columns_and_get_the_scores_of_reranker(undist
             assert [row["percentile"] for row in own] == [percentile(table, row["score"]) for row in own]
             everything += [row["score"] for row in own]
             picks.append(max(row["score"] for row in own))
-    assert finished.stdout.splitlines()[-4:] == [
+    texts = [f"Sentence {text} of file {file}." for file in range(FILES) for text in range(TEXTS)]
+    unfamiliar = [text for text in texts if reranker.is_unfamiliar(text)]
+    assert finished.stdout.splitlines()[-5:] == [
         f"texts              {FILES * TEXTS}",
         f"candidates         {FILES * TEXTS * EACH} ({EACH:.1f} per text)",
         f"mean score         {np.mean(picks):.3f} of the picks, {np.mean(everything):.3f} of all",
+        f"unfamiliar         {len(unfamiliar)} texts, unlike those of the training, such as {unfamiliar[0]!r}",
         "reranked: ranked",
     ]
 

@@ -10,6 +10,7 @@ from clvp_train.demo.page import _Content, make_page
 from clvp_train.demo.stored import StoredSession
 from clvp_train.errors import UserError
 from clvp_train.inference.reranker import Reranker
+from clvp_train.metrics import TokenPairs
 from clvp_train.models import CLVPConfig, CLVPModel
 from clvp_train.pairs import MANIFEST, Manifest, write_manifest
 
@@ -44,12 +45,16 @@ def test_table_of_stored_candidates(reranker, tmp_path, code_rate):
     with gr.Blocks():
         content = _Content(session, tmp_path / "answers.csv")
     assert not (content.voice.visible or content.seed.visible or content.is_test.visible)
-    shown = content.draw("tokens 1 2", "", 0, False, ListeningTest())[content.table].data
+    changed = content.draw("tokens 1 2", "", 0, False, ListeningTest())
+    shown = changed[content.table].data
     [ranking] = reranker.rank([[1, 2]], [[row["speech_ids"] for row in ROWS[:3]]])
     assert shown["score"].tolist() == [ranking.scores[index] for index in ranking.order]
     assert [word == "no" for word in shown["finished"]] == [index == 1 for index in ranking.order]
     assert shown["log p"].tolist() == [-2.5 if index == 1 else -2.0 for index in ranking.order]
     assert shown["seconds"].tolist() == [4 / 12.5 if code_rate else None] * 3
+    assert changed[content.message] == ""
+    reranker.token_pairs = TokenPairs({1: frozenset([3])}, limit=0.0)
+    assert "unlike" in content.draw("tokens 1 2", "", 0, False, ListeningTest())[content.message]
     assert make_page(session, "unknown", tmp_path / "answers.csv").title == "CLVP"
 
 
