@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import nn
@@ -35,6 +36,7 @@ from clvp_train.tortoise import CLVPProcessor
 from clvp_train.training import AtomicCheckpointIO, CLVPModule, RunState, WandbLog, log_report
 
 log = logging.getLogger(__name__)
+MAX_TEXTS = 100_000  # of a folder, whose pairs of tokens are counted
 warnings.filterwarnings("ignore", message=".*exists and is not empty.*")  # true whenever a run resumes
 warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # the metrics are those of all ranks already
 warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")  # the DataModule starts where it should
@@ -186,12 +188,13 @@ def _save_model(
 
 
 def _token_pairs(datamodule: CLVPDataModule) -> TokenPairs | None:
-    """What tells texts that are unlike those of the training; None for a model of voices."""
+    """What tells texts that are unlike those of the training, by the first of them; None for a model of voices."""
 
     def texts(split: Split) -> Iterator[list[int]]:
         for name, splits in datamodule.mixture.splits.items():
             if split != "train" or datamodule.mixture.weights[name] > 0:
-                yield from (splits[split].input_ids[place].tolist() for place in splits[split].text_index.first())
+                places = np.sort(splits[split].text_index.first())[:MAX_TEXTS]  # neighbours, which may share a copy
+                yield from (splits[split][place]["input_ids"].tolist() for place in places.tolist())
 
     return None if datamodule.manifest.matches_voices else count_token_pairs(texts("train"), texts("val"))
 
