@@ -83,7 +83,7 @@ class CLVPDataModule(L.LightningDataModule):
         self.judged_positive_share = judged_positive_share
         self.collate = Collate(max_codes=max_codes)
         folders = pairs if isinstance(pairs, Mapping) else {"pairs": pairs}
-        cache_bytes = None if cache_gb is None else cache_gb * 1e9
+        self.cache_gb, cache_bytes = cache_gb, None if cache_gb is None else cache_gb * 1e9
         self.mixture = Mixture(folders, weights or {}, eval_pairs, val_pairs, cache_bytes)
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
         self.loader_settings: dict[str, Any] = {"num_workers": num_workers, "pin_memory": pin_memory}
@@ -163,6 +163,11 @@ class CLVPDataModule(L.LightningDataModule):
         for split in evaluated:
             found += self._split_findings(split)
         found.report()
+        if self.cache_gb is not None and self.judged is not None:
+            raise UserError(
+                f"data.cache_gb={self.cache_gb:g}: judged candidates of a text may be in any shard. Set it to null, or "
+                "data.num_judged_negatives=0 and data.judged_positive_share=1."
+            )
         if self.judged is not None and not self.judged.is_judged_N.any():
             raise UserError(
                 f"{self.mixture}: no training pair has a quality, which data.num_judged_negatives and "

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from clvp_train.errors import STOPS
+from clvp_train.errors import STOPS, UserError
 
 
 class TimedLoader(DataLoader[Any]):
@@ -27,6 +27,8 @@ class TimedLoader(DataLoader[Any]):
                 batch = next(batches)
             except StopIteration:
                 return
+            except UserError as error:  # of a loader process, after whose traceback its message stands
+                raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
             self.seconds += time.monotonic() - start
             yield batch
 

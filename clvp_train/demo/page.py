@@ -20,6 +20,7 @@ EXAMPLE = "The light was divided from the darkness."
 FORMATS = {
     "rank": "{}",
     "score": "{:.4f}",
+    "combined": "{:.4f}",
     "percentile": "{:.1f}",
     "log p": "{:.2f}",
     "seconds": "{:.1f}",
@@ -38,6 +39,7 @@ PLAY = "Select a row to play it. "
 LEGEND = """**score**: cosine similarity of text and codes · **percentile**: percentage of
 true pairs that score lower · **log p**: nats per code under the model that sampled it ·
 **finished**: the candidate ended with a stop token"""
+COMBINED = " · **combined**: what candidates are ranked by, the score with log p or the voice"
 UNFAMILIAR = '<div role="status">This text is unlike those that CLVP was trained on: its scores mean little.</div>'
 QUESTION = "One of these is CLVP's pick, the other a random candidate. Which one says the sentence better?"
 # system fonts, so that the page requests none from a server
@@ -91,7 +93,7 @@ class _Content:
             with gr.Row(visible=session.is_audible):
                 self.best, self.worst, self.selected = _player("best"), _player("worst"), _player("selected", True)
             self.table = gr.Dataframe(
-                headers=list(FORMATS),
+                headers=[name for name in FORMATS if name != "combined" or session.reranker.combines],
                 interactive=False,
                 show_label=False,
                 label="Candidates",
@@ -99,7 +101,8 @@ class _Content:
                 buttons=[],
                 elem_id="table",
             )
-            gr.Markdown(PLAY + LEGEND if session.is_audible else LEGEND)
+            combined = COMBINED if session.reranker.combines else ""
+            gr.Markdown((PLAY if session.is_audible else "") + LEGEND + combined)
         self._connect()
 
     def _connect(self) -> None:
@@ -200,7 +203,18 @@ def _player(name: str, autoplay: bool = False) -> gr.Audio:
 def _cells(rows: list[RankedCandidate]) -> Styler:
     """The cells as numbers, so that columns sort by value, with few digits shown."""
     cells = [
-        (rank, row.score, row.percentile, row.log_probability, row.seconds, "yes" if row.candidate.finished else "no")
+        (
+            rank,
+            row.score,
+            row.combined,
+            row.percentile,
+            row.log_probability,
+            row.seconds,
+            "yes" if row.candidate.finished else "no",
+        )
         for rank, row in enumerate(rows, start=1)
     ]
-    return pd.DataFrame(cells, columns=list(FORMATS)).style.format(FORMATS, na_rep="–")
+    table = pd.DataFrame(cells, columns=list(FORMATS))
+    if rows[0].combined is None:
+        table = table.drop(columns="combined")
+    return table.style.format({name: FORMATS[name] for name in table}, na_rep="–")

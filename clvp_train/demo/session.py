@@ -28,6 +28,7 @@ class RankedCandidate:
     score: float
     percentile: float | None  # None if the model has no score table
     code_rate: float | None = CODES_PER_SECOND  # codes per second of speech; None if unknown
+    combined: float | None = None  # what candidates are ranked by, if it is not the score
 
     @property
     def log_probability(self) -> float:
@@ -48,9 +49,9 @@ def ranked(
 ) -> list[RankedCandidate]:
     """The candidates of a text, best first. `references` are codes of clips of the voice, see `Reranker.rank`."""
     [ranking] = reranker.rank([text], [candidates], None if references is None else [references])
-    percentiles = ranking.percentiles or [None] * len(candidates)
+    percentiles, combined = (x or [None] * len(candidates) for x in (ranking.percentiles, ranking.combined_scores))
     return [
-        RankedCandidate(candidates[index], ranking.scores[index], percentiles[index], code_rate)
+        RankedCandidate(candidates[index], ranking.scores[index], percentiles[index], code_rate, combined[index])
         for index in ranking.order
     ]
 
@@ -65,7 +66,7 @@ class DemoSession:
         num_candidates: sampled for each sentence.
 
     Raises:
-        UserError: there are no voices, or Tortoise and CLVP have different codes.
+        UserError: there are no voices, Tortoise and CLVP have different codes, or there is a model of voices and no DVAE.
     """
 
     texts: ClassVar[list[str]] = []
@@ -82,7 +83,11 @@ class DemoSession:
             voice: [load_audio(file) for file in files] for voice, files in folder_voices(voices, "voices").items()
         }
         self.latents = {voice: tortoise.conditioning_latent(of_voice) for voice, of_voice in clips.items()}
-        compares = reranker.voice is not None and self.is_audible
+        compares = reranker.voice is not None
+        if compares and not self.is_audible:
+            raise UserError(
+                f"reranker.voice: tortoise={tortoise.source} has no DVAE to encode the clips of voices. Set it to null."
+            )
         self._references = {voice: tortoise.speech_codes(of_voice) for voice, of_voice in clips.items() if compares}
 
     @property

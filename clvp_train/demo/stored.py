@@ -1,7 +1,7 @@
 """What the page does with candidates in Parquet files: ranks them, without a Tortoise."""
 
 from collections.abc import Callable, Mapping
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,7 +15,7 @@ from clvp_train.pairs import MANIFEST, read_manifest
 from clvp_train.pipelines.rerank import candidate_files
 from clvp_train.tortoise import Candidate
 
-MAX_TEXTS = 500  # that the page offers
+MAX_TEXTS, MAX_ROWS = 500, 50_000  # that the page offers, and that are read
 
 
 class StoredSession:
@@ -23,7 +23,8 @@ class StoredSession:
 
     Args:
         reranker: ranks the candidates.
-        candidates: a Parquet file or a folder of them, as `CandidateFile` reads them; the first `MAX_TEXTS` texts are read.
+        candidates: a Parquet file or a folder of them, as `CandidateFile` reads them; the first `MAX_TEXTS` texts of
+            the first `MAX_ROWS` rows are offered.
 
     Raises:
         UserError: a file cannot be read, or there are no candidates.
@@ -33,9 +34,12 @@ class StoredSession:
     is_audible = False
 
     def __init__(self, reranker: Reranker, candidates: str | Path) -> None:
+        if reranker.voice is not None:
+            raise UserError("reranker.voice: stored candidates come without reference clips. Set it to null.")
         self.reranker, self._candidates = reranker, dict[str, tuple[Text, list[Candidate]]]()
         files = candidate_files(Path(candidates))
-        for text, candidate in chain.from_iterable(CandidateFile(file, reranker).candidates() for file in files):
+        rows = chain.from_iterable(CandidateFile(file, reranker).candidates() for file in files)
+        for text, candidate in islice(rows, MAX_ROWS):
             label = text if isinstance(text, str) else "tokens " + " ".join(map(str, text))
             if label in self._candidates or len(self._candidates) < MAX_TEXTS:
                 self._candidates.setdefault(label, (text, []))[1].append(candidate)

@@ -149,7 +149,7 @@ def read_candidates(datamodule: CLVPDataModule, folder: str, num_texts: int, lim
 
 def _open_pairs(folder: str, datamodule: CLVPDataModule, setting: str) -> CLVPDataModule:
     """Raises UserError if the folder holds no pairs, or pairs with other vocabularies."""
-    others = CLVPDataModule(folder)
+    others = CLVPDataModule(folder, cache_gb=datamodule.cache_gb)
     there, here = others.manifest, datamodule.manifest
     if (there.text_vocab_size, there.speech_vocab_size) != (here.text_vocab_size, here.speech_vocab_size):
         raise UserError(

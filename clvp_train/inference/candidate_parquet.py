@@ -29,11 +29,17 @@ ADDED = {
 }
 OPTIONAL = ("finished", "log_probability")
 References = Mapping[str, Sequence[torch.Tensor]]  # codes of clips by voice, (S,) each
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
 TYPES: dict[str, tuple[Callable[[pa.DataType], bool], str]] = {  # of other columns than ids
-    "text": (lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind), "strings"),
+    "text": (_is_string, "strings"),
     "finished": (pa.types.is_boolean, "booleans"),
     "log_probability": (pa.types.is_floating, "floating-point numbers"),
-    "voice": (lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind), "strings"),
+    "voice": (_is_string, "strings"),
 }
 SOURCE_KEY = b"clvp_train.rerank"  # metadata of a written file: what its contents depend on, as JSON
 log = logging.getLogger(__name__)
@@ -81,7 +87,7 @@ class CandidateFile:
             on_candidate: called after each candidate with its number of codes.
 
         Raises:
-            UserError: all rows are bad.
+            UserError: all rows are bad, or no voice has references.
         """
         scores_N, texts_N = np.full(self.num_rows, np.nan), np.empty(self.num_rows, dtype=np.int64)
         per_code_N, voice_N = np.full(self.num_rows, np.nan), np.full(self.num_rows, np.nan)
@@ -112,6 +118,7 @@ class CandidateFile:
             for length in lengths.tolist():
                 on_candidate(length)
         self._report(bad, num_padded)
+        self._report_voices(scores_N, voice_N)
         for values_N in (per_code_N, voice_N):
             values_N[np.isnan(scores_N)] = 0.0  # a bad row does not make its text one with unknown values
         return Scores(scores_N, per_code_N, voice_N, texts_N)
@@ -172,6 +179,22 @@ class CandidateFile:
             log.warning("%s: %d rows are skipped; their scores are null", self.path, len(bad))
         if num_padded:
             log.info("%s: start and stop tokens or padding removed from %d candidates", self.path, num_padded)
+
+    def _report_voices(self, scores_N: np.ndarray, voice_N: np.ndarray) -> None:
+        """Logs how many candidates have no references. Raises UserError if none has any."""
+        num_good, num_compared = np.isfinite(scores_N).sum(), np.isfinite(voice_N).sum()
+        if self.references is None or num_compared == num_good:
+            return
+        if not num_compared:
+            known = ", ".join(map(str, list(self.references)[:5]))
+            raise UserError(
+                f"{self.path}: no voice of its candidates is among the references ({known}, …). Use the same names."
+            )
+        log.warning(
+            "%s: %d candidates have a voice without references; voices do not count for their texts",
+            self.path,
+            num_good - num_compared,
+        )
 
     def write(self, storage: Storage, added: dict[str, pa.Array], source: dict[str, Any]) -> None:
         """Writes the file with additional columns atomically.

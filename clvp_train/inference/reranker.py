@@ -54,7 +54,7 @@ class Reranker:
         token_pairs: of the training texts; None: no text counts as unfamiliar.
 
     Raises:
-        UserError: the model lacks the codes that its padding needs.
+        UserError: the model lacks the codes that its padding needs, or `voice` has other codes or reads texts.
     """
 
     def __init__(
@@ -83,6 +83,13 @@ class Reranker:
         self.chunk_tokens = default_chunk_tokens(model.device) if chunk_tokens is None else chunk_tokens
         self.source, self.log_probability_weight = source, log_probability_weight
         self.voice, self.voice_weight = voice, voice_weight
+        if voice is not None:
+            read, compared = voice.model.config.text_config.vocab_size, voice.num_codes
+            if compared != self.num_codes or read < compared:
+                raise UserError(
+                    f"voice: a model of {read} text tokens and {compared} speech codes, not one of voices for the "
+                    f"{self.num_codes} codes of {source}. Use one that was trained on them with match=voice."
+                )
         self.token_pairs = token_pairs
 
     @classmethod
@@ -119,12 +126,10 @@ class Reranker:
         table = read_score_table(path)
         weight, model = weight_of(log_probability_weight, table, checkpoint), load_clvp(path)
         move_to_device(model, device)
-        of_voices = None if voice is None else cls.from_pretrained(voice, None, device, chunk_tokens, max_codes)
-        if of_voices is not None and of_voices.num_codes != model.config.speech_config.vocab_size:
-            raise UserError(
-                f"voice={voice}: {of_voices.num_codes} speech codes, but checkpoint={checkpoint} has "
-                f"{model.config.speech_config.vocab_size}. Use a model of voices that was trained on the same codes."
-            )
+        try:
+            of_voices = None if voice is None else cls.from_pretrained(voice, None, device, chunk_tokens, max_codes)
+        except UserError as error:
+            raise UserError(str(error).replace("checkpoint=", "voice=")) from None
         name = f"checkpoint={checkpoint}"
         pairs = read_token_pairs(path)
         return cls(model, reader, table, chunk_tokens, max_codes, name, weight, of_voices, voice_weight, pairs)

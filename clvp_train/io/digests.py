@@ -16,7 +16,13 @@ from clvp_train.io import README, write_text
 DIGESTS = "SHA256SUMS"  # in a folder, of its files, in the format of sha256sum
 LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](.+)")
 MSDOS_FOLDER = 0x10  # attribute of a part of a zip file
-NOT_LISTED = (DIGESTS, README, "score_table.json", "metrics.json")  # edited by users, or with a digest inside
+NOT_LISTED = (
+    DIGESTS,
+    README,
+    "score_table.json",
+    "token_pairs.json",
+    "metrics.json",
+)  # edited by users, or with a digest inside
 
 
 def file_digest(path: Path) -> str:

@@ -1,6 +1,6 @@
 """Texts unlike those of the training, by pairs of neighbouring tokens. Shapes: T text length.
 
-The score does not tell them: it compares codes with a text, whatever the text is.
+The score does not reveal them: it compares codes with any text.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ from clvp_train.io.digests import read_sealed_json, sealed_json
 
 TOKEN_PAIRS_FILE = "token_pairs.json"  # next to the weights of a model
 MAX_PAIRS = 500_000  # about 3 MB; a larger vocabulary has too many pairs to tell much
-HELD_OUT_PERCENT = 99
+PERCENTILE = 99
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def count_token_pairs(train: Iterable[Sequence[int]], held_out: Iterable[Sequenc
             return None
     frozen = {first: frozenset(followers) for first, followers in seen.items()}
     shares = [_unseen_share(frozen, ids_T) for ids_T in held_out]
-    return TokenPairs(frozen, float(np.percentile(shares, HELD_OUT_PERCENT))) if shares else None
+    return TokenPairs(frozen, float(np.percentile(shares, PERCENTILE))) if shares else None
 
 
 def read_token_pairs(folder: Path) -> TokenPairs | None:

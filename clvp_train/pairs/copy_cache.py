@@ -1,6 +1,6 @@
 """Copies of shards of which only some are on the disk at a time, for pairs that are larger than it.
 
-What is needed of all pairs is kept: a file for each copy with everything except the text tokens and codes of training pairs.
+A file for each copy stays on the disk, with everything except the text tokens and codes of training pairs.
 The copies themselves are made of the shards again when they are needed.
 
 Shapes: P parts, which are the shards that share a copy.
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from huggingface_hub import constants
 
 from clvp_train.errors import UserError
-from clvp_train.io import in_turn
+from clvp_train.io import in_turn, is_abandoned
 from clvp_train.pairs.reader import (
     MAX_COPIES,
     check_complete,
@@ -33,6 +33,7 @@ from clvp_train.pairs.schema import SCHEMA, read_manifest
 from clvp_train.pairs.storage import Storage
 
 IDS = ("input_ids", "speech_ids")
+TRIES = 3
 SIZE = "bytes of the copy"  # in the metadata of a file that is kept
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,8 @@ class CopyCache:
         self.files = [self.folder / "kept" / copy.name for copy in self.copies]
         missing = [part for part, file in enumerate(self.files) if not is_intact(file)]
         if missing:
-            log.info("%s: reading %d shards, which every epoch reads again", folder, len(missing))
+            num_shards = sum(len(self.shards[part]) for part in missing)
+            log.info("%s: reading %d shards, which every epoch reads again", folder, num_shards)
         random.Random().shuffle(missing)  # the global generator has the same seed on all ranks
         for part in missing:
             with in_turn(self.folder):
@@ -81,16 +83,26 @@ class CopyCache:
                 f"data.cache_gb={max_bytes / 1e9:g}: less than two copies of {folder}, the largest of which takes "
                 f"{largest / 1e9:.3g} GB. Set at least {2.01 * largest / 1e9:.3g}."
             )
-        log.info("%s: training draws from %d of %d copies at a time", folder, self.window, len(self.copies))
+        log.info(
+            "%s: training draws from %d of %d copies at a time",
+            folder,
+            min(self.window, len(self.copies)),
+            len(self.copies),
+        )
 
     def open(self, part: int) -> pa.Table:
         """The ids of a part, memory-mapped, after its copy is made if necessary. Raises UserError as `arrow_copies` does."""
         copy = self.copies[part]
-        with in_turn(self.folder):
-            if not is_intact(copy):
-                self._fetch(part)
-            os.utime(copy)
-            return open_copies([copy], IDS)
+        for _ in range(TRIES):
+            with in_turn(self.folder):
+                if not is_intact(copy):
+                    self._fetch(part)
+                with suppress(FileNotFoundError):  # deleted by another machine that shares the folder
+                    os.utime(copy)
+                    return open_copies([copy], IDS)
+        raise UserError(
+            f"{copy}: deleted again and again. Set HF_HOME to a folder of this machine, or raise data.cache_gb."
+        )
 
     def _fetch(self, part: int) -> None:
         storage = Storage(self.source)  # opened in this process: connections do not survive a fork
@@ -102,7 +114,10 @@ class CopyCache:
         write_copy(self.copies[part], tables)
 
     def _make_room(self, num_bytes: int) -> None:
-        """Deletes the copies that were opened longest ago, whichever folder they belong to."""
+        """Deletes the copies that were opened longest ago, whichever folder they belong to, and what killed processes left."""
+        for partial in self.folder.rglob(".*.partial"):
+            if is_abandoned(partial.name):
+                partial.unlink(missing_ok=True)
         found = []
         for copy in self.folder.glob("*.arrow"):
             with suppress(FileNotFoundError):

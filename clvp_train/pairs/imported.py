@@ -42,7 +42,7 @@ def import_pairs(
         UserError: a column is missing, most of the first rows cannot be read, a text is in two splits, a `folder` has other
             contents, or the disk is full. Finished shards are kept.
     """
-    columns = importer.columns.wanted()
+    columns = importer.wanted()
     num_rows = table.num_rows(columns)
     _check_head(list(islice(enumerate(table.rows(columns)), HEAD)), importer)
     if importer.columns.split is not None:
@@ -110,7 +110,7 @@ def _check_head(rows: list[Numbered], importer: Importer) -> None:
 def _check_splits(table: CodeTable, importer: Importer) -> None:
     """Raises UserError if a text is in two splits."""
     splits: dict[int, Split] = {}
-    for where, cells in table.rows(importer.columns.wanted()):
+    for where, cells in table.rows(importer.wanted()):
         try:
             text, split = importer.text_and_split(cells)
         except BadCell:

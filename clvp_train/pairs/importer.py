@@ -2,14 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, asdict, dataclass, replace
+from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
-from clvp_train.corpus import Split, Utterance, clean_text, split_of, tables
+from clvp_train.corpus import Split, Utterance, clean_text, split_of, tables, text_key
 from clvp_train.errors import UserError
 from clvp_train.pairs.codec import Codec, as_array
 from clvp_train.pairs.sources import NO_CODES, UNKNOWN, BadRows, Policy, Rows, has_tokens
@@ -63,9 +63,9 @@ class Columns:
         if self.text is None and self.input_ids is None:
             raise UserError("columns.text, columns.input_ids: both null. Set one of them.")
 
-    def wanted(self) -> tables.Columns:
+    def wanted(self, optional: Sequence[str] = ()) -> tables.Columns:
         names = dict.fromkeys(name for name in asdict(self).values() if name is not None)
-        return tables.Columns(tuple(names), (), "Set columns.… to the names of the columns.")
+        return tables.Columns(tuple(names), tuple(optional), "Set columns.… to the names of the columns.")
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ class Importer:
         columns, codec: what the rows mean.
         tokenizer: of the texts; of codes, see `code_tokenizer`, if `match` is "voice".
         match: what codes are matched with. "text": the text of their utterance. "voice": a reference, the codes of another
-            utterance of their speaker in the same shard. The speaker then takes the place of the text.
+            utterance of their speaker in the same shard, of another text if the table has texts. The speaker then takes the
+            place of the text.
         test_percent, val_percent: shares of texts in the test and validation splits, unless there is a column of splits.
         bad_rows: "skip" leaves out and lists what cannot become a pair; "error" stops.
         shard_size: rows per shard; a kill loses at most one shard of work.
@@ -91,12 +92,18 @@ class Importer:
     val_percent: float = 3.0
     bad_rows: Policy = "skip"
     shard_size: int = 4096
+    _spoken: str | None = field(init=False, default=None)  # column of the texts that voices say
 
     def __post_init__(self) -> None:
         if self.match == "voice" and self.columns.speaker is None:
             raise UserError("columns.speaker=null: match=voice needs speakers. Set it to the name of their column.")
+        object.__setattr__(self, "_spoken", self.columns.text if self.match == "voice" else None)
         if self.match == "voice":
             object.__setattr__(self, "columns", replace(self.columns, text=self.columns.speaker, input_ids=None))
+
+    def wanted(self) -> tables.Columns:
+        """The columns that are read."""
+        return self.columns.wanted([self._spoken] if self._spoken else [])
 
     def settings(self) -> dict[str, Any]:
         """What determines the pairs besides the table."""
@@ -141,17 +148,24 @@ class Importer:
         return good
 
     def _with_references(self, rows: Rows, bad: BadRows) -> Rows:
-        """Adds to each row the codes of the next row of the same voice, to the last those of the first."""
-        of_voice = defaultdict[str, Rows](list)
+        """Adds to each row the codes of the next row of the same voice that says something else, after the last the first."""
+        of_voice, good = defaultdict[str, Rows](list), []
         for row in rows:
             of_voice[row["voice"]].append(row)
         for same in of_voice.values():
-            for row, reference in zip(same, same[1:] + same[:1]):
-                row["input_ids"] = reference["speech_ids"]
-            if len(same) == 1:
-                reason = f"no other utterance of {row['voice']!r} in the same shard. Add some, or raise shard_size"
-                bad.add(row["id"], NO_REFERENCE, reason)
-        return [row for row in rows if len(of_voice[row["voice"]]) > 1]
+            for place, row in enumerate(same):
+                others = same[place + 1 :] + same[:place]
+                said = row.get("spoken")
+                reference = next((other for other in others if said is None or other.get("spoken") != said), None)
+                if reference is None:
+                    reason = f"no other utterance of {row['voice']!r} in the same shard. Add some, or raise shard_size"
+                    bad.add(row["id"], NO_REFERENCE, reason)
+                else:
+                    row["input_ids"] = reference["speech_ids"]
+        for row in rows:
+            row.pop("spoken", None)
+            good += [row] if "input_ids" in row else []
+        return good
 
     def _row(self, id_: str, cells: dict[str, Any]) -> dict[str, Any]:
         columns = self.columns
@@ -168,6 +182,8 @@ class Importer:
             if column and (value := _plain(cells.get(column))) not in (None, ""):
                 row[name] = _number(column, kind, value)
         row["voice"] = self._speaker(cells) or UNKNOWN
+        if self._spoken and isinstance(text := _plain(cells.get(self._spoken)), str):
+            row["spoken"] = text_key(text)
         return row
 
     def _speaker(self, cells: dict[str, Any]) -> str:

@@ -63,6 +63,8 @@ def candidates(
         return None, "rerank.num_texts=0"
     if rerank.pairs is not None:
         return rerank.pairs, ""
+    if datamodule.manifest.matches_voices:
+        return None, "the pairs match voices"
     test, mixture = datamodule.splits["test"], datamodule.mixture
     has_candidates = datamodule.manifest.settings.get("columns.candidate") is not None  # of `import_pairs`
     if has_candidates and (test.text_index.sizes() > 1).any():
@@ -191,7 +193,7 @@ def vocabulary_findings(name: str, has: Sequence[int | None], needed: Sequence[i
         if of_model is not None and of_model != of_pairs:
             yield (
                 f"{name}: {of_model} {kind} tokens, but {pairs} have {of_pairs}: they are made with another Tortoise. Set "
-                "tortoise=… to the one that the model was trained with."
+                "tortoise=… to the one that the model was trained with; for other codecs, codec=… and tokenizer=…."
             )
 
 
@@ -219,6 +221,7 @@ def run_state(
         "seed": cfg.seed,
         "data.batch_size": datamodule.batch_size,
         "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,
+        "data.cache_gb": datamodule.cache_gb,  # determines the order
     }
     free = {
         "number of processes": trainer.world_size,

@@ -47,7 +47,7 @@ def rerank(cfg: DictConfig) -> None:
     # build
     checkpoint = resolve_checkpoint(cfg.checkpoint)
     reranker: Reranker = instantiate(cfg.reranker, checkpoint=str(checkpoint))
-    references = None if cfg.references is None else _references(cfg.references, reranker)
+    references = _references(cfg.references, reranker)
     files = [CandidateFile(path, reranker, references) for path in paths]
     # run: files of an interrupted run are kept
     storage.sweep()
@@ -97,8 +97,15 @@ def _output(folder: str) -> Storage:
     return storage
 
 
-def _references(path: str, reranker: Reranker) -> dict[str, list[torch.Tensor]]:
-    """The codes of up to `CLIPS_PER_VOICE` clips of each voice."""
+def _references(path: str | None, reranker: Reranker) -> dict[str, list[torch.Tensor]] | None:
+    """The codes of up to `CLIPS_PER_VOICE` clips of each voice; None without a model of voices."""
+    if path is None and reranker.voice is None:
+        return None
+    if path is None:
+        raise UserError(
+            "references=null: reranker.voice needs clips to compare with. Set references to a Parquet file or a folder of "
+            "pairs with the codes of some."
+        )
     if reranker.voice is None:
         raise UserError(f"references={path}: there is no model of voices to compare with. Set reranker.voice to one.")
     table, clips = read_recordings(path, "references"), defaultdict[str, list[torch.Tensor]](list)
@@ -183,7 +190,8 @@ def _pick(row: dict[str, Any]) -> str:
     text = row.get("text") or str(list(row["input_ids"]))
     candidate = f"  candidate {row['candidate']}" if row.get("candidate") is not None else ""
     above = "" if row["percentile"] is None else f"  above {row['percentile']:.0f}% of matched pairs"
-    return f"pick{candidate}  score {row['score']:.3f}{above}  {text if len(text) <= 60 else text[:60] + '…'}"
+    by = "" if row.get("combined_score") is None else f"  combined {row['combined_score']:.3f}"
+    return f"pick{candidate}  score {row['score']:.3f}{by}{above}  {text if len(text) <= 60 else text[:60] + '…'}"
 
 
 def _summary(files: list[Path]) -> list[str]:

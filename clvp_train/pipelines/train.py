@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import nn
@@ -188,12 +187,12 @@ def _save_model(
 
 
 def _token_pairs(datamodule: CLVPDataModule) -> TokenPairs | None:
-    """What tells texts that are unlike those of the training, by the first of them; None for a model of voices."""
+    """The token pairs of the training texts, by which unfamiliar texts are recognised; None for a model of voices."""
 
     def texts(split: Split) -> Iterator[list[int]]:
         for name, splits in datamodule.mixture.splits.items():
             if split != "train" or datamodule.mixture.weights[name] > 0:
-                places = np.sort(splits[split].text_index.first())[:MAX_TEXTS]  # neighbours, which may share a copy
+                places = splits[split].text_index.first()[:MAX_TEXTS]
                 yield from (splits[split][place]["input_ids"].tolist() for place in places.tolist())
 
     return None if datamodule.manifest.matches_voices else count_token_pairs(texts("train"), texts("val"))

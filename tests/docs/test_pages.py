@@ -162,6 +162,13 @@ def test_recipe_of_voices_trains_on_voices_and_ranks_by_them(clone, variables):
     assert metrics["example"]["text"].replace(" ", "").isdigit(), "a reference, not a name"
     assert status == 0 and f"{metrics['text_to_speech'][WRONG_VOICE]:.3f}" in output, output
     assert metrics["data"]["settings"]["match"] == "voice" and 0 <= metrics["text_to_speech"][WRONG_VOICE] <= 1
+    command = next(line for line in map(adapted_text, VOICE) if "references=" in line)
+    for wrong, message in (
+        (command.partition(" references=")[0], "references=null: reranker.voice needs clips"),
+        (command.replace("runs/voices/model", "outputs/train/DATE/model"), "not one of voices for the 2048 codes"),
+    ):
+        status, output = run_in(folder, wrong, variables)
+        assert status == 2 and message in output, output
     rows = pq.read_table(folder / "in_voice").to_pylist()
     reranker = Reranker.from_pretrained(folder / "runs/voices/model")
     clips = [

@@ -19,10 +19,10 @@ NUM_CODES, MAX_CODES = 300, 24
 TABLE = score_table(np.linspace(-0.9, 0.9, 50), np.linspace(-1, 0.2, 50))
 
 
-def make_model(padding="mask"):
+def make_model(padding="mask", text_tokens=256):
     torch.manual_seed(0)
     tower = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 1}
-    text, speech = tower | {"vocab_size": 256}, tower | {"vocab_size": NUM_CODES}
+    text, speech = tower | {"vocab_size": text_tokens}, tower | {"vocab_size": NUM_CODES}
     model = CLVPModel(CLVPConfig(text_config=text, speech_config=speech, projection_dim=16, padding=padding))
     for parameter in model.parameters():  # activations of order 1 make differences visible
         torch.nn.init.normal_(parameter, std=0.3)
@@ -210,7 +210,7 @@ def test_log_probabilities_count_with_a_weight(folder):
 
 
 def test_voices_count_where_all_candidates_have_references(tokenizer):
-    sets, voice = drawn(), Reranker(make_model())
+    sets, voice = drawn(), Reranker(make_model(text_tokens=NUM_CODES))
     reranker = Reranker(make_model(), tokenizer, TABLE, voice=voice, voice_weight=0.5)
     clips = [[[5, 6, 7], [8, 9]], [], [[1] * 9], [[2, 3]]]
     for candidates, references, ranking in zip(sets, clips, reranker.rank(TEXTS, sets, clips)):
@@ -223,6 +223,8 @@ def test_voices_count_where_all_candidates_have_references(tokenizer):
             assert ranking.order == tuple(np.argsort(-np.array(ranking.combined_scores)).tolist())
         else:
             assert ranking.voice_scores is None and ranking.combined_scores == ranking.scores
+    with pytest.raises(UserError, match="voice: a model of 256 text tokens and 300 speech codes, not one of voices"):
+        Reranker(make_model(), tokenizer, voice=Reranker(make_model()))
     with pytest.raises(UserError, match="there is no model of voices"):
         Reranker(make_model(), tokenizer).rank(TEXTS, sets, clips)
 

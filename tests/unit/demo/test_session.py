@@ -24,4 +24,6 @@ def test_candidates_are_compared_with_the_clips_of_the_chosen_voice():
     rows = DemoSession(tortoise, reranker, DATA / "voices", 5).draw("It was not so.", "slt", 0, lambda candidate: None)
     clips = tortoise.speech_codes([load_audio(file) for file in sorted((DATA / "voices/slt").iterdir())])
     scores = [np.mean([voice.rank([clip], [[row.candidate]])[0].scores for clip in clips]) for row in rows]
+    combined = [row.combined for row in rows]
+    assert combined == sorted(combined, reverse=True)
     assert len(set(scores)) == 5 and scores == sorted(scores, reverse=True)

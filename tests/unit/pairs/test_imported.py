@@ -157,6 +157,15 @@ def test_codes_are_matched_with_other_codes_of_their_voice(make):
     assert "no other utterance of '7' in the same shard" in skipped[-1]["reason"]
 
 
+def test_a_reference_says_something_else(make):
+    texts = ["One.", "one", "Two.", "Three."]
+    rows = [ROWS[number] | {"text": text, "name": 5} for number, text in enumerate(texts)]
+    columns = Columns(codes="codes", speaker="name", split=None)
+    folder = make(rows, columns=columns, tokenizer=code_tokenizer(20), match="voice")
+    rows = in_order(folder)
+    assert [row["input_ids"] for row in rows] == [rows[number]["speech_ids"] for number in (2, 2, 3, 0)]
+
+
 def test_an_interrupted_import_resumes_with_the_same_bytes(make, monkeypatch):
     def shards(folder):
         return {file.name: file.read_bytes() for file in Path(folder).glob("*.parquet")}
