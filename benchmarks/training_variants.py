@@ -41,14 +41,15 @@ def run(*command: str, log: Path) -> None:
         subprocess.run([sys.executable, *command], cwd=ROOT, stdout=file, stderr=file, check=True)
 
 
-def draw_candidates(args: argparse.Namespace) -> None:
-    """Candidates of held-out sentences, 16 in one voice each."""
+def draw_candidates(out: Path, num_texts: int, name: str = "candidates", one_voice: bool = True) -> Path:
+    """The folder with 16 candidates of each of the first held-out sentences, in one voice or in all."""
     lines = (ROOT / "data/nano/sentences.txt").read_text().splitlines()
-    texts = [line for line in lines if split_of(line, test_percent=5, val_percent=3) == "test"][: args.num_texts]
-    (args.out / "texts.txt").write_text("\n".join(texts) + "\n")
-    settings = ["corpus=text", f"corpus.path={args.out}/texts.txt", "split.test_percent=100", "split.val_percent=0"]
-    settings += ["num_candidates=16", "codes.one_voice=true", f"output_dir={args.out}/candidates"]
-    run("-m", "clvp_train.generate", *settings, f"hydra.run.dir={args.out}/generate", log=args.out / "candidates.txt")
+    texts = [line for line in lines if split_of(line, test_percent=5, val_percent=3) == "test"][:num_texts]
+    (out / "texts.txt").write_text("\n".join(texts) + "\n")
+    settings = ["corpus=text", f"corpus.path={out}/texts.txt", "split.test_percent=100", "split.val_percent=0"]
+    settings += ["num_candidates=16", f"codes.one_voice={one_voice}", f"output_dir={out}/{name}"]
+    run("-m", "clvp_train.generate", *settings, f"hydra.run.dir={out}/generate", log=out / f"{name}.txt")
+    return out / name
 
 
 def measure(variant: str, seed: int, args: argparse.Namespace) -> dict:
@@ -108,7 +109,7 @@ def main() -> None:
     args.out = args.out.absolute()
     args.out.mkdir(parents=True, exist_ok=True)
     os.environ["OMP_NUM_THREADS"] = "1"
-    draw_candidates(args)
+    draw_candidates(args.out, args.num_texts)
     measure(args.variants[0], args.seeds[0], args)  # draws what all variants use
     runs = [(variant, seed) for variant in args.variants for seed in args.seeds]
     with ThreadPoolExecutor(args.jobs) as pool:

@@ -7,14 +7,12 @@ pairs that the model of voices was trained on. Drawn candidates and transcripts 
 """
 
 import argparse
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+from training_variants import ROOT, draw_candidates
 
 from clvp_train import Reranker
-from clvp_train.corpus import split_of
 from clvp_train.data.datamodule import CLVPDataModule
 from clvp_train.evaluation import find_recognizer, read_candidates
 from clvp_train.evaluation.held_out import CandidateSets
@@ -23,20 +21,12 @@ from clvp_train.metrics import interval
 from clvp_train.pairs import read_recordings
 from clvp_train.tortoise import FrozenTortoise
 
-ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = (0.0, 0.1, 0.3, 1.0, 3.0)
 
 
-def draw(out: Path, num_texts: int, one_voice: bool) -> CandidateSets:
-    folder = out / ("one_voice" if one_voice else "all_voices")
-    lines = (ROOT / "data/nano/sentences.txt").read_text().splitlines()
-    texts = [line for line in lines if split_of(line, test_percent=5, val_percent=3) == "test"][:num_texts]
-    (out / "texts.txt").write_text("\n".join(texts) + "\n")
-    settings = ["corpus=text", f"corpus.path={out}/texts.txt", "split.test_percent=100", "split.val_percent=0"]
-    settings += ["num_candidates=16", f"codes.one_voice={one_voice}", f"output_dir={folder}"]
-    command = [sys.executable, "-m", "clvp_train.generate", *settings, f"hydra.run.dir={out}/generate"]
-    subprocess.run(command, cwd=ROOT, check=True)
-    return read_candidates(CLVPDataModule(str(folder)), str(folder), num_texts)
+def candidates(out: Path, num_texts: int, one_voice: bool) -> CandidateSets:
+    folder = str(draw_candidates(out, num_texts, "one_voice" if one_voice else "all_voices", one_voice))
+    return read_candidates(CLVPDataModule(folder), folder, num_texts)
 
 
 def wrong_voice_detection(voice: Reranker, pairs: str) -> str:
@@ -95,7 +85,7 @@ def main() -> None:
         of_voice = reranker.voice_scores(references, speech, sets.pairs.finished)
         return {"text": reranker.scores(texts, speech, sets.pairs.finished), "voice": of_voice}
 
-    one, several = draw(args.out, args.num_texts, True), draw(args.out, args.num_texts, False)
+    one, several = (candidates(args.out, args.num_texts, each) for each in (True, False))
     errors = judge_by_asr(one, tortoise, recognizer, str(args.out))["word_error_rate"]
     own, names = scored(one, list(one.pairs.voices)), sorted(set(several.pairs.voices))
     of_wanted = [scored(several, [name] * len(several.pairs)) for name in names]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
-from clvp_train.data.collate import Pair
 from clvp_train.data.dataset import PairDataset, RaggedColumn
 from clvp_train.data.sampler import Windows
 from clvp_train.pairs import CopyCache
@@ -34,7 +34,7 @@ class CachedPairs(PairDataset):
         others = near[self.keys_N[near] != self.keys_N[index]]
         return int(rng.choice(others)) if len(others) else index
 
-    def __getitem__(self, index: int) -> Pair:
+    def _ids(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         part = bisect_right(self.first_P, index) - 1
         if part not in self._opened:
             if len(self._opened) >= self.cache.window:
@@ -44,11 +44,7 @@ class CachedPairs(PairDataset):
         self._opened.move_to_end(part)
         input_ids, speech_ids = self._opened[part]
         row = int(self.rows_N[index] - self.cache.starts_P[part])
-        return {
-            "input_ids": input_ids[row],
-            "speech_ids": speech_ids[row],
-            "finished": bool(self.finished_N[index]),
-        }
+        return input_ids[row], speech_ids[row]
 
 
 def windows_of(folders: Sequence[PairDataset]) -> Windows | None:

@@ -107,12 +107,13 @@ class PairDataset(Dataset[Pair]):
         return len(self.rows_N)
 
     def __getitem__(self, index: int) -> Pair:
+        input_ids, speech_ids = self._ids(index)
+        return {"input_ids": input_ids, "speech_ids": speech_ids, "finished": bool(self.finished_N[index])}
+
+    def _ids(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(T,) text tokens and (S,) codes of a pair."""
         row = int(self.rows_N[index])
-        return {
-            "input_ids": self.input_ids[row],
-            "speech_ids": self.speech_ids[row],
-            "finished": bool(self.finished_N[index]),
-        }
+        return self.input_ids[row], self.speech_ids[row]
 
 
 @dataclass(eq=False)
