@@ -81,8 +81,8 @@ def main() -> None:
     def scored(sets: CandidateSets, wanted: list[str]) -> dict[str, np.ndarray]:
         texts, codes = map(list, (map(reranker.text_ids, sets.pairs.texts, sets.pairs.texts), sets.pairs.codes))
         speech = [reranker.speech_ids(ids, "codes") for ids in codes]
-        references = [clips[voice][:16] for voice in wanted]
-        of_voice = reranker.voice_scores(references, speech, sets.pairs.finished)
+        voices_ND = reranker.voice_embeddings([clips[voice][:16] for voice in wanted])
+        of_voice = reranker.voice_scores(voices_ND, speech, sets.pairs.finished)
         return {"text": reranker.scores(texts, speech, sets.pairs.finished), "voice": of_voice}
 
     one, several = (candidates(args.out, args.num_texts, each) for each in (True, False))

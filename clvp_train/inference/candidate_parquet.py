@@ -3,7 +3,7 @@
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ ADDED = {
     "rank": pa.int32(),
 }
 OPTIONAL = ("finished", "log_probability")
-References = Mapping[str, Sequence[torch.Tensor]]  # codes of clips by voice, (S,) each
+References = Mapping[str, torch.Tensor]  # (D,) of `Reranker.voice_embeddings`, by voice
 
 
 def _is_string(kind: pa.DataType) -> bool:
@@ -61,7 +61,7 @@ class CandidateFile:
     Args:
         path: has columns `speech_ids`, `text` or `input_ids`, and optionally `finished` and `log_probability`.
         reranker: scores the candidates. If the file has both, its tokenizer reads `text`; without one `input_ids` are used.
-        references: codes of clips of each voice, which the column `voice` names; None: voices are not compared.
+        references: of the voices, which the column `voice` names; None: voices are not compared.
 
     Raises:
         UserError: the file cannot be read, lacks a column, or already has one of `ADDED`.
@@ -111,8 +111,9 @@ class CandidateFile:
                 per_code_N[good] = values / (lengths + finished)  # the stop token counts as a code
             if self.references is not None:
                 voices = batch["voice"].take(pa.array(rows)).to_pylist()
-                clips = [self.references.get(voice, ()) for voice in voices]
-                voice_N[good] = self.reranker.voice_scores(clips, speech, finished.tolist())
+                unknown_D = torch.full_like(next(iter(self.references.values())), torch.nan)
+                voices_ND = torch.stack([self.references.get(voice, unknown_D) for voice in voices])
+                voice_N[good] = self.reranker.voice_scores(voices_ND, speech, finished.tolist())
             stored = pc.list_value_length(batch["speech_ids"]).to_numpy(zero_copy_only=False)[list(rows)]
             num_padded += int((stored > lengths).sum())
             for length in lengths.tolist():

@@ -171,7 +171,7 @@ class Reranker:
             if not len(of_text):
                 raise UserError(f"{name}: no candidates. Give at least one.")
             text_ids += [self.text_ids(text, name)] * len(of_text)
-            clips += [[self.speech_ids(clip, f"reference of {name}") for clip in of_voice]] * len(of_text)
+            clips.append([self.speech_ids(clip, f"reference of {name}") for clip in of_voice])
             for index, candidate in enumerate(of_text):
                 drawn = candidate if isinstance(candidate, Candidate) else None
                 codes = cast(Ids, candidate) if drawn is None else drawn.codes
@@ -181,7 +181,11 @@ class Reranker:
         if not len(texts):
             return []
         ends = np.cumsum([len(of_text) for of_text in candidates])[:-1]
-        scores_N, voice_N = self.scores(text_ids, speech_ids, finished), self.voice_scores(clips, speech_ids, finished)
+        scores_N, voice_N = self.scores(text_ids, speech_ids, finished), np.full(len(per_code), np.nan)
+        if self.voice is not None:
+            sizes = torch.tensor([len(of_text) for of_text in candidates])
+            voices_ND = self.voice_embeddings(clips).repeat_interleave(sizes, dim=0)
+            voice_N = self.voice_scores(voices_ND, speech_ids, finished)
         return [self._ranking(*of_text) for of_text in zip(*(np.split(x, ends) for x in (scores_N, per_code, voice_N)))]
 
     def is_unfamiliar(self, text: Text) -> bool:
@@ -236,33 +240,40 @@ class Reranker:
         """
         if not len(texts):
             return np.empty(0)
-        text_of_N, first = _distinct([ids.numpy().tobytes() for ids in texts])
-        texts_XD = self._embed(self.model.get_text_features, *self.padding.texts([texts[index] for index in first]))
-        speech_of_N, first = _distinct([(ids.numpy().tobytes(), ended) for ids, ended in zip(speech, finished)])
-        padded = self.padding.speech([speech[index] for index in first], [finished[index] for index in first])
-        speech_XD = self._embed(self.model.get_speech_features, *padded)
-        return (texts_XD[text_of_N] * speech_XD[speech_of_N]).sum(dim=1).numpy()
+        return (self._embed_texts(texts) * self._embed_speech(speech, finished)).sum(dim=1).numpy()
 
-    def voice_scores(
-        self, references: Sequence[Sequence[torch.Tensor]], speech: Sequence[torch.Tensor], finished: Sequence[bool]
-    ) -> np.ndarray:
-        """Returns (N,) the mean cosine similarity of each candidate with its reference clips; NaN where there are none.
+    @torch.inference_mode()
+    def voice_embeddings(self, references: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor:
+        """Returns (V, D) the mean of the normalised embeddings of each voice's reference clips, float64; NaN where there are
+        none. `voice` must not be None.
 
         Args:
-            references: (S,) codes each, of `speech_ids`, for each candidate.
+            references: (S,) codes each, of `speech_ids`.
+        """
+        assert self.voice is not None
+        clips, counts_V = (
+            [clip for of_voice in references for clip in of_voice],
+            torch.tensor(list(map(len, references))),
+        )
+        sums_VD = torch.zeros(len(references), self.voice.model.config.projection_dim, dtype=torch.float64)
+        if clips:
+            voice_of_X = torch.arange(len(references)).repeat_interleave(counts_V)
+            sums_VD.index_add_(0, voice_of_X, self.voice._embed_texts(clips))
+        return sums_VD / counts_V[:, None]
+
+    @torch.inference_mode()
+    def voice_scores(
+        self, voices_ND: torch.Tensor, speech: Sequence[torch.Tensor], finished: Sequence[bool]
+    ) -> np.ndarray:
+        """Returns (N,) the mean cosine similarity of each candidate with the reference clips of its voice; NaN where there are
+        none. `voice` must not be None.
+
+        Args:
+            voices_ND: of `voice_embeddings`, for each candidate.
             speech, finished: as in `scores`.
         """
-        if self.voice is None:
-            return np.full(len(speech), np.nan)
-        rows_X = np.repeat(np.arange(len(speech)), [len(clips) for clips in references])
-        scores_X = self.voice.scores(
-            [clip for clips in references for clip in clips],
-            [speech[row] for row in rows_X.tolist()],
-            [finished[row] for row in rows_X.tolist()],
-        )
-        counts_N = np.bincount(rows_X, minlength=len(speech))
-        sums_N = np.bincount(rows_X, scores_X, minlength=len(speech))
-        return np.divide(sums_N, counts_N, out=np.full(len(speech), np.nan), where=counts_N > 0)
+        assert self.voice is not None
+        return (voices_ND * self.voice._embed_speech(speech, finished)).sum(dim=1).numpy()
 
     @property
     def combines(self) -> bool:
@@ -295,6 +306,18 @@ class Reranker:
             is_known_N = ~np.isin(texts_N, texts_N[np.isnan(values_N)])
             combined_N += np.where(is_known_N, weight * values_N, 0.0)
         return combined_N
+
+    def _embed_texts(self, texts: Sequence[torch.Tensor]) -> torch.Tensor:
+        """(N, D) normalised embeddings, float64."""
+        text_of_N, first = _distinct([ids.numpy().tobytes() for ids in texts])
+        padded = self.padding.texts([texts[index] for index in first])
+        return self._embed(self.model.get_text_features, *padded)[text_of_N]
+
+    def _embed_speech(self, speech: Sequence[torch.Tensor], finished: Sequence[bool]) -> torch.Tensor:
+        """(N, D) normalised embeddings, float64."""
+        speech_of_N, first = _distinct([(ids.numpy().tobytes(), ended) for ids, ended in zip(speech, finished)])
+        padded = self.padding.speech([speech[index] for index in first], [finished[index] for index in first])
+        return self._embed(self.model.get_speech_features, *padded)[speech_of_N]
 
     def _embed(self, encode: Callable[..., torch.Tensor], ids_XL: torch.Tensor, mask_XL: torch.Tensor) -> torch.Tensor:
         def on_device(ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:

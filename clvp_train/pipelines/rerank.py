@@ -97,8 +97,8 @@ def _output(folder: str) -> Storage:
     return storage
 
 
-def _references(path: str | None, reranker: Reranker) -> dict[str, list[torch.Tensor]] | None:
-    """The codes of up to `CLIPS_PER_VOICE` clips of each voice; None without a model of voices."""
+def _references(path: str | None, reranker: Reranker) -> dict[str, torch.Tensor] | None:
+    """The embedding of up to `CLIPS_PER_VOICE` clips of each voice; None without a model of voices."""
     if path is None and reranker.voice is None:
         return None
     if path is None:
@@ -112,7 +112,10 @@ def _references(path: str | None, reranker: Reranker) -> dict[str, list[torch.Te
     for voice, codes in zip(table["voice"].to_pylist(), table["speech_ids"]):
         if len(clips[voice]) < CLIPS_PER_VOICE and len(codes):
             clips[voice].append(reranker.speech_ids(codes.values.to_numpy(), f"references={path}: a clip of {voice}"))
-    return clips
+    given = {voice: of_voice for voice, of_voice in clips.items() if of_voice}
+    if not given:
+        raise UserError(f"references={path}: no codes of clips. Set it to a file or folder with some.")
+    return dict(zip(given, reranker.voice_embeddings(list(given.values()))))
 
 
 def _source(checkpoint: Path, cfg: DictConfig, weight: float) -> dict[str, Any]:
